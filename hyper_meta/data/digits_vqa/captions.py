@@ -1,0 +1,79 @@
+"""Sentences about scenes: the text that the bundled encoder is pre-trained on.
+
+Each sentence states one fact. Facts about a concept that is held out for validation or test are
+never stated, and no validation or test question occurs.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from hyper_meta.data.digits_vqa.questions import FAMILIES, Family, held_out_split
+from hyper_meta.data.digits_vqa.scenes import Scenes
+
+# How a fact is put into words, and how often.
+FORMS = {"statement": 0.4, "question and answer": 0.35, "answer": 0.15, "question": 0.1}
+OPENINGS = ("", "", "", "tell me more: ", "the picture shows that ")
+
+
+@functools.cache
+def trained_concepts() -> tuple[tuple[Family, int], ...]:
+    """Every (family, referent index) that may be stated: those not held out."""
+    return tuple(
+        (family, index)
+        for family in FAMILIES
+        for index, name in enumerate(family.referents)
+        if held_out_split(family, name) == "train"
+    )
+
+
+def answer_table(scenes: Scenes) -> np.ndarray:
+    """Answers of all trained concepts on all scenes: [n, concepts] int64, -1 for no answer."""
+    columns = [family.answer_fn(scenes, index) for family, index in trained_concepts()]
+    return np.stack(columns, axis=1)
+
+
+def make_captions(rng: np.random.Generator, scenes: Scenes) -> tuple[list[str], np.ndarray]:
+    """Writes a sentence about each of n scenes and says of which other scenes it is true too.
+
+    A scene's family is drawn first and its referent next, so that small families are heard too.
+    Returns the n sentences and truth [n scenes, n sentences] bool, True on the diagonal.
+    """
+    answers = answer_table(scenes)
+    family = np.array([FAMILIES.index(family) for family, _ in trained_concepts()])
+    weight = (answers >= 0) / np.bincount(family)[family]
+    draws = np.log(rng.random(answers.shape)) / np.maximum(weight, 1e-9)
+    concepts = draws.argmax(axis=1)  # one, with these weights (Efraimidis and Spirakis 2006)
+    forms = rng.choice(list(FORMS), len(scenes), p=list(FORMS.values()))
+    openings = rng.choice(OPENINGS, len(scenes))
+    sentences, truth = [], np.empty((len(scenes), len(scenes)), bool)
+    for row, (concept, form) in enumerate(zip(concepts, forms, strict=True)):
+        sentence, truth[:, row] = _say(rng, concept, answers[row, concept], form, answers)
+        sentences.append(openings[row] + sentence)
+    return sentences, truth
+
+
+def _say(
+    rng: np.random.Generator, concept: int, answer: int, form: str, answers: np.ndarray
+) -> tuple[str, np.ndarray]:
+    """One fact in words, and of which scenes it is true [n] bool."""
+    family, referent = trained_concepts()[concept]
+    names = {"r": family.referents[referent], "a": family.answers[answer]}
+    question = _pick(rng, family.train).format(**names)
+    if form == "question":
+        return question, answers[:, concept] >= 0
+    prompt = family.template.format(names["a"])
+    if form == "answer":
+        # "The colour is red" says no more than that something is red.
+        alike = [c for c, (f, _) in enumerate(trained_concepts()) if f.template == family.template]
+        return prompt, (answers[:, alike] == answer).any(axis=1)
+    holds = answers[:, concept] == answer
+    if form == "statement":
+        return _pick(rng, family.statements).format(**names), holds
+    return f"{question} {prompt}", holds
+
+
+def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[rng.integers(len(options))]

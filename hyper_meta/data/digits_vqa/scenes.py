@@ -1,0 +1,169 @@
+"""Scenes of Digits-VQA: one to four handwritten digits in the corners of a coloured picture.
+
+The handwriting is the 1,797 digits of 8 x 8 pixels bundled with scikit-learn (UCI Optical
+Recognition of Handwritten Digits). A scene is a row of small integers; `render` paints it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+PLACES = ("top left", "top right", "bottom left", "bottom right")
+COLOURS = {
+    "red": (225, 40, 40),
+    "orange": (245, 135, 25),
+    "yellow": (240, 225, 50),
+    "green": (50, 180, 60),
+    "blue": (60, 110, 245),
+    "purple": (150, 60, 200),
+    "pink": (250, 150, 195),
+    "white": (245, 245, 245),
+}
+BACKGROUNDS = {
+    "black": (8, 8, 8),
+    "grey": (88, 88, 88),
+    "brown": (82, 50, 22),
+    "navy": (16, 22, 74),
+    "teal": (8, 74, 74),
+}
+SIZES = {"small": 12, "large": 20}  # pixels
+IMAGE_SIZE = 48
+CELL = IMAGE_SIZE // 2
+JITTER = 2  # pixels that a digit may lie off the middle of its corner, each way
+NUM_DIGITS_PROBABILITY = (0.15, 0.25, 0.3, 0.3)
+
+# How the 1,797 handwritten digits are divided. Only "train" is ever trained on.
+HANDWRITING_SHARE = {"train": 0.7, "validation": 0.1, "test": 0.2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenes:
+    """n scenes, one column per corner in the order of PLACES.
+
+    digit: [n, 4] int64, -1 where the corner is empty; handwriting: [n, 4] row of the handwriting
+    table; colour, size: [n, 4] indices into COLOURS and SIZES; offset: [n, 4, 2] pixels from the
+    corner's top left (row, column); background: [n] index into BACKGROUNDS; noise_seed: int.
+    """
+
+    digit: np.ndarray
+    handwriting: np.ndarray
+    colour: np.ndarray
+    size: np.ndarray
+    offset: np.ndarray
+    background: np.ndarray
+    noise_seed: int
+
+    def __len__(self) -> int:
+        return len(self.digit)
+
+
+@functools.cache
+def handwriting_table() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """The handwriting, ready to paint, and its split.
+
+    Returns:
+      masks [2, 1797, CELL, CELL] float32 in [0, 1], one per size, top-left aligned;
+      labels [1797] int64; {"train" | "validation" | "test": rows int64}, disjoint.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    masks = np.zeros((len(SIZES), len(digits.images), CELL, CELL), np.float32)
+    for size_index, pixels in enumerate(SIZES.values()):
+        for row, image in enumerate(digits.images):
+            picture = Image.fromarray((image * (255 / 16)).astype(np.uint8))
+            scaled = picture.resize((pixels, pixels), Image.Resampling.BICUBIC)
+            masks[size_index, row, :pixels, :pixels] = np.asarray(scaled, np.float32) / 255
+    return masks, digits.target.astype(np.int64), _split_handwriting(digits.target)
+
+
+def _split_handwriting(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Splits rows by HANDWRITING_SHARE within each digit, so every split holds all ten."""
+    rng = np.random.default_rng(2021)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in HANDWRITING_SHARE}
+    for digit in range(len(DIGITS)):
+        rows = rng.permutation(np.flatnonzero(labels == digit))
+        edges = np.round(np.cumsum([*HANDWRITING_SHARE.values()]) * len(rows)).astype(int)
+        for name, part in zip(HANDWRITING_SHARE, np.split(rows, edges[:-1]), strict=True):
+            parts[name].append(part)
+    return {name: np.sort(np.concatenate(rows)) for name, rows in parts.items()}
+
+
+def sample_scenes(
+    rng: np.random.Generator,
+    num_scenes: int,
+    *,
+    handwriting: str,
+    num_digits_probability: Sequence[float] = NUM_DIGITS_PROBABILITY,
+) -> Scenes:
+    """Draws scenes whose digits are written by the given split of the handwriting.
+
+    Digits, colours and sizes are independent and may repeat within a scene; num_digits_probability
+    is that of one, two, three and four digits.
+    """
+    _, labels, split = handwriting_table()
+    shape = (num_scenes, len(PLACES))
+    rows = rng.choice(split[handwriting], shape)
+    num_digits = rng.choice(len(PLACES), num_scenes, p=num_digits_probability) + 1
+    order = np.argsort(rng.random(shape), axis=1)
+    present = order < num_digits[:, None]
+    size = rng.integers(len(SIZES), size=shape)
+    centre = (CELL - np.asarray([*SIZES.values()])[size]) // 2
+    jitter = rng.integers(-JITTER, JITTER + 1, size=(*shape, 2))
+    return Scenes(
+        digit=np.where(present, labels[rows], -1),
+        handwriting=rows,
+        colour=rng.integers(len(COLOURS), size=shape),
+        size=size,
+        offset=centre[..., None] + jitter,
+        background=rng.integers(len(BACKGROUNDS), size=num_scenes),
+        noise_seed=int(rng.integers(2**31)),
+    )
+
+
+def render(scenes: Scenes) -> np.ndarray:
+    """Paints scenes. Returns [n, IMAGE_SIZE, IMAGE_SIZE, 3] uint8.
+
+    Brightness of ink and ground vary by about 10% and each pixel carries a little noise.
+    """
+    rng = np.random.default_rng(scenes.noise_seed)
+    num = len(scenes)
+    grounds = np.asarray([*BACKGROUNDS.values()], np.float32)[scenes.background]
+    inks = np.asarray([*COLOURS.values()], np.float32)[scenes.colour]
+    grounds = grounds * rng.uniform(0.85, 1.15, (num, 1)).astype(np.float32)
+    inks = inks * rng.uniform(0.85, 1.05, (num, len(PLACES), 1)).astype(np.float32)
+    canvas = np.empty((num, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32)
+    for place in range(len(PLACES)):
+        mask = _shifted_masks(scenes, place)[..., None]
+        row, column = CELL * (place // 2), CELL * (place % 2)
+        contrast = (inks[:, place] - grounds)[:, None, None]
+        canvas[:, row : row + CELL, column : column + CELL] = (
+            grounds[:, None, None] + contrast * mask
+        )
+    noise = 4 * rng.standard_normal(canvas.shape[:3], np.float32)[..., None]
+    return np.clip(canvas + noise, 0, 255, out=canvas).astype(np.uint8)
+
+
+def _shifted_masks(scenes: Scenes, place: int) -> np.ndarray:
+    """The ink of one corner of every scene, moved to its offset: [n, CELL, CELL] float32."""
+    masks, _, _ = handwriting_table()
+    offset = scenes.offset[:, place]
+    pixels = np.arange(CELL)
+    rows = (pixels[None] - offset[:, :1]) % CELL
+    columns = (pixels[None] - offset[:, 1:]) % CELL
+    index = (scenes.size[:, place, None, None], scenes.handwriting[:, place, None, None])
+    ink = masks[(*index, rows[:, :, None], columns[:, None, :])]
+    return ink * (scenes.digit[:, place] >= 0)[:, None, None]
+
+
+def take(scenes: Scenes, rows: np.ndarray) -> Scenes:
+    """The given rows of a set of scenes (painted with other pixel noise)."""
+    fields = {f.name: getattr(scenes, f.name) for f in dataclasses.fields(scenes)}
+    seed = fields.pop("noise_seed")
+    return Scenes(**{name: value[rows] for name, value in fields.items()}, noise_seed=seed)

@@ -1,0 +1,286 @@
+"""Tasks: the record every data set gives, one table of all of them on the device, and ragged
+tasks as batches of a few fixed shapes.
+
+The table is ragged and unpadded (flat arrays with offsets); `gather` pads on the device to the
+shape of a batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from hyper_meta.types import Examples, TaskBatch, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One task as a data set gives it.
+
+    sentence: the question; answers: candidate answers; template: sentence with {} for an answer;
+    family, group: for reports; support, query: [(image id, index into answers), ...].
+    """
+
+    sentence: str
+    answers: tuple[str, ...]
+    template: str
+    family: str
+    group: str
+    support: tuple[tuple[str, int], ...]
+    query: tuple[tuple[str, int], ...]
+
+    def prompts(self) -> list[str]:
+        """The template filled with each answer (plainly: an answer may hold braces)."""
+        return [self.template.replace("{}", answer) for answer in self.answers]
+
+
+@struct.dataclass
+class TaskTable:
+    """T tasks with their features, for the device.
+
+    image_features: [I, D] float32; question_features: [T, D] float32; answer_features: [R, D]
+    float32, the answers of all tasks one after another; item_image, item_label: [M] int32, each
+    task's support examples and then its query examples, one task after another; item_offset,
+    support_size, query_size, answer_offset, answer_count: [T] int32.
+    """
+
+    image_features: jax.Array
+    question_features: jax.Array
+    answer_features: jax.Array
+    item_image: jax.Array
+    item_label: jax.Array
+    item_offset: jax.Array
+    support_size: jax.Array
+    query_size: jax.Array
+    answer_offset: jax.Array
+    answer_count: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class BatchShape:
+    """Padded sizes of a batch of tasks: examples of each subset, and answers."""
+
+    support: int
+    query: int
+    answers: int
+
+
+@struct.dataclass
+class Batches:
+    """S batches of B tasks; inside a step, one batch.
+
+    shape: [S] int32, index into the shapes; ids: [S, B] int32 rows of the table; mask: [S, B] bool,
+    False for a row that only fills the batch; window: [S, B] int32, see `gather`.
+    """
+
+    shape: np.ndarray
+    ids: np.ndarray
+    mask: np.ndarray
+    window: np.ndarray
+
+
+def build_table(
+    tasks: Sequence[Task],
+    *,
+    image_ids: Sequence[str],
+    image_features: np.ndarray,
+    sentences: Sequence[str],
+    sentence_features: np.ndarray,
+) -> TaskTable:
+    """Joins tasks with the features of their images and sentences.
+
+    image_features: [I, D] float32, in the order of image_ids; sentence_features: [n, D] float32, in
+    the order of sentences. Raises UserError where a task has an image or sentence without features.
+    """
+    image_row = {image: row for row, image in enumerate(image_ids)}
+    sentence_row = {sentence: row for row, sentence in enumerate(sentences)}
+    items = [item for task in tasks for item in (*task.support, *task.query)]
+    prompts = [prompt for task in tasks for prompt in task.prompts()]
+    try:
+        item_image = [image_row[image] for image, _ in items]
+        question_rows = [sentence_row[task.sentence] for task in tasks]
+        prompt_rows = [sentence_row[prompt] for prompt in prompts]
+    except KeyError as missing:
+        raise UserError(f"no features for {missing}: rebuild the feature store") from None
+    support_size = np.array([len(task.support) for task in tasks], np.int32)
+    query_size = np.array([len(task.query) for task in tasks], np.int32)
+    answer_count = np.array([len(task.answers) for task in tasks], np.int32)
+    return TaskTable(
+        image_features=image_features,
+        question_features=sentence_features[question_rows],
+        answer_features=sentence_features[prompt_rows],
+        item_image=np.array(item_image, np.int32),
+        item_label=np.array([label for _, label in items], np.int32),
+        item_offset=_offsets(support_size + query_size),
+        support_size=support_size,
+        query_size=query_size,
+        answer_offset=_offsets(answer_count),
+        answer_count=answer_count,
+    )
+
+
+def _offsets(sizes: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
+
+
+def gather(table: TaskTable, batch: Batches, shape: BatchShape) -> TaskBatch:
+    """Pads the tasks of one batch to a shape, on the device.
+
+    batch: fields [B]. Where a task has more examples than the shape holds, a window of them is
+    taken, starting at example `batch.window` modulo their number; every other task comes whole.
+    Padded features are zero. Returns a TaskBatch of B tasks.
+    """
+    ids, mask = batch.ids, batch.mask
+    start, num_support = table.item_offset[ids], table.support_size[ids]
+    answer = table.answer_offset[ids][:, None] + jnp.arange(shape.answers)
+    answer_mask = jnp.arange(shape.answers) < table.answer_count[ids][:, None]
+    answers = table.answer_features[jnp.minimum(answer, len(table.answer_features) - 1)]
+    read = functools.partial(_gather_examples, table, batch)
+    return TaskBatch(
+        question=table.question_features[ids],
+        answers=jnp.where(answer_mask[..., None], answers, 0),
+        answer_mask=answer_mask,
+        support=read(start, num_support, shape.support),
+        query=read(start + num_support, table.query_size[ids], shape.query),
+        mask=mask,
+    )
+
+
+def _gather_examples(
+    table: TaskTable, batch: Batches, start: jax.Array, size: jax.Array, width: int
+) -> Examples:
+    """Up to `width` of the flat items start[b] : start[b] + size[b] of each task, padded."""
+    column = jnp.arange(width)
+    there = (column < size[:, None]) & batch.mask[:, None]
+    first = jnp.where(size > width, batch.window, 0)
+    item = (first[:, None] + column) % jnp.maximum(size, 1)[:, None] + start[:, None]
+    item = jnp.where(there, item, 0)
+    features = table.image_features[table.item_image[item]]
+    return Examples(
+        features=jnp.where(there[..., None], features, 0),
+        label=jnp.where(there, table.item_label[item], 0),
+        mask=there,
+    )
+
+
+def task_shapes(table: TaskTable) -> np.ndarray:
+    """[T, 3] int64: support examples, query examples and answers of each task."""
+    columns = (table.support_size, table.query_size, table.answer_count)
+    return np.stack([np.asarray(column, np.int64) for column in columns], axis=1)
+
+
+def cap_sizes(sizes: np.ndarray, max_support: int, max_query: int) -> np.ndarray:
+    """Sizes [T, 3] when a training step reads at most so many examples of a task."""
+    return np.minimum(sizes, [max_support, max_query, np.iinfo(np.int64).max])
+
+
+def choose_shapes(sizes: np.ndarray, max_shapes: int) -> list[BatchShape]:
+    """The max_shapes (or fewer) batch shapes that waste the least padded work on these tasks.
+
+    sizes: [T, 3] as of `task_shapes`. Tasks sorted by their number of examples are cut into
+    consecutive runs, each padded to its own maxima; the cuts are optimal (dynamic programming),
+    work being counted as padded examples. Returns shapes in ascending order, the last fits all.
+    """
+    order = np.argsort(sizes[:, :2].sum(axis=1), kind="stable")
+    ordered = sizes[order]
+    num = len(ordered)
+    best = np.full((max_shapes + 1, num + 1), np.inf)
+    best[0, 0] = 0
+    cut = np.zeros((max_shapes + 1, num + 1), int)
+    for stop in range(1, num + 1):
+        # The widest task of ordered[start:stop], for every start at once.
+        widest = np.maximum.accumulate(ordered[:stop][::-1], axis=0)[::-1]
+        cost = (stop - np.arange(stop)) * (widest[:, 0] + widest[:, 1])
+        for k in range(1, max_shapes + 1):
+            total = best[k - 1, :stop] + cost
+            cut[k, stop] = np.argmin(total)
+            best[k, stop] = total[cut[k, stop]]
+    shapes, stop = [], num
+    for k in range(int(np.argmin(best[:, num])), 0, -1):
+        start = cut[k, stop]
+        shapes.append(ordered[start:stop].max(axis=0))
+        stop = start
+    # A shape also fits every smaller task, so that left-over tasks can fill a larger batch.
+    growing = np.maximum.accumulate(np.array(shapes[::-1]), axis=0)
+    return [BatchShape(*map(int, row)) for row in growing]
+
+
+def smallest_fit(sizes: np.ndarray, shapes: Sequence[BatchShape]) -> np.ndarray:
+    """For each task the index of the first shape that fits it: [T] int64."""
+    limits = np.array([dataclasses.astuple(shape) for shape in shapes])
+    return np.argmax((sizes[:, None] <= limits).all(axis=2), axis=1)
+
+
+def pack(rng: np.random.Generator, fit: np.ndarray, batch_size: int) -> Batches:
+    """One pass over all T tasks in random order, each batch of tasks of like size.
+
+    Fills batches largest task first, so that only the last one is padded with missing tasks; a
+    batch has the shape of its largest task. Returns ceil(T / batch_size) batches, shuffled.
+    """
+    order = rng.permutation(len(fit))
+    ranked = order[np.argsort(-fit[order], kind="stable")]
+    num_batches = -(-len(ranked) // batch_size)
+    ids = np.zeros(num_batches * batch_size, np.int32)
+    ids[: len(ranked)] = ranked
+    mask = (np.arange(len(ids)) < len(ranked)).reshape(num_batches, -1)
+    ids = ids.reshape(num_batches, -1)
+    window = rng.integers(2**30, size=ids.shape, dtype=np.int32)
+    shuffled = rng.permutation(num_batches)
+    batches = Batches(fit[ids[:, 0]].astype(np.int32), ids, mask, window)
+    return jax.tree.map(lambda leaf: leaf[shuffled], batches)
+
+
+def scheduled_batches(
+    seed: int, start: int, stop: int, *, fit: np.ndarray, batch_size: int
+) -> Batches:
+    """The batches of training steps start to stop, pass after pass; they depend on nothing else."""
+    per_pass = -(-len(fit) // batch_size)
+    first = start // per_pass
+    passes = [
+        pack(np.random.default_rng([seed, number]), fit, batch_size)
+        for number in range(first, -(-stop // per_pass))
+    ]
+    rows = slice(start - first * per_pass, stop - first * per_pass)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[rows], *passes)
+
+
+def whole_pass(
+    sizes: np.ndarray, shapes: Sequence[BatchShape], *, max_examples: int, multiple: int
+) -> list[Batches]:
+    """Every task once, for evaluation: for each shape its batches, none for an unused shape.
+
+    A batch holds as many tasks as bring it to max_examples padded examples, at least one, rounded
+    up to a multiple (the number of devices).
+    """
+    fit = smallest_fit(sizes, shapes)
+    result = []
+    for index, shape in enumerate(shapes):
+        members = np.flatnonzero(fit == index)
+        batch_size = max(1, min(max_examples // (shape.support + shape.query), len(members)))
+        batch_size = -(-batch_size // multiple) * multiple
+        batches = pack(np.random.default_rng(0), np.full(len(members), index), batch_size)
+        ids = members[batches.ids] if len(members) else batches.ids
+        result.append(batches.replace(ids=ids.astype(np.int32)))
+    return result
+
+
+def wasted_share(
+    batches: Sequence[Batches], sizes: np.ndarray, shapes: Sequence[BatchShape]
+) -> float:
+    """The share of padded examples among all the examples computed, in [0, 1).
+
+    sizes: [T, 3] as of `task_shapes`; examples beyond a batch's shape are not computed.
+    """
+    limits = np.array([dataclasses.astuple(shape) for shape in shapes])
+    useful = computed = 0
+    for part in batches:
+        limit = limits[part.shape][:, None, :2]
+        useful += (np.minimum(sizes[part.ids, :2], limit) * part.mask[..., None]).sum()
+        computed += (limit * np.ones_like(part.ids)[..., None]).sum()
+    return 1 - float(useful) / float(computed)

@@ -1,0 +1,316 @@
+"""An encoder as a folder in the Hugging Face format: load, save, and use it.
+
+The folder holds config.json, model.safetensors, preprocessor_config.json and the tokenizer's files,
+as `CLIPModel.save_pretrained` and `CLIPProcessor.save_pretrained` write them. Nothing here needs
+PyTorch. Axes: B batch, L tokens, D the config's projection_dim.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from transformers import CLIPImageProcessorPil, CLIPTokenizer
+
+from hyper_meta.encoders.clip import (
+    CLIP,
+    LEGACY_EOS_TOKEN_ID,
+    CLIPConfig,
+    clip_config_from_dict,
+    clip_config_to_dict,
+)
+from hyper_meta.encoders.weights import params_from_tensors, tensors_from_params
+from hyper_meta.types import UserError
+
+CONFIG_FILE = "config.json"
+IMAGE_FILE = "preprocessor_config.json"
+WEIGHTS_FILE = "model.safetensors"
+# Which of these a folder has depends on the version of transformers that wrote it.
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+# Sentences are padded to a multiple of this, so that a jitted encoder compiles for few lengths.
+LENGTH_STEP = 8
+
+
+@struct.dataclass
+class Encoder:
+    """A CLIP ready for use. As a pytree its leaves are `params`; all else is static.
+
+    params: the tree of `CLIP(config)`, float32; tokenizer, image_processor: as transformers loads
+    them; fingerprint: 64 hex digits that change whenever any file of the folder does.
+    """
+
+    params: Any
+    config: CLIPConfig = struct.field(pytree_node=False)
+    tokenizer: CLIPTokenizer = struct.field(pytree_node=False)
+    image_processor: CLIPImageProcessorPil = struct.field(pytree_node=False)
+    fingerprint: str = struct.field(pytree_node=False)
+
+
+def bundled_encoder_path() -> Path:
+    """The folder of the small CLIP that comes with this package."""
+    return Path(__file__).parent / "digits_clip"
+
+
+def load_encoder(path: str | os.PathLike) -> Encoder:
+    """Reads an encoder folder: the bundled one, one of `save_encoder`, or OpenAI's from the Hub.
+
+    Raises UserError, naming the folder, where it or one of its files is missing, unreadable or
+    contradicts the others.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"encoder folder {folder} does not exist")
+    try:
+        config = clip_config_from_dict(_read_json(folder, CONFIG_FILE))
+        return Encoder(
+            config=config,
+            tokenizer=_load_tokenizer(folder, config),
+            image_processor=_load_image_processor(folder, config),
+            params=params_from_tensors(_read_tensors(folder), config),
+            fingerprint=_fingerprint(folder),
+        )
+    except UserError as error:
+        raise UserError(f"encoder folder {folder}: {error}") from error
+
+
+def save_encoder(
+    path: str | os.PathLike,
+    *,
+    config: CLIPConfig,
+    params: Mapping[str, Any],
+    tokenizer: CLIPTokenizer,
+    image_mean: Sequence[float],
+    image_std: Sequence[float],
+) -> None:
+    """Writes an encoder folder that `load_encoder` and transformers read; all of it or nothing.
+
+    image_mean, image_std: per RGB channel, of pixels in [0, 1]. Raises UserError where `path`
+    exists (unless it is an empty folder) or the arguments contradict each other.
+    """
+    folder = Path(path).absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists; remove it or choose another folder")
+    _check_tokenizer(tokenizer, config)
+    tensors = tensors_from_params(params, config)
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        _write_json(partial / CONFIG_FILE, _config_with_tokens(config, tokenizer))
+        _write_json(partial / IMAGE_FILE, _image_settings(config, image_mean, image_std))
+        # The files must not depend on the last call's settings, which transformers sets anew.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.save_pretrained(partial)
+        # transformers refuses a file that does not say which framework's layout it is in.
+        save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def tokenize(encoder: Encoder, sentences: Sequence[str]) -> np.ndarray:
+    """Token ids of sentences, [B, L] int32, start and end token included.
+
+    A sentence longer than the model's max_position_embeddings is cut and keeps its end token.
+    L is the longest one rounded up to a multiple of 8, at most max_position_embeddings; shorter
+    ones are filled with the pad token. Raises UserError for no sentences or other than strings.
+    """
+    _check_sentences(sentences)
+    longest = encoder.config.max_position_embeddings
+    encoded = encoder.tokenizer(list(sentences), truncation=True, max_length=longest)["input_ids"]
+    needed = max(len(ids) for ids in encoded)
+    length = min(-(-needed // LENGTH_STEP) * LENGTH_STEP, longest)
+    token_ids = np.full((len(encoded), length), encoder.tokenizer.pad_token_id, np.int32)
+    for row, ids in zip(token_ids, encoded, strict=True):
+        row[: len(ids)] = ids
+    return token_ids
+
+
+def preprocess(encoder: Encoder, images: Sequence[Image.Image | np.ndarray]) -> np.ndarray:
+    """Resizes, crops and normalises images as the folder's preprocessor_config.json says.
+
+    images: PIL images of any mode, or uint8 arrays [H, W, 3], [H, W, 1] or [H, W]; any sizes.
+    Returns [B, image_size, image_size, 3] float32. Raises UserError for no images or other arrays.
+    """
+    if not len(images):
+        raise UserError("no images given")
+    pixels = encoder.image_processor(images=[_to_rgb(image) for image in images])["pixel_values"]
+    return np.ascontiguousarray(np.stack(pixels).transpose(0, 2, 3, 1), np.float32)
+
+
+def encode_images(encoder: Encoder, pixels: jax.Array) -> jax.Array:
+    """[B, image_size, image_size, 3] float32 of `preprocess` -> [B, D] float32, not normalised.
+
+    Pure, for the caller to jit or pmap: the encoder is a pytree and may be an argument.
+    """
+    variables = {"params": encoder.params}
+    return CLIP(encoder.config).apply(variables, pixels, method=CLIP.encode_image)
+
+
+def encode_texts(encoder: Encoder, token_ids: jax.Array) -> jax.Array:
+    """[B, L] int32 of `tokenize` -> [B, D] float32, not normalised. Pure, as `encode_images`."""
+    variables = {"params": encoder.params}
+    return CLIP(encoder.config).apply(variables, token_ids, method=CLIP.encode_text)
+
+
+def _check_sentences(sentences: Sequence[str]) -> None:
+    if isinstance(sentences, str) or not all(isinstance(text, str) for text in sentences):
+        raise UserError("sentences must be a list of strings")
+    if not sentences:
+        raise UserError("no sentences given")
+    try:
+        "".join(sentences).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"sentences are not valid Unicode: {error}") from error
+
+
+def _to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or not (array.ndim == 2 or array.shape[2:] in ((1,), (3,))):
+        raise UserError(
+            f"an image is an array {array.shape} {array.dtype}; a PIL image or a uint8 array "
+            "[H, W, 3], [H, W, 1] or [H, W] expected"
+        )
+    return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array).convert("RGB")
+
+
+def _load_tokenizer(folder: Path, config: CLIPConfig) -> CLIPTokenizer:
+    if not (folder / "tokenizer.json").exists():
+        # The older form of the same content.
+        for name in ("vocab.json", "merges.txt"):
+            _require_file(folder, name)
+    for name in TOKENIZER_FILES:
+        if name.endswith(".json") and (folder / name).exists():
+            _read_json(folder, name)
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises Exception itself
+        raise UserError(f"the tokenizer files cannot be read: {_one_line(error)}") from error
+    # How it was loaded is no property of a tokenizer, yet save_pretrained would write it.
+    for key in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(key, None)
+    _check_tokenizer(tokenizer, config)
+    return tokenizer
+
+
+def _check_tokenizer(tokenizer: CLIPTokenizer, config: CLIPConfig) -> None:
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {len(tokenizer)} tokens, more than vocab_size {config.vocab_size}"
+        )
+    if tokenizer.pad_token_id is None:
+        raise UserError("the tokenizer has no pad token")
+    legacy = config.eos_token_id == LEGACY_EOS_TOKEN_ID
+    expected = len(tokenizer) - 1 if legacy else config.eos_token_id
+    if tokenizer.eos_token_id != expected:
+        raise UserError(
+            f"the tokenizer's end token is {tokenizer.eos_token_id}, the model's {expected}"
+        )
+
+
+def _load_image_processor(folder: Path, config: CLIPConfig) -> CLIPImageProcessorPil:
+    settings, size = _read_json(folder, IMAGE_FILE), config.image_size
+    try:
+        processor = CLIPImageProcessorPil.from_dict(settings)
+        trial = processor(images=[Image.new("RGB", (2 * size, size + 1))])["pixel_values"][0]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{IMAGE_FILE} cannot be used: {_one_line(error)}") from error
+    if trial.shape != (3, size, size):
+        raise UserError(
+            f"{IMAGE_FILE} makes images of {trial.shape[1]} x {trial.shape[2]} pixels, "
+            f"{CONFIG_FILE} expects {size} x {size}"
+        )
+    return processor
+
+
+def _config_with_tokens(config: CLIPConfig, tokenizer: CLIPTokenizer) -> dict[str, Any]:
+    # transformers warns of its default start token where the vocabulary is smaller.
+    d = clip_config_to_dict(config)
+    d["text_config"]["bos_token_id"] = tokenizer.bos_token_id
+    d["text_config"]["pad_token_id"] = tokenizer.pad_token_id
+    return d
+
+
+def _image_settings(
+    config: CLIPConfig, image_mean: Sequence[float], image_std: Sequence[float]
+) -> dict[str, Any]:
+    mean, std = [float(v) for v in image_mean], [float(v) for v in image_std]
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise UserError(
+            f"image_mean {mean}, image_std {std} given, 3 numbers each, std > 0 expected"
+        )
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": config.image_size},
+        "resample": int(Image.Resampling.BICUBIC),
+        "do_center_crop": True,
+        "crop_size": {"height": config.image_size, "width": config.image_size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": mean,
+        "image_std": std,
+    }
+
+
+def _fingerprint(folder: Path) -> str:
+    """What `sha256sum FILES | sha256sum` prints in the folder, the files in alphabetical order."""
+    names = sorted((CONFIG_FILE, IMAGE_FILE, WEIGHTS_FILE, *TOKENIZER_FILES))
+    listing = hashlib.sha256()
+    for name in names:
+        if (folder / name).exists():
+            with open(folder / name, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            listing.update(f"{digest}  {name}\n".encode())
+    return listing.hexdigest()
+
+
+def _require_file(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise UserError(f"{name} is missing")
+    return folder / name
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads(_require_file(folder, name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name} is not JSON: {_one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{name} holds a {type(content).__name__}, an object was expected")
+    return content
+
+
+def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(_require_file(folder, WEIGHTS_FILE))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{WEIGHTS_FILE} is damaged or truncated: {_one_line(error)}") from error
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

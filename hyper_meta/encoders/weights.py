@@ -1,0 +1,178 @@
+"""Hugging Face CLIP tensors to Flax parameters and back: one table, strict in both directions."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from hyper_meta.encoders.clip import CLIP, CLIPConfig
+from hyper_meta.types import UserError
+
+
+class Layout(NamedTuple):
+    """How an array's axes lie on either side; both functions map a numpy array to a numpy array."""
+
+    to_flax: Callable[[np.ndarray], np.ndarray]
+    to_hf: Callable[[np.ndarray], np.ndarray]
+
+
+def _patch_rows(kernel: np.ndarray) -> np.ndarray:
+    """[W, 3, p, p] -> [p*p*3, W], the order in which the vision tower flattens a patch."""
+    return kernel.transpose(2, 3, 1, 0).reshape(-1, kernel.shape[0])
+
+
+def _patch_kernel(rows: np.ndarray) -> np.ndarray:
+    """[p*p*3, W] -> [W, 3, p, p], the inverse of `_patch_rows`."""
+    side = round((rows.shape[0] / 3) ** 0.5)
+    return rows.reshape(side, side, 3, -1).transpose(3, 2, 0, 1)
+
+
+SAME = Layout(np.asarray, np.asarray)
+TRANSPOSED = Layout(np.transpose, np.transpose)
+PATCH = Layout(_patch_rows, _patch_kernel)
+
+# For each scope, rows of (Hugging Face name, Flax path, layout), both relative to the scope.
+TABLE = {
+    "model": (
+        ("logit_scale", "logit_scale", SAME),
+        ("text_projection.weight", "text_projection/kernel", TRANSPOSED),
+        ("visual_projection.weight", "visual_projection/kernel", TRANSPOSED),
+    ),
+    "text_model": (
+        ("embeddings.token_embedding.weight", "token_embedding/embedding", SAME),
+        ("embeddings.position_embedding.weight", "position_embedding", SAME),
+        ("final_layer_norm.weight", "final_layer_norm/scale", SAME),
+        ("final_layer_norm.bias", "final_layer_norm/bias", SAME),
+    ),
+    "vision_model": (
+        ("embeddings.class_embedding", "class_embedding", SAME),
+        ("embeddings.patch_embedding.weight", "patch_embedding/kernel", PATCH),
+        ("embeddings.position_embedding.weight", "position_embedding", SAME),
+        ("pre_layrnorm.weight", "pre_layernorm/scale", SAME),
+        ("pre_layrnorm.bias", "pre_layernorm/bias", SAME),
+        ("post_layernorm.weight", "post_layernorm/scale", SAME),
+        ("post_layernorm.bias", "post_layernorm/bias", SAME),
+    ),
+    "layer": (
+        ("layer_norm1.weight", "layer_norm1/scale", SAME),
+        ("layer_norm1.bias", "layer_norm1/bias", SAME),
+        ("self_attn.q_proj.weight", "self_attn/q_proj/kernel", TRANSPOSED),
+        ("self_attn.q_proj.bias", "self_attn/q_proj/bias", SAME),
+        ("self_attn.k_proj.weight", "self_attn/k_proj/kernel", TRANSPOSED),
+        ("self_attn.k_proj.bias", "self_attn/k_proj/bias", SAME),
+        ("self_attn.v_proj.weight", "self_attn/v_proj/kernel", TRANSPOSED),
+        ("self_attn.v_proj.bias", "self_attn/v_proj/bias", SAME),
+        ("self_attn.out_proj.weight", "self_attn/out_proj/kernel", TRANSPOSED),
+        ("self_attn.out_proj.bias", "self_attn/out_proj/bias", SAME),
+        ("layer_norm2.weight", "layer_norm2/scale", SAME),
+        ("layer_norm2.bias", "layer_norm2/bias", SAME),
+        ("mlp.fc1.weight", "mlp/fc1/kernel", TRANSPOSED),
+        ("mlp.fc1.bias", "mlp/fc1/bias", SAME),
+        ("mlp.fc2.weight", "mlp/fc2/kernel", TRANSPOSED),
+        ("mlp.fc2.bias", "mlp/fc2/bias", SAME),
+    ),
+}
+
+
+def params_from_tensors(tensors: Mapping[str, np.ndarray], config: CLIPConfig) -> dict[str, Any]:
+    """The parameters of `CLIP(config)` from the tensors of a Hugging Face CLIP checkpoint.
+
+    tensors: Hugging Face name -> float16, bfloat16 or float32 array. Returns the tree to apply as
+    `CLIP(config).apply({"params": params}, ...)`, float32 arrays on JAX's default device. Raises
+    UserError naming the tensors that are missing, unexpected (position_ids buffers of old
+    checkpoints excepted), of another shape than `config` implies, or not floating point.
+    """
+    rows, shapes = _rows(config), _param_shapes(config)
+    given = {name: array for name, array in tensors.items() if not name.endswith(".position_ids")}
+    _check_names(given, rows)
+    _check_floating(given)
+    wrong = [
+        f"{name} {given[name].shape}, not {_hf_shape(shapes[path], layout)}"
+        for name, (path, layout) in rows.items()
+        if given[name].shape != _hf_shape(shapes[path], layout)
+    ]
+    if wrong:
+        raise UserError(f"CLIP weights do not have the shapes of config.json: {_listed(wrong)}")
+    flat = {
+        path: jnp.asarray(layout.to_flax(given[name]), jnp.float32)
+        for name, (path, layout) in rows.items()
+    }
+    return unflatten_dict(flat, sep="/")
+
+
+def tensors_from_params(params: Mapping[str, Any], config: CLIPConfig) -> dict[str, np.ndarray]:
+    """The inverse of `params_from_tensors`: Hugging Face name -> contiguous float32 host array.
+
+    Raises UserError where `params` is not the tree of `CLIP(config)`.
+    """
+    rows, shapes = _rows(config), _param_shapes(config)
+    flat = {path: np.asarray(array) for path, array in flatten_dict(params, sep="/").items()}
+    if {path: array.shape for path, array in flat.items()} != shapes:
+        raise UserError("the parameters are not those of a CLIP with the given config")
+    return {
+        name: np.array(layout.to_hf(flat[path]), np.float32, order="C")
+        for name, (path, layout) in rows.items()
+    }
+
+
+def _rows(config: CLIPConfig) -> dict[str, tuple[str, Layout]]:
+    """TABLE written out for `config`: Hugging Face name -> (Flax path, layout)."""
+    scopes = [("", "", TABLE["model"])]
+    for tower, depth in (
+        ("text_model", config.text.num_hidden_layers),
+        ("vision_model", config.vision.num_hidden_layers),
+    ):
+        scopes.append((f"{tower}.", f"{tower}/", TABLE[tower]))
+        for i in range(depth):
+            layer = (f"{tower}.encoder.layers.{i}.", f"{tower}/encoder/layers_{i}/", TABLE["layer"])
+            scopes.append(layer)
+    return {
+        hf_scope + name: (flax_scope + path, layout)
+        for hf_scope, flax_scope, rows in scopes
+        for name, path, layout in rows
+    }
+
+
+def _param_shapes(config: CLIPConfig) -> dict[str, tuple[int, ...]]:
+    """Flax path -> shape, without computing any array."""
+    pixels = jnp.zeros((1, config.image_size, config.image_size, 3))
+    token_ids = jnp.zeros((1, 1), jnp.int32)
+    variables = jax.eval_shape(CLIP(config).init, jax.random.key(0), pixels, token_ids)
+    return {path: leaf.shape for path, leaf in flatten_dict(variables["params"], sep="/").items()}
+
+
+def _hf_shape(flax_shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
+    return layout.to_hf(np.broadcast_to(np.float32(0), flax_shape)).shape
+
+
+def _check_names(given: Mapping[str, np.ndarray], rows: Mapping[str, Any]) -> None:
+    problems = [
+        f"{problem}: {_listed(sorted(names))}"
+        for problem, names in (
+            ("missing", rows.keys() - given.keys()),
+            ("unexpected", given.keys() - rows.keys()),
+        )
+        if names
+    ]
+    if problems:
+        raise UserError(
+            f"CLIP weights do not have the tensors of config.json: {'; '.join(problems)}"
+        )
+
+
+def _check_floating(given: Mapping[str, np.ndarray]) -> None:
+    wrong = [
+        f"{name} {array.dtype}"
+        for name, array in given.items()
+        if not jnp.issubdtype(array.dtype, jnp.floating)
+    ]
+    if wrong:
+        raise UserError(f"CLIP weights must be floating point: {_listed(wrong)}")
+
+
+def _listed(names: list[str], shown: int = 8) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
