@@ -1,0 +1,175 @@
+"""The discrete variance-preserving noise process and the ways to read a denoiser's output.
+
+A clean latent z0 becomes z_t = sqrt(alpha_bar_t) z0 + sqrt(1 - alpha_bar_t) eps, eps ~ N(0, I)
+(Ho et al. 2020, equation 4). Steps count from 0: t = 0 is the least noisy, t = S - 1 the most.
+
+Axes: B batch, Z latent, S diffusion steps.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+
+@struct.dataclass
+class NoiseProcess:
+    """The noise level of each of S steps.
+
+    log_alpha_bar: [S] float32, negative and strictly falling. The logarithm is what is stored
+    because float32 holds it to the same relative precision at both ends: 1 - alpha_bar (4e-5 at
+    the first step) and alpha_bar (2e-9 at the last) both follow from it without cancellation.
+    """
+
+    log_alpha_bar: jax.Array
+
+    @property
+    def num_steps(self) -> int:
+        """S, a static integer."""
+        return self.log_alpha_bar.shape[0]
+
+    @property
+    def alpha_bar(self) -> jax.Array:
+        """[S] float32 in (0, 1): the share of the clean latent in the variance of z_t."""
+        return jnp.exp(self.log_alpha_bar)
+
+    @property
+    def signal(self) -> jax.Array:
+        """[S] float32 in (0, 1): sqrt(alpha_bar), the factor on the clean latent."""
+        return jnp.exp(self.log_alpha_bar / 2)
+
+    @property
+    def sigma(self) -> jax.Array:
+        """[S] float32 in (0, 1): sqrt(1 - alpha_bar), the factor on the noise."""
+        return jnp.sqrt(-jnp.expm1(self.log_alpha_bar))
+
+    @property
+    def log_snr(self) -> jax.Array:
+        """[S] float32, falling: log(alpha_bar / (1 - alpha_bar))."""
+        return self.log_alpha_bar - jnp.log(-jnp.expm1(self.log_alpha_bar))
+
+
+def cosine_process(num_steps: int, *, offset: float, max_beta: float) -> NoiseProcess:
+    """The cosine schedule of Nichol and Dhariwal (2021), equation 17.
+
+    With f(u) = cos^2((u + offset) / (1 + offset) * pi / 2) on u in [0, 1], step t has
+    beta_t = min(1 - f((t + 1) / S) / f(t / S), max_beta), and alpha_bar_t is the product of
+    1 - beta over the steps up to and including t. Computed in float64.
+
+    Args:
+      num_steps: S, at least 1 (the paper: 1000).
+      offset: non-negative; keeps the first steps from being too small (the paper: 0.008).
+      max_beta: in (0, 1); keeps the last step from erasing everything (the paper: 0.999).
+
+    Raises:
+      ValueError: an argument lies outside its range.
+    """
+    if num_steps < 1 or offset < 0 or not 0 < max_beta < 1:
+        raise ValueError(
+            "cosine_process expects num_steps >= 1, offset >= 0 and 0 < max_beta < 1, got "
+            f"num_steps={num_steps}, offset={offset}, max_beta={max_beta}"
+        )
+    u = np.arange(num_steps + 1, dtype=np.float64) / num_steps
+    f = np.cos((u + offset) / (1 + offset) * np.pi / 2) ** 2
+    beta = np.minimum(1 - f[1:] / f[:-1], max_beta)
+    return NoiseProcess(log_alpha_bar=jnp.asarray(np.cumsum(np.log1p(-beta)), jnp.float32))
+
+
+def levels(process: NoiseProcess, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(signal, sigma) at steps t: [B] int32, each [B, 1] float32, ready to scale [B, Z] arrays."""
+    return process.signal[t][:, None], process.sigma[t][:, None]
+
+
+def diffuse(process: NoiseProcess, z0: jax.Array, *, t: jax.Array, noise: jax.Array) -> jax.Array:
+    """z_t: [B, Z], the clean latents z0: [B, Z] taken to steps t: [B] int32 by noise: [B, Z]."""
+    signal, sigma = levels(process, t)
+    return signal * z0 + sigma * noise
+
+
+def score(process: NoiseProcess, eps: jax.Array, *, t: jax.Array) -> jax.Array:
+    """[B, Z], the gradient in z_t of log p_t(z_t): -E[eps | z_t] / sigma_t.
+
+    Args:
+      eps: [B, Z], the predicted noise.
+      t: [B] int32 in [0, S).
+    """
+    _, sigma = levels(process, t)
+    return -eps / sigma
+
+
+class Prediction(NamedTuple):
+    """What a denoiser outputs. In both functions signal and sigma are [B, 1], the rest [B, Z].
+
+    target: (signal, sigma, z0, eps) -> what the denoiser is trained to output.
+    decode: (signal, sigma, z_t, output) -> (z0, eps), which satisfy z_t = signal z0 + sigma eps.
+    """
+
+    target: Callable[..., jax.Array]
+    decode: Callable[..., tuple[jax.Array, jax.Array]]
+
+
+def _eps_target(signal, sigma, z0, eps):
+    return eps
+
+
+def _eps_decode(signal, sigma, z_t, eps):
+    return (z_t - sigma * eps) / signal, eps
+
+
+def _v_target(signal, sigma, z0, eps):
+    return signal * eps - sigma * z0
+
+
+def _v_decode(signal, sigma, z_t, v):
+    return signal * z_t - sigma * v, sigma * z_t + signal * v
+
+
+# "eps" is the noise (Ho et al. 2020). "v" = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) z0 (Salimans
+# and Ho 2022, section 4). Decoding eps divides by signal, 5e-5 at the last cosine step, so an
+# error in eps grows by 2e4 in z0 there; decoding v never amplifies.
+PREDICTIONS = {
+    "eps": Prediction(target=_eps_target, decode=_eps_decode),
+    "v": Prediction(target=_v_target, decode=_v_decode),
+}
+
+
+def _lookup(prediction: str) -> Prediction:
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"unknown prediction {prediction!r}, expected one of {list(PREDICTIONS)}")
+    return PREDICTIONS[prediction]
+
+
+def prediction_target(
+    process: NoiseProcess, z0: jax.Array, *, t: jax.Array, noise: jax.Array, prediction: str
+) -> jax.Array:
+    """[B, Z], what a denoiser of this kind should output for the latents `diffuse` makes.
+
+    Args:
+      z0, noise: [B, Z].
+      t: [B] int32 in [0, S).
+      prediction: a key of PREDICTIONS.
+
+    Raises:
+      ValueError: unknown prediction.
+    """
+    return _lookup(prediction).target(*levels(process, t), z0, noise)
+
+
+def decode_prediction(
+    process: NoiseProcess, z_t: jax.Array, *, t: jax.Array, output: jax.Array, prediction: str
+) -> tuple[jax.Array, jax.Array]:
+    """(z0, eps), each [B, Z]: the clean latent and the noise that a denoiser's output stands for.
+
+    Args:
+      z_t: [B, Z], the noisy latent the denoiser saw.
+      t: [B] int32 in [0, S).
+      output: [B, Z], what the denoiser returned.
+      prediction: a key of PREDICTIONS.
+
+    Raises:
+      ValueError: unknown prediction.
+    """
+    return _lookup(prediction).decode(*levels(process, t), z_t, output)

@@ -1,0 +1,67 @@
+"""The training objective of a conditional denoiser.
+
+Axes: B batch, D embedding, Z latent, S diffusion steps.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from hyper_meta.diffusion.noise import NoiseProcess, diffuse, prediction_target
+
+
+def denoising_loss(
+    predict_fn: Callable[..., jax.Array],
+    process: NoiseProcess,
+    *,
+    z0: jax.Array,
+    condition: jax.Array,
+    mask: jax.Array,
+    keys: jax.Array,
+    drop_rate: float,
+    prediction: str,
+) -> tuple[jax.Array, jax.Array]:
+    """The sum over examples of the denoising error, and the number of examples.
+
+    Each example draws a uniform step, a noise and whether its condition is dropped, all from its
+    own key, so how a batch is split over devices does not change the draws. The error of one
+    example is the mean over Z of (output - target)^2 (Ho et al. 2020, equation 14); the dropped
+    conditions teach the unconditional model that guidance needs (Ho and Salimans 2022,
+    algorithm 1).
+
+    Args:
+      predict_fn: (z_t [B, Z], t [B] int32, condition [B, D], keep [B] bool) -> [B, Z].
+      z0: [B, Z] float32, standardised latents.
+      condition: [B, D] float32.
+      mask: [B] bool; a row that is False adds exactly zero, whatever it holds, NaN included.
+      keys: [B] PRNG keys, one per example.
+      drop_rate: in [0, 1], the probability that an example's condition is dropped.
+      prediction: a key of noise.PREDICTIONS.
+
+    Returns:
+      (sum, count): scalars, float32. Add both over devices, then divide once.
+
+    Raises:
+      ValueError: unknown prediction.
+    """
+    # Cleaned on the way in, not only on the way out: 0 * NaN would poison the gradient.
+    z0 = jnp.where(mask[:, None], z0, 0)
+    condition = jnp.where(mask[:, None], condition, 0)
+    t, noise, keep = _draw(keys, process.num_steps, z0=z0, drop_rate=drop_rate)
+    target = prediction_target(process, z0, t=t, noise=noise, prediction=prediction)
+    output = predict_fn(diffuse(process, z0, t=t, noise=noise), t, condition, keep)
+    error = jnp.mean(jnp.square(output - target), axis=-1)
+    return jnp.sum(jnp.where(mask, error, 0)), jnp.sum(mask, dtype=error.dtype)
+
+
+def _draw(keys, num_steps, *, z0, drop_rate):
+    """t: [B] int32, noise: [B, Z] and keep: [B] bool, row b from keys[b] alone."""
+
+    def draw_one(key):
+        time_key, noise_key, drop_key = jax.random.split(key, 3)
+        t = jax.random.randint(time_key, (), 0, num_steps, jnp.int32)
+        noise = jax.random.normal(noise_key, z0.shape[1:], z0.dtype)
+        return t, noise, jax.random.bernoulli(drop_key, 1 - drop_rate)
+
+    return jax.vmap(draw_one)(keys)

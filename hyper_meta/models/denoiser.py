@@ -1,0 +1,137 @@
+"""Denoisers of latents: multilayer perceptrons that see the noisy latent, the step and a sentence.
+
+Axes: B batch, D embedding, Z latent.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def time_embedding(t: jax.Array, *, dim: int, max_period: float = 1e4) -> jax.Array:
+    """[B, dim] float32 in [-1, 1]: [cos(t w), sin(t w)] at dim / 2 frequencies w.
+
+    The frequencies fall geometrically from 1 towards 1 / max_period radians a step (Vaswani et al.
+    2017, section 3.5).
+
+    Args:
+      t: [B] int32.
+      dim: even.
+
+    Raises:
+      ValueError: dim is odd.
+    """
+    if dim % 2:
+        raise ValueError(f"the width of the time embedding must be even, got {dim}")
+    frequency = max_period ** (-2 * jnp.arange(dim // 2, dtype=jnp.float32) / dim)
+    angle = t.astype(jnp.float32)[:, None] * frequency
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+class HiddenLayer(nn.Module):
+    """Linear, layer norm, ReLU, dropout: [B, any] float32 -> [B, features] float32.
+
+    dropout_rate: in [0, 1).
+    """
+
+    features: int
+    dropout_rate: float
+
+    @nn.compact
+    def __call__(self, x, *, deterministic):
+        x = nn.relu(nn.LayerNorm()(nn.Dense(self.features)(x)))
+        return nn.Dropout(self.dropout_rate)(x, deterministic=deterministic)
+
+
+class DenoiserV1(nn.Module):
+    """HyperLDM's first denoiser: condition and step enter once, beside the latent.
+
+    latent_dim: Z. hidden_dim: width of the hidden layers. num_blocks: how many of them (the paper:
+    2 of 128). time_dim: even width of the time embedding. dropout_rate: in [0, 1), after every
+    hidden layer. The last layer starts at zero, so an untrained denoiser outputs zero.
+    """
+
+    latent_dim: int
+    hidden_dim: int
+    num_blocks: int
+    time_dim: int = 100
+    dropout_rate: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self,
+        z: jax.Array,
+        t: jax.Array,
+        condition: jax.Array,
+        keep: jax.Array,
+        *,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """[B, Z] float32: the prediction for noisy latents.
+
+        Args:
+          z: [B, Z] float32.
+          t: [B] int32.
+          condition: [B, D] float32.
+          keep: [B] bool; where False the condition is replaced by zeros, the null condition.
+          deterministic: False turns dropout on and needs a "dropout" rng. One rng covers the whole
+            batch; vmap over rows with a key each where splitting a batch must change nothing.
+        """
+        x = jnp.concatenate([z, _context(t, condition, keep, self.time_dim)], axis=-1)
+        for _ in range(self.num_blocks):
+            x = HiddenLayer(self.hidden_dim, self.dropout_rate)(x, deterministic=deterministic)
+        return nn.Dense(self.latent_dim, kernel_init=nn.initializers.zeros)(x)
+
+
+class Denoiser(nn.Module):
+    """HyperLDM's second denoiser: every block sees condition and step, and adds to a linear map.
+
+        x <- W x + dropout(relu(norm(V [x, condition, time])))
+
+    Fields and arguments are those of DenoiserV1.
+    """
+
+    latent_dim: int
+    hidden_dim: int
+    num_blocks: int
+    time_dim: int = 100
+    dropout_rate: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self,
+        z: jax.Array,
+        t: jax.Array,
+        condition: jax.Array,
+        keep: jax.Array,
+        *,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """[B, Z] float32: the prediction for noisy latents. See DenoiserV1."""
+        context = _context(t, condition, keep, self.time_dim)
+        x = z
+        for _ in range(self.num_blocks):
+            layer = HiddenLayer(self.hidden_dim, self.dropout_rate)
+            update = layer(jnp.concatenate([x, context], axis=-1), deterministic=deterministic)
+            x = nn.Dense(self.hidden_dim)(x) + update
+        return nn.Dense(self.latent_dim, kernel_init=nn.initializers.zeros)(x)
+
+
+def _context(t, condition, keep, time_dim):
+    """[B, D + time_dim]: the condition, zero where dropped, and the time embedding."""
+    condition = jnp.where(keep[:, None], condition, 0)
+    return jnp.concatenate([condition, time_embedding(t, dim=time_dim)], axis=-1)
+
+
+DENOISERS = {"v1": DenoiserV1, "v2": Denoiser}
+
+
+def denoiser_class(version: str) -> type[nn.Module]:
+    """The flax module of this version: a key of DENOISERS.
+
+    Raises:
+      ValueError: unknown version.
+    """
+    if version not in DENOISERS:
+        raise ValueError(f"unknown denoiser {version!r}, expected one of {list(DENOISERS)}")
+    return DENOISERS[version]

@@ -1,0 +1,24 @@
+"""The generator: an MLP from a latent, or from a question embedding, to adapter weights
+(METHOD section 4)."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+
+
+class Generator(nn.Module):
+    """[..., Z] float32 -> [..., P] float32 adapter weights.
+
+    hidden_dims: widths of the ReLU layers (He-normal, zero bias); the last layer has gain 1.
+    """
+
+    hidden_dims: Sequence[int]
+    num_weights: int
+
+    @nn.compact
+    def __call__(self, latent: jax.Array) -> jax.Array:
+        x = latent
+        for width in self.hidden_dims:
+            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal())(x))
+        return nn.Dense(self.num_weights, kernel_init=nn.initializers.lecun_normal())(x)
