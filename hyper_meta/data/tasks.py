@@ -228,8 +228,8 @@ def pack(rng: np.random.Generator, fit: np.ndarray, batch_size: int) -> Batches:
     num_batches = -(-len(ranked) // batch_size)
     ids = np.zeros(num_batches * batch_size, np.int32)
     ids[: len(ranked)] = ranked
-    mask = (np.arange(len(ids)) < len(ranked)).reshape(num_batches, -1)
-    ids = ids.reshape(num_batches, -1)
+    mask = (np.arange(len(ids)) < len(ranked)).reshape(num_batches, batch_size)
+    ids = ids.reshape(num_batches, batch_size)
     window = rng.integers(2**30, size=ids.shape, dtype=np.int32)
     shuffled = rng.permutation(num_batches)
     batches = Batches(fit[ids[:, 0]].astype(np.int32), ids, mask, window)

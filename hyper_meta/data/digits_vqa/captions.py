@@ -35,10 +35,14 @@ def answer_table(scenes: Scenes) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def make_captions(rng: np.random.Generator, scenes: Scenes) -> tuple[list[str], np.ndarray]:
+def make_captions(
+    rng: np.random.Generator, scenes: Scenes, *, plain_share: float = 0.0
+) -> tuple[list[str], np.ndarray]:
     """Writes a sentence about each of n scenes and says of which other scenes it is true too.
 
     A scene's family is drawn first and its referent next, so that small families are heard too.
+    plain_share: the share of sentences that are an answer and nothing else ("the digit is seven"),
+    beyond those of FORMS.
     Returns the n sentences and truth [n scenes, n sentences] bool, True on the diagonal.
     """
     answers = answer_table(scenes)
@@ -47,6 +51,7 @@ def make_captions(rng: np.random.Generator, scenes: Scenes) -> tuple[list[str], 
     draws = np.log(rng.random(answers.shape)) / np.maximum(weight, 1e-9)
     concepts = draws.argmax(axis=1)  # one, with these weights (Efraimidis and Spirakis 2006)
     forms = rng.choice(list(FORMS), len(scenes), p=list(FORMS.values()))
+    forms = np.where(rng.random(len(scenes)) < plain_share, "answer", forms)
     openings = rng.choice(OPENINGS, len(scenes))
     sentences, truth = [], np.empty((len(scenes), len(scenes)), bool)
     for row, (concept, form) in enumerate(zip(concepts, forms, strict=True)):

@@ -1,0 +1,127 @@
+"""The compared methods by name; accuracy over tasks, its intervals, and paired differences."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.special import stdtrit
+
+MAJORITY = "most common answer"
+CLIP = "CLIP as base model"
+UNADAPTED = "generator, not adapted"
+CONDITIONAL = "conditional hypernetwork"
+ADAPTED = "generator, adapted on the support set"
+CHOSEN = "HyperLDM, chosen scale"
+SCALE_PREFIX = "HyperLDM, scale "
+
+
+def scale_name(scale: float) -> str:
+    """The row of HyperLDM at a guidance scale."""
+    return f"{SCALE_PREFIX}{scale:g}"
+
+
+def one_sample(name: str) -> str:
+    """The row of one sample in place of the mean latent of several, for a row of HyperLDM."""
+    return f"{name}, one sample"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Results of one method on T tasks, and of several seeds or samples by their mean.
+
+    correct: [T] float64, right answers on the query set (not whole where it is a mean over
+    samples); count: [T] float64, the size of the query set.
+    """
+
+    correct: np.ndarray
+    count: np.ndarray
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """[T] float64 in [0, 1], one accuracy a task."""
+        return self.correct / self.count
+
+
+def mean_scores(runs: Sequence[Scores]) -> Scores:
+    """Averages the right answers of each task over runs on the same tasks."""
+    return Scores(np.mean([run.correct for run in runs], axis=0), runs[0].count)
+
+
+def summarise(
+    scores: Mapping[str, Scores], rows: np.ndarray, *, num_resamples: int
+) -> dict[str, dict[str, float]]:
+    """For each method: mean over tasks with its 95% interval, pooled accuracy, and sizes.
+
+    scores: all on the same T tasks; rows: [n] int64 or [T] bool, the tasks to summarise.
+    Accuracies are in percent. The interval is `bootstrap_interval`, over tasks.
+    """
+    accuracy = np.stack([score.accuracy[rows] for score in scores.values()], axis=1)
+    low, high = bootstrap_interval(accuracy, num_resamples=num_resamples)
+    return {
+        name: {
+            "mean": 100 * float(accuracy[:, column].mean()),
+            "low": 100 * float(low[column]),
+            "high": 100 * float(high[column]),
+            "pooled": 100 * float(score.correct[rows].sum() / score.count[rows].sum()),
+            "tasks": len(accuracy),
+            "examples": int(score.count[rows].sum()),
+        }
+        for column, (name, score) in enumerate(scores.items())
+    }
+
+
+def paired_differences(
+    pairs: Sequence[tuple[Scores, Scores]], rows: np.ndarray, *, num_resamples: int
+) -> list[dict[str, float]]:
+    """For each (ours, theirs): mean over tasks of ours minus theirs on the same task, in points.
+
+    rows: [n] int64 or [T] bool, the tasks compared. With the 95% `bootstrap_interval` over tasks.
+    """
+    columns = [ours.accuracy[rows] - theirs.accuracy[rows] for ours, theirs in pairs]
+    difference = np.stack(columns, axis=1)
+    low, high = bootstrap_interval(difference, num_resamples=num_resamples)
+    return [
+        {
+            "mean": 100 * float(difference[:, column].mean()),
+            "low": 100 * float(low[column]),
+            "high": 100 * float(high[column]),
+            "tasks": len(difference),
+        }
+        for column in range(len(pairs))
+    ]
+
+
+def bootstrap_interval(
+    values: np.ndarray, *, num_resamples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """95% bootstrap interval of the mean over n tasks (Efron's percentiles, seed 0).
+
+    values: [n, M] float64, one column a quantity; the columns share the resamples. Returns (low,
+    high), each [M].
+    """
+    num_tasks = len(values)
+    draws = np.random.default_rng(0).integers(num_tasks, size=(num_resamples, num_tasks))
+    # How often each task was drawn, so that the means of all columns are one product of matrices.
+    cells = draws + num_tasks * np.arange(num_resamples)[:, None]
+    times = np.bincount(cells.ravel(), minlength=draws.size).reshape(draws.shape)
+    low, high = np.percentile(times @ values / num_tasks, [2.5, 97.5], axis=0)
+    return low, high
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95% interval of the mean of two or more independent runs, by Student's t with n - 1 degrees."""
+    spread = np.std(values, ddof=1) / np.sqrt(len(values))
+    reach = float(stdtrit(len(values) - 1, 0.975) * spread)
+    centre = float(np.mean(values))
+    return centre - reach, centre + reach
+
+
+def verdict(difference: Mapping[str, float]) -> str:
+    """What a paired difference with its interval shows, in words that go between two methods."""
+    if difference["low"] > 0:
+        return "beats"
+    if difference["high"] < 0:
+        return "falls short of"
+    return "is not distinguishable from"

@@ -1,0 +1,193 @@
+"""Evaluation of one seed: every method on validation and test tasks, and what the report shows.
+
+Whatever is chosen is chosen on the validation tasks.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from hyper_meta import parallel
+from hyper_meta.data.tasks import Task, TaskTable
+from hyper_meta.files import write_bytes, write_json
+from hyper_meta.meta import scoring
+from hyper_meta.train import checkpoints
+from hyper_meta.train.hyperldm import compile_sampler, sample_tasks, validation_scales
+from hyper_meta.train.stages import (
+    compile_pass,
+    conditional_generate_fn,
+    conditional_module,
+    generate_fn,
+    generator_module,
+)
+
+SPLITS = ("validation", "test")
+CHOSEN = "HyperLDM, chosen scale"
+NUM_SHOWN = 4  # query examples of a task, fewer than any task has
+
+
+def scale_name(scale: float) -> str:
+    """The row of HyperLDM at a guidance scale."""
+    return f"HyperLDM, scale {scale:g}"
+
+
+def evaluate(
+    config: ConfigDict,
+    folder: Path,
+    encoder: str,
+    tasks: dict[str, list[Task]],
+    tables: dict[str, TaskTable],
+    *,
+    generator: Any,
+    conditional: Any,
+    hyperldm: dict[str, Any],
+    adapted: np.ndarray,
+) -> None:
+    """Scores all methods and writes scores.json, shown.npz and the model of `generate`.
+
+    encoder: its fingerprint; generator, conditional: parameters; hyperldm: {"params", "statistics"}; numpy leaves;
+    adapted: [T, Z], the mean latent of each training task.
+    """
+    scores = {split: {"most common answer": _majority(tasks[split])} for split in SPLITS}
+    for split in SPLITS:
+        baselines = _baselines(config, tables["train"], tables[split], generator, conditional)
+        scores[split] |= baselines
+    latents = {
+        split: _sample_scales(config, tables[split].question_features, hyperldm)
+        for split in SPLITS
+    }
+    for split in SPLITS:
+        scores[split] |= _score_scales(config, tables[split], generator, latents[split])
+    scale = max(
+        validation_scales(config),
+        key=lambda scale: _mean_accuracy(scores["validation"][scale_name(scale)]),
+    )
+    for split in SPLITS:
+        scores[split][CHOSEN] = scores[split][scale_name(scale)]
+    notes = {
+        "guidance_scale": scale,
+        "encoder": encoder,
+        "templates": {task.sentence: task.template for task in tasks["train"]},
+    }
+    _save_model(folder, generator, hyperldm, notes)
+    generated = latents["test"][scale].mean(axis=1)
+    answers = _first_answers(config, tables["test"], generator, generated)
+    _save_arrays(folder / "shown.npz", latents=generated, answers=answers, adapted=adapted)
+    # Last, since its presence says that the stage is done.
+    write_json(folder / "scores.json", {"chosen_scale": scale, "splits": scores})
+
+
+def _mean_accuracy(score: dict[str, list[float]]) -> float:
+    return float(np.mean(np.array(score["correct"]) / np.array(score["count"])))
+
+
+def _record(values: tuple[np.ndarray, np.ndarray]) -> dict[str, list[float]]:
+    right, total = values
+    return {"correct": right.tolist(), "count": total.tolist()}
+
+
+def _majority(tasks: list[Task]) -> dict[str, list[float]]:
+    """Always the most common answer of the support set (the first of equals)."""
+    right = []
+    for task in tasks:
+        guess = np.bincount([label for _, label in task.support]).argmax()
+        right.append(sum(label == guess for _, label in task.query))
+    return _record((np.array(right, float), np.array([len(t.query) for t in tasks], float)))
+
+
+def _baselines(
+    config: ConfigDict, train: TaskTable, table: TaskTable, generator: Any, conditional: Any
+) -> dict[str, dict]:
+    """Rows without HyperLDM: [T] scores each."""
+    embed_dim = table.image_features.shape[1]
+    generate = generate_fn(generator_module(config, embed_dim))
+    from_question = conditional_generate_fn(
+        conditional_module(config, embed_dim), train.question_features
+    )
+    few_shot = functools.partial(
+        scoring.few_shot_method, generate, learning_rate=config.generator.inner_learning_rate
+    )
+    rows = {
+        "CLIP as base model": (scoring.clip_method, generator),
+        "generator, not adapted": (few_shot(num_steps=0), generator),
+        "conditional hypernetwork": (scoring.conditional_method(from_question), conditional),
+        "generator, adapted on the support set": (
+            few_shot(num_steps=config.evaluate.few_shot_steps),
+            generator,
+        ),
+    }
+    return {
+        name: _record(
+            compile_pass(config, scoring.scores_of(method), table)(parallel.replicate(params), None)
+        )
+        for name, (method, params) in rows.items()
+    }
+
+
+def _sample_scales(
+    config: ConfigDict, questions: np.ndarray, hyperldm: Any
+) -> dict[float, np.ndarray]:
+    """Latents [T, K, Z] at every scale that is compared."""
+    sampler, replicated = compile_sampler(config), parallel.replicate(hyperldm)
+    scales = sorted({*config.evaluate.guidance_scales, *validation_scales(config)})
+    return {
+        scale: sample_tasks(
+            sampler,
+            replicated,
+            questions,
+            scale=scale,
+            num_samples=config.hyperldm.num_samples,
+            seed=config.seed,
+        )
+        for scale in scales
+    }
+
+
+def _score_scales(
+    config: ConfigDict, table: TaskTable, generator: Any, latents: dict[float, np.ndarray]
+) -> dict[str, dict]:
+    """Rows of HyperLDM: the mean latent of the samples, and a single sample on average."""
+    generate = generate_fn(generator_module(config, table.image_features.shape[1]))
+    method = scoring.scores_of(scoring.latent_method(generate))
+    score = compile_pass(config, method, table)
+    replicated = parallel.replicate(generator)
+    rows = {}
+    for scale, samples in latents.items():
+        mean = samples.mean(axis=1, keepdims=True)
+        rows[scale_name(scale)] = _record(score(replicated, mean))
+        rows[f"{scale_name(scale)}, one sample"] = _record(score(replicated, samples))
+    return rows
+
+
+def _save_model(folder: Path, generator: Any, hyperldm: dict[str, Any], notes: dict) -> None:
+    """All that `generate` needs, in one checkpoint."""
+    if not (folder / "model").exists():
+        tree = {"generator": generator["generator"], "hyperldm": hyperldm}
+        checkpoints.save_tree(folder / "model", tree, notes=notes)
+
+
+def _first_answers(
+    config: ConfigDict, table: TaskTable, generator: Any, latents: np.ndarray
+) -> np.ndarray:
+    """The answers to each task's first query examples of the networks of latents [T, Z]:
+    [T, NUM_SHOWN] int, for the pictures."""
+    generate = generate_fn(generator_module(config, table.image_features.shape[1]))
+    method = scoring.latent_method(generate)
+
+    def answers(params: Any, tasks: Any, extra: jax.Array) -> jax.Array:
+        return method(params, tasks, extra)[:, 0, :NUM_SHOWN].argmax(axis=-1)
+
+    return compile_pass(config, answers, table)(parallel.replicate(generator), latents[:, None])
+
+
+def _save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())

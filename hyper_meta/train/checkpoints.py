@@ -1,0 +1,249 @@
+"""Checkpoints that are whole or absent.
+
+A checkpoint is a folder: arrays/ written by Orbax, notes.json, and checksums.json over both. It is
+written beside its place and renamed into it, so a process killed at any moment leaves the previous
+one as it was; its checksums are compared before anything is read from it.
+"""
+
+import contextlib
+import errno
+import json
+import logging
+import shutil
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
+
+from hyper_meta.types import UserError
+
+_NUM_KEPT = 2
+_UNFINISHED = ".unfinished"
+_CHECKSUMS = "checksums.json"
+
+
+def prepare(directory: Path) -> None:
+    """Creates the folder of a stage's checkpoints.
+
+    Raises:
+      UserError: it cannot be created or written to.
+    """
+    probe = Path(directory) / f"probe{_UNFINISHED}"
+    with _explained(f"cannot write checkpoints to {directory}"):
+        probe.mkdir(parents=True, exist_ok=True)
+        probe.rmdir()
+
+
+def save(directory: Path, step: int, *, state: Any, history: list[dict]) -> None:
+    """Saves the state of a stage after a step, and then drops all but the newest two checkpoints.
+
+    Args:
+      directory: the folder of the stage's checkpoints.
+      step: the number of steps made.
+      state: pytree of arrays; PRNG keys as their uint32 data.
+      history: one dict of JSON values per row.
+
+    Raises:
+      UserError: no permission, a full disk, or the step is already there. Older ones stay as they
+        were.
+    """
+    directory = Path(directory)
+    for leftover in directory.glob(f"*{_UNFINISHED}"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    save_tree(_folder(directory, step), state, notes=history)
+    for old in _steps(directory)[:-_NUM_KEPT]:
+        shutil.rmtree(_folder(directory, old), ignore_errors=True)
+
+
+def latest_step(directory: Path) -> int | None:
+    """The newest checkpoint's step, None where there is no checkpoint."""
+    steps = _steps(Path(directory))
+    return steps[-1] if steps else None
+
+
+def restore(directory: Path, abstract_state: Any, *, step: int | None = None) -> tuple[Any, list]:
+    """Restores a checkpoint, the newest one unless a step is given.
+
+    Args:
+      directory: the folder of the stage's checkpoints.
+      abstract_state: pytree of arrays or jax.ShapeDtypeStruct, the state to fill.
+      step: which checkpoint.
+
+    Returns:
+      The state, with numpy leaves, and the history.
+
+    Raises:
+      UserError: no such checkpoint, a damaged one, or the state of another model.
+    """
+    directory = Path(directory)
+    steps = _steps(directory)
+    if not steps:
+        raise UserError(f"no checkpoint in {directory}: run the stage that writes it first")
+    step = steps[-1] if step is None else step
+    if step not in steps:
+        raise UserError(f"no checkpoint of step {step} in {directory}: it has steps {steps}")
+    return restore_tree(_folder(directory, step), abstract_state)
+
+
+def save_tree(path: Path, tree: Any, *, notes: Any) -> None:
+    """Saves a pytree of arrays and JSON notes as the folder path, all at once.
+
+    Raises:
+      UserError: path exists, no permission, or a full disk. Nothing is left behind.
+    """
+    path = Path(path).absolute()
+    if path.exists():
+        raise UserError(f"{path} exists already: delete it, or save to another place")
+    unfinished = path.with_name(path.name + _UNFINISHED)
+    leaves = {name: np.asarray(leaf) for name, leaf in _named_leaves(tree).items()}
+    with _explained(f"cannot save {path}"):
+        try:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            _check_space(unfinished, sum(leaf.nbytes for leaf in leaves.values()))
+            _write(unfinished, traverse_util.unflatten_dict(leaves, sep="/"), notes)
+            unfinished.rename(path)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def restore_tree(path: Path, abstract_tree: Any) -> tuple[Any, Any]:
+    """Restores what save_tree wrote.
+
+    Args:
+      path: the folder.
+      abstract_tree: pytree of arrays or jax.ShapeDtypeStruct with the saved structure.
+
+    Returns:
+      The tree, with numpy leaves, and the notes.
+
+    Raises:
+      UserError: path is missing or damaged, or holds other names, shapes or dtypes than
+        abstract_tree.
+    """
+    path = Path(path).absolute()
+    if not path.is_dir():
+        raise UserError(f"no checkpoint at {path}: run the stage that writes it first")
+    with _explained(f"cannot read {path}"):
+        if damaged := _damaged_file(path):
+            raise UserError(
+                f"{path} is damaged, its {damaged} is not as it was saved: "
+                "delete that folder to go on from the checkpoint before it"
+            )
+        notes = json.loads((path / "notes.json").read_text())
+        with _checkpointer() as checkpointer:
+            saved = checkpointer.restore(path / "arrays", args=ocp.args.PyTreeRestore())
+    leaves = _named_leaves(saved)
+    expected = _named_leaves(abstract_tree)
+    _check_matches(path, leaves, expected)
+    structure = jax.tree.structure(abstract_tree)
+    return jax.tree.unflatten(structure, [leaves[name] for name in expected]), notes
+
+
+def _folder(directory: Path, step: int) -> Path:
+    return directory / f"{step:08d}"
+
+
+def _steps(directory: Path) -> list[int]:
+    """The steps of the checkpoints in a folder, in ascending order."""
+    if not directory.is_dir():
+        return []
+    with _explained(f"cannot read {directory}"):
+        return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+
+
+def _named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree in its order, by names such as opt_state/0/mu/Dense_0/kernel."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _write(folder: Path, arrays: dict, notes: Any) -> None:
+    with _checkpointer() as checkpointer:
+        checkpointer.save(folder / "arrays", args=ocp.args.PyTreeSave(arrays))
+    (folder / "notes.json").write_text(json.dumps(notes))
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    checksums = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
+    (folder / _CHECKSUMS).write_text(json.dumps(checksums))
+
+
+@contextlib.contextmanager
+def _checkpointer() -> Iterator[ocp.Checkpointer]:
+    """An Orbax checkpointer that keeps its log to itself: what matters is raised."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            yield checkpointer
+    finally:
+        logger.setLevel(level)
+
+
+def _checksum(file: Path) -> int:
+    checksum = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _damaged_file(path: Path) -> str | None:
+    """The name of a file that is not as it was saved, None if all are."""
+    try:
+        checksums = json.loads((path / _CHECKSUMS).read_text())
+    except (FileNotFoundError, ValueError):
+        return _CHECKSUMS
+    for name, checksum in checksums.items():
+        file = path / name
+        if not file.is_file() or _checksum(file) != checksum:
+            return name
+    return None
+
+
+def _check_matches(path: Path, saved: dict[str, np.ndarray], expected: dict[str, Any]) -> None:
+    for name in sorted(saved.keys() | expected.keys()):
+        there, here = (_describe(leaves.get(name)) for leaves in (saved, expected))
+        if there != here:
+            raise UserError(
+                f"{path} holds another model, its {name} is {there} and {here} was expected: "
+                "use the configuration that wrote it, or another folder"
+            )
+
+
+def _describe(leaf: Any) -> str:
+    return "absent" if leaf is None else f"{list(leaf.shape)} {leaf.dtype}"
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    # Orbax writes a little beside the arrays.
+    if shutil.disk_usage(folder).free < 1.02 * needed + 2**20:
+        raise OSError(errno.ENOSPC, f"{needed / 1e6:.0f} MB are needed")
+
+
+@contextlib.contextmanager
+def _explained(failure: str) -> Iterator[None]:
+    """Turns what the file system refuses into a UserError that opens with failure."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = "free some disk space and run the same command again"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            advice = "get permission there or choose another folder"
+        else:
+            advice = "choose another folder"
+        raise UserError(f"{failure} ({error}): {advice}") from error
+    except ValueError as error:
+        # What TensorStore, below Orbax, makes of a disk that fills up while it writes.
+        if "No space left on device" not in str(error):
+            raise
+        advice = "free some disk space and run the same command again"
+        raise UserError(f"{failure} (No space left on device): {advice}") from error

@@ -1,0 +1,113 @@
+"""The training state: what a resumed run and an evaluation need, in one Flax TrainState."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from flax.training import train_state
+
+
+class TrainState(train_state.TrainState):
+    """A Flax TrainState with an optional moving average and the best parameters so far.
+
+    step: int32 scalar, the updates made. params, opt_state, apply_fn, tx: as in Flax. ema_params:
+    like params, or None without a moving average. best_params: like params, the best on validation.
+    best_score: float32 scalar, -inf until a validation. best_step: int32 scalar, its step.
+    statistics: pytree of arrays that belong to the model but are not trained, such as the mean and
+    the standard deviation of its inputs. ema_decay: float in [0, 1), or None.
+    """
+
+    ema_params: Any
+    best_params: Any
+    best_score: jax.Array
+    best_step: jax.Array
+    statistics: Any
+    ema_decay: float | None = struct.field(pytree_node=False)
+
+    def apply_gradients(self, *, grads: Any, **kwargs: Any) -> "TrainState":
+        """One optimizer update; moves the average too.
+
+        The average's decay is min(ema_decay, (1 + t) / (10 + t)) at update t = 0, 1, ..., so that
+        the first parameters do not weigh on it for long.
+        """
+        state = super().apply_gradients(grads=grads, **kwargs)
+        if self.ema_decay is None:
+            return state
+        decay = jnp.minimum(self.ema_decay, (1 + self.step) / (10 + self.step))
+        ema_params = optax.incremental_update(state.params, self.ema_params, 1 - decay)
+        return state.replace(ema_params=ema_params)
+
+
+def create_state(
+    apply_fn: Callable,
+    params: Any,
+    *,
+    tx: optax.GradientTransformation,
+    ema_decay: float | None,
+    statistics: Any,
+) -> TrainState:
+    """The state at step 0.
+
+    Args:
+      apply_fn: the module's apply.
+      params: pytree of float arrays.
+      tx: the optimizer.
+      ema_decay: in [0, 1), or None for no moving average.
+      statistics: pytree of arrays, {} for none.
+    """
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        apply_fn=apply_fn,
+        params=params,
+        tx=tx,
+        opt_state=tx.init(params),
+        ema_params=None if ema_decay is None else params,
+        best_params=params,
+        best_score=jnp.full((), -jnp.inf, jnp.float32),
+        best_step=jnp.zeros((), jnp.int32),
+        statistics=statistics,
+        ema_decay=ema_decay,
+    )
+
+
+def smoothed_params(state: TrainState) -> Any:
+    """The moving average where the state keeps one, else the parameters of the last step."""
+    return state.params if state.ema_params is None else state.ema_params
+
+
+def keep_best(state: TrainState, score: jax.Array) -> TrainState:
+    """Keeps smoothed_params as best_params where score beats best_score.
+
+    Args:
+      state: of one device.
+      score: float scalar, higher is better; nan never wins and a tie keeps the older.
+    """
+    better = score > state.best_score
+
+    def choose(new, old):
+        return jnp.where(better, new, old)
+
+    return state.replace(
+        best_params=jax.tree.map(choose, smoothed_params(state), state.best_params),
+        best_score=choose(jnp.asarray(score, jnp.float32), state.best_score),
+        best_step=choose(state.step, state.best_step),
+    )
+
+
+def evaluation_params(state: TrainState) -> tuple[Any, str]:
+    """The parameters that an evaluation uses, and a phrase for its report that says which they are.
+
+    Args:
+      state: a host copy, not replicated.
+
+    Returns:
+      The best on validation if there was one, else the smoothed parameters of the last step.
+    """
+    kind = "parameters" if state.ema_params is None else "moving average"
+    if state.best_step > 0:
+        score = float(state.best_score)
+        return state.best_params, f"{kind} at step {state.best_step}, best validation {score:.4f}"
+    return smoothed_params(state), f"{kind} at step {state.step}, the last"
