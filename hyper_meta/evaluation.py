@@ -15,7 +15,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hyper_meta import parallel
-from hyper_meta.data.tasks import Task, TaskTable
+from hyper_meta.data.tasks import DataSet, Task, TaskTable
+from hyper_meta.eval.metrics import (
+    ADAPTED,
+    CLIP,
+    CONDITIONAL,
+    MAJORITY,
+    UNADAPTED,
+    one_sample,
+    scale_name,
+)
 from hyper_meta.files import write_bytes, write_json
 from hyper_meta.meta import scoring
 from hyper_meta.train import checkpoints
@@ -29,21 +38,13 @@ from hyper_meta.train.stages import (
 )
 
 SPLITS = ("validation", "test")
-CHOSEN = "HyperLDM, chosen scale"
 NUM_SHOWN = 4  # query examples of a task, fewer than any task has
-
-
-def scale_name(scale: float) -> str:
-    """The row of HyperLDM at a guidance scale."""
-    return f"HyperLDM, scale {scale:g}"
 
 
 def evaluate(
     config: ConfigDict,
     folder: Path,
-    encoder: str,
-    tasks: dict[str, list[Task]],
-    tables: dict[str, TaskTable],
+    data: DataSet,
     *,
     generator: Any,
     conditional: Any,
@@ -52,16 +53,16 @@ def evaluate(
 ) -> None:
     """Scores all methods and writes scores.json, shown.npz and the model of `generate`.
 
-    encoder: its fingerprint; generator, conditional: parameters; hyperldm: {"params", "statistics"}; numpy leaves;
-    adapted: [T, Z], the mean latent of each training task.
+    generator, conditional: parameters; hyperldm: {"params", "statistics"}; numpy leaves; adapted:
+    [T, Z], the mean latent of each training task.
     """
-    scores = {split: {"most common answer": _majority(tasks[split])} for split in SPLITS}
+    tasks, tables = data.tasks, data.tables
+    scores = {split: {MAJORITY: _majority(tasks[split])} for split in SPLITS}
     for split in SPLITS:
         baselines = _baselines(config, tables["train"], tables[split], generator, conditional)
         scores[split] |= baselines
     latents = {
-        split: _sample_scales(config, tables[split].question_features, hyperldm)
-        for split in SPLITS
+        split: _sample_scales(config, tables[split].question_features, hyperldm) for split in SPLITS
     }
     for split in SPLITS:
         scores[split] |= _score_scales(config, tables[split], generator, latents[split])
@@ -69,11 +70,9 @@ def evaluate(
         validation_scales(config),
         key=lambda scale: _mean_accuracy(scores["validation"][scale_name(scale)]),
     )
-    for split in SPLITS:
-        scores[split][CHOSEN] = scores[split][scale_name(scale)]
     notes = {
         "guidance_scale": scale,
-        "encoder": encoder,
+        "encoder": data.source["encoder"],
         "templates": {task.sentence: task.template for task in tasks["train"]},
     }
     _save_model(folder, generator, hyperldm, notes)
@@ -115,10 +114,10 @@ def _baselines(
         scoring.few_shot_method, generate, learning_rate=config.generator.inner_learning_rate
     )
     rows = {
-        "CLIP as base model": (scoring.clip_method, generator),
-        "generator, not adapted": (few_shot(num_steps=0), generator),
-        "conditional hypernetwork": (scoring.conditional_method(from_question), conditional),
-        "generator, adapted on the support set": (
+        CLIP: (scoring.clip_method, generator),
+        UNADAPTED: (few_shot(num_steps=0), generator),
+        CONDITIONAL: (scoring.conditional_method(from_question), conditional),
+        ADAPTED: (
             few_shot(num_steps=config.evaluate.few_shot_steps),
             generator,
         ),
@@ -162,7 +161,7 @@ def _score_scales(
     for scale, samples in latents.items():
         mean = samples.mean(axis=1, keepdims=True)
         rows[scale_name(scale)] = _record(score(replicated, mean))
-        rows[f"{scale_name(scale)}, one sample"] = _record(score(replicated, samples))
+        rows[one_sample(scale_name(scale))] = _record(score(replicated, samples))
     return rows
 
 

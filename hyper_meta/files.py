@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,32 @@ from hyper_meta.types import UserError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file in place of any other; raises UserError, the old file untouched, if it cannot."""
+    """Writes a file in place of any other. Raises UserError, that one untouched, if it cannot."""
+    with _partial_file(path) as partial:
+        partial.write_bytes(content)
+        partial.replace(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raises UserError where write_bytes could not write path, before its content is computed."""
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder")
+    with _partial_file(path) as partial:
+        partial.touch()
+
+
+@contextlib.contextmanager
+def _partial_file(path: Path) -> Iterator[Path]:
+    """A name beside path, in a folder that exists, of a file that does not outlive the context."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
+        yield partial
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -36,3 +54,12 @@ def read_json(path: Path) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged, it is not JSON: {error}") from error
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat = {}
+    for key, value in tree.items():
+        name = prefix + key
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat

@@ -5,7 +5,6 @@ Every stage leaves its result in the work directory and is only restored when it
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from tqdm import tqdm
 from hyper_meta import parallel
 from hyper_meta.data import datasets
 from hyper_meta.data.features import Features, cached_features
-from hyper_meta.data.tasks import Task, TaskTable, build_table
+from hyper_meta.data.tasks import DataSet, Task, TaskTable, build_table
+from hyper_meta.diffusion.noise import PREDICTIONS
 from hyper_meta.encoders.folder import (
     Encoder,
     bundled_encoder_path,
@@ -30,34 +30,40 @@ from hyper_meta.encoders.folder import (
 )
 from hyper_meta.eval.report import write_report
 from hyper_meta.evaluation import evaluate
-from hyper_meta.files import read_json, write_json
+from hyper_meta.files import flatten, read_json, write_json
+from hyper_meta.models.denoiser import DENOISERS
 from hyper_meta.train import checkpoints
 from hyper_meta.train.hyperldm import hyperldm_stage
 from hyper_meta.train.loop import run_stage
-from hyper_meta.train.stages import adapt_all_tasks, conditional_stage, generator_stage
+from hyper_meta.train.stages import (
+    OBJECTIVES,
+    adapt_all_tasks,
+    conditional_stage,
+    generator_stage,
+)
 from hyper_meta.train.state import evaluation_params
 from hyper_meta.types import UserError
 
 STAGES = ("generator", "latents", "conditional", "hyperldm", "evaluate", "report")
 ENCODING_BATCH = 256
+# The settings that are names, and what may be named.
+CHOICES = {
+    "dataset": datasets.BUILDERS,
+    "generator.objective": OBJECTIVES,
+    "hyperldm.denoiser": DENOISERS,
+    "hyperldm.prediction": PREDICTIONS,
+}
 # What may differ between the config of a work directory and that of a command on it.
 FREE_KEYS = ("data_dir", "num_seeds")
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """tasks and tables by split ("train", "validation", "test"); source: hashes of their origin."""
-
-    tasks: dict[str, list[Task]]
-    tables: dict[str, TaskTable]
-    source: dict[str, str]
 
 
 def run(config: ConfigDict, workdir: Path, *, until: str) -> None:
     """Runs the pipeline up to and including a stage of STAGES, going on where it was left.
 
-    Raises UserError for a work directory of another config, and whatever the stages raise.
+    Raises UserError for a setting that names nothing known, a work directory of another config, and
+    whatever the stages raise.
     """
+    check_choices(config)
     claim(config, workdir)
     data = load_data(config)
     last = STAGES.index(until)
@@ -81,7 +87,7 @@ def seed_dir(workdir: Path, seed: int) -> Path:
     return workdir / f"seed_{seed}"
 
 
-def run_seed(config: ConfigDict, folder: Path, data: Data, last: int) -> None:
+def run_seed(config: ConfigDict, folder: Path, data: DataSet, last: int) -> None:
     """The stages of one seed, up to the one with index `last` in STAGES."""
     train, validation = data.tables["train"], data.tables["validation"]
     generator = train_stage(config, generator_stage(config, train, validation), folder)
@@ -95,19 +101,27 @@ def run_seed(config: ConfigDict, folder: Path, data: Data, last: int) -> None:
         return
     stage = hyperldm_stage(config, latents, train, validation, generator["params"])
     hyperldm = train_stage(config, stage, folder)
-    if last < STAGES.index("evaluate") or (folder / "scores.json").exists():
+    evaluated = (folder / "scores.json").exists() and (folder / "model").exists()
+    if last < STAGES.index("evaluate") or evaluated:
         return
     evaluate(
         config,
         folder,
-        data.source["encoder"],
-        data.tasks,
-        data.tables,
+        data,
         generator=generator["params"],
         conditional=conditional["params"],
         hyperldm=hyperldm,
         adapted=latents.mean(axis=1),
     )
+
+
+def check_choices(config: ConfigDict) -> None:
+    """Raises UserError where a setting that is the name of something is not a known one."""
+    values = flatten(config.to_dict())
+    for name, known in CHOICES.items():
+        value = values.get(name)
+        if value not in known:
+            raise UserError(f"{name}={value!r} given, one of {sorted(known)} is expected")
 
 
 def claim(config: ConfigDict, workdir: Path) -> None:
@@ -132,19 +146,10 @@ def claim(config: ConfigDict, workdir: Path) -> None:
     write_json(path, ours)
 
 
-def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat = {}
-    for key, value in tree.items():
-        name = prefix + key
-        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
-
-
-def load_data(config: ConfigDict) -> Data:
+def load_data(config: ConfigDict) -> DataSet:
     """Builds or reads the data set and its features, and joins them in one table a split."""
     data_dir = Path(config.data_dir).expanduser()
-    encoder = load_encoder(encoder_path(config))
+    encoder = load_encoder(encoder_path(config.encoder))
     datasets.prepare(config.dataset, data_dir)
     tasks = datasets.load_tasks(config.dataset, data_dir)
     source = {
@@ -165,14 +170,12 @@ def load_data(config: ConfigDict) -> Data:
         )
         for split, split_tasks in tasks.items()
     }
-    return Data(tasks, tables, source)
+    return DataSet(tasks, tables, source)
 
 
-def encoder_path(config: ConfigDict) -> Path:
-    """The folder of the encoder that the config names."""
-    if config.encoder == "bundled":
-        return bundled_encoder_path()
-    return Path(config.encoder).expanduser()
+def encoder_path(name: str) -> Path:
+    """The folder of an encoder as a config names it: "bundled", or the folder itself."""
+    return bundled_encoder_path() if name == "bundled" else Path(name).expanduser()
 
 
 def compute_features(
@@ -193,9 +196,7 @@ def compute_features(
     )
 
 
-def encode_all(
-    encoder: Encoder, encode: Any, inputs: Any, prepare: Any, name: str
-) -> np.ndarray:
+def encode_all(encoder: Encoder, encode: Any, inputs: Any, prepare: Any, name: str) -> np.ndarray:
     """encode(encoder, prepare(inputs)) in batches of one fixed size: [n, D] float32."""
     run = parallel.compile_map(lambda encoder, _, batch: encode(encoder, batch))
     replicated = parallel.replicate(encoder)

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hyper_meta.data.digits_vqa.captions import make_captions, trained_concepts
-from hyper_meta.data.digits_vqa.questions import FAMILIES
+from hyper_meta.data.digits_vqa.questions import FAMILIES, fill
 from hyper_meta.data.digits_vqa.scenes import render, sample_scenes
 from hyper_meta.encoders.clip import CLIPConfig, TowerConfig
 from hyper_meta.encoders.folder import (
@@ -135,7 +135,7 @@ def measure_encoder(encoder: Encoder) -> dict:
     families = {family.name: [] for family in FAMILIES}
     for family, referent in trained_concepts():
         name = family.referents[referent]
-        question = family.train[0].format(r=name)
+        question = fill(family.train[0], r=name)
         prompts = [f"{question} {family.template.format(a)}" for a in family.answers]
         chosen = cosines(prompts).argmax(axis=1)
         answers = family.answer_fn(scenes, referent)

@@ -9,7 +9,7 @@ from flax import struct
 
 
 class UserError(Exception):
-    """Something the user gave is wrong: one line saying what was given, expected, and what to do."""
+    """Something the user gave is wrong. One line: what was given, what is expected, what to do."""
 
 
 @struct.dataclass

@@ -66,7 +66,9 @@ def read_store(folder: Path) -> tuple[dict[str, str], Features]:
         )
         source = manifest["source"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"feature store {folder} is damaged ({error}): delete it and run again")
+        raise UserError(
+            f"feature store {folder} is damaged ({error}): delete it and run again"
+        ) from error
     check_finite(features, f"feature store {folder}")
     return source, features
 

@@ -62,6 +62,16 @@ class TaskTable:
     answer_count: jax.Array
 
 
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """tasks and tables by split ("train", "validation", "test"); source: hashes of their origin,
+    "dataset" and "encoder"."""
+
+    tasks: dict[str, list[Task]]
+    tables: dict[str, TaskTable]
+    source: dict[str, str]
+
+
 @dataclasses.dataclass(frozen=True, order=True)
 class BatchShape:
     """Padded sizes of a batch of tasks: examples of each subset, and answers."""

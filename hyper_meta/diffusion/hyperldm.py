@@ -15,7 +15,7 @@ from hyper_meta.diffusion.samplers import ddim_sample, ddpm_sample
 
 @struct.dataclass
 class Statistics:
-    """What latents and questions are standardised by, from the training tasks; saved with the model.
+    """What latents and questions are standardised by; measured on the training tasks.
 
     latent_mean, latent_std: [Z] float32; question_mean, question_std: [D] float32; clip: []
     float32, the largest standardised latent entry, to which predictions are held.

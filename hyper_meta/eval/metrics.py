@@ -93,9 +93,7 @@ def paired_differences(
     ]
 
 
-def bootstrap_interval(
-    values: np.ndarray, *, num_resamples: int
-) -> tuple[np.ndarray, np.ndarray]:
+def bootstrap_interval(values: np.ndarray, *, num_resamples: int) -> tuple[np.ndarray, np.ndarray]:
     """95% bootstrap interval of the mean over n tasks (Efron's percentiles, seed 0).
 
     values: [n, M] float64, one column a quantity; the columns share the resamples. Returns (low,
@@ -111,7 +109,7 @@ def bootstrap_interval(
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% interval of the mean of two or more independent runs, by Student's t with n - 1 degrees."""
+    """95% interval of the mean of n >= 2 independent runs (Student's t, n - 1 degrees)."""
     spread = np.std(values, ddof=1) / np.sqrt(len(values))
     reach = float(stdtrit(len(values) - 1, 0.975) * spread)
     centre = float(np.mean(values))

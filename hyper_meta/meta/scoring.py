@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hyper_meta import parallel
@@ -56,16 +55,26 @@ def compile_pass(
     def whole(params: Any, extra: Any) -> Any:
         ids, outputs = [], []
         for run, batches in zip(compiled, passes, strict=True):
-            for step in range(len(batches.ids)):
-                batch = jax.tree.map(lambda leaf: leaf[step], batches.replace(shape=batches.ids))
-                own = jax.tree.map(lambda leaf: leaf[batch.ids], extra)
-                out = run(params, replicated, (batch, own))
-                outputs.append(jax.tree.map(lambda leaf: leaf[batch.mask], out))
+            for batch in steps_of(batches):
+                out = run(params, replicated, (batch, _rows(extra, batch.ids)))
+                outputs.append(_rows(out, batch.mask))
                 ids.append(batch.ids[batch.mask])
         order = np.argsort(np.concatenate(ids))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[order], *outputs)
 
     return whole
+
+
+def steps_of(batches: Batches) -> Iterator[Batches]:
+    """Each batch by itself, with fields [B]; the shape is repeated so that all fields are alike."""
+    for shape, ids, mask, window in zip(
+        batches.shape, batches.ids, batches.mask, batches.window, strict=True
+    ):
+        yield Batches(np.full(ids.shape, shape), ids, mask, window)
+
+
+def _rows(tree: Any, rows: np.ndarray) -> Any:
+    return jax.tree.map(lambda leaf: leaf[rows], tree)
 
 
 def scores_of(method: Method) -> TaskFn:

@@ -114,15 +114,10 @@ def hyperldm_stage(
     Best by the validation accuracy of networks generated from the moving average, with the mean
     latent of num_samples samples, at the better of the guidance scales that are compared.
     """
-    settings = config.hyperldm
-    questions = train.question_features
-    statistics = measure(latents.reshape(-1, latents.shape[-1]), questions)
+    settings, questions = config.hyperldm, train.question_features
     module = denoiser_module(config)
-    process = noise_process(config)
-    sampler = compile_sampler(config)
-    generate = generate_fn(generator_module(config, train.image_features.shape[1]))
-    score = compile_pass(config, scoring.scores_of(scoring.latent_method(generate)), validation)
-    replicated_generator = parallel.replicate(generator_params)
+    statistics = measure(latents.reshape(-1, latents.shape[-1]), questions)
+    accuracy_at = _compile_accuracy(config, validation, generator_params)
     num_tasks, repeats, _ = latents.shape
 
     def init(key: jax.Array) -> TrainState:
@@ -138,44 +133,10 @@ def hyperldm_stage(
             statistics=statistics,
         )
 
-    def step(state, data, x, key):
-        _, (task, repeat) = x
-        latents, questions = data
-
-        def loss_fn(params):
-            total, count = denoising_loss(
-                predict_fn(module, params),
-                process,
-                z0=standardise_latents(state.statistics, latents[task, repeat]),
-                condition=standardise_questions(state.statistics, questions[task]),
-                mask=jnp.ones(task.shape, bool),
-                keys=parallel.example_keys(key, len(task)),
-                drop_rate=settings.drop_rate,
-                prediction=settings.prediction,
-            )
-            return total, (count, {})
-
-        grads, metrics = parallel.global_mean(
-            *jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        )
-        return state.apply_gradients(grads=grads), metrics
-
     def schedule(start: int, stop: int) -> tuple[None, Any]:
         rng = np.random.default_rng([config.seed, start])
         shape = (stop - start, settings.batch_size)
         return None, (rng.integers(num_tasks, size=shape), rng.integers(repeats, size=shape))
-
-    def accuracy_at(ldm: Any, scale: float) -> float:
-        latents = sample_tasks(
-            sampler,
-            ldm,
-            validation.question_features,
-            scale=scale,
-            num_samples=settings.num_samples,
-            seed=config.seed,
-        )
-        right, total = score(replicated_generator, latents.mean(axis=1, keepdims=True))
-        return float(np.mean(right / total))
 
     def validate(state: TrainState) -> tuple[float, dict[str, float]]:
         ldm = {"params": smoothed_params(state), "statistics": state.statistics}
@@ -187,8 +148,56 @@ def hyperldm_stage(
         num_steps=settings.num_steps,
         chunk_steps=settings.chunk_steps,
         init=init,
-        step=step,
+        step=functools.partial(_denoising_step, config, module),
         data=(latents, questions),
         schedule=schedule,
         validate=validate,
     )
+
+
+def _denoising_step(
+    config: ConfigDict, module: nn.Module, state: TrainState, data: Any, x: Any, key: jax.Array
+) -> tuple[TrainState, dict]:
+    """One update on random repeats of random tasks."""
+    (latents, questions), (_, (task, repeat)) = data, x
+
+    def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, dict]]:
+        total, count = denoising_loss(
+            predict_fn(module, params),
+            noise_process(config),
+            z0=standardise_latents(state.statistics, latents[task, repeat]),
+            condition=standardise_questions(state.statistics, questions[task]),
+            mask=jnp.ones(task.shape, bool),
+            keys=parallel.example_keys(key, len(task)),
+            drop_rate=config.hyperldm.drop_rate,
+            prediction=config.hyperldm.prediction,
+        )
+        return total, (count, {})
+
+    results = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    grads, metrics = parallel.global_mean(*results)
+    return state.apply_gradients(grads=grads), metrics
+
+
+def _compile_accuracy(
+    config: ConfigDict, validation: TaskTable, generator_params: Any
+) -> Callable[[Any, float], float]:
+    """(ldm, guidance scale) -> mean accuracy over the validation tasks, of the mean latents."""
+    sampler = compile_sampler(config)
+    generate = generate_fn(generator_module(config, validation.image_features.shape[1]))
+    score = compile_pass(config, scoring.scores_of(scoring.latent_method(generate)), validation)
+    replicated = parallel.replicate(generator_params)
+
+    def accuracy_at(ldm: Any, scale: float) -> float:
+        latents = sample_tasks(
+            sampler,
+            ldm,
+            validation.question_features,
+            scale=scale,
+            num_samples=config.hyperldm.num_samples,
+            seed=config.seed,
+        )
+        right, total = score(replicated, latents.mean(axis=1, keepdims=True))
+        return float(np.mean(right / total))
+
+    return accuracy_at

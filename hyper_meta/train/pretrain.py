@@ -63,8 +63,8 @@ def pretraining_stage(
     """The stage that trains a CLIP from scratch (AdamW, warm-up, cosine decay).
 
     tokenize: sentences -> [B, L] int32; preprocess: [B, H, W, 3] uint8 -> float32 pixels.
-    simple_share: the share of the steps that it takes the scenes to grow from one digit to the
-    benchmark's one to four; learning to tell several apart from the start takes far longer.
+    simple_share: the share of the steps that it takes to grow from scenes of one digit with plain
+    sentences to the benchmark's own; to learn from those alone takes far longer.
     """
     model = CLIP(config)
     schedule = optax.warmup_cosine_decay_schedule(
@@ -119,7 +119,7 @@ def _make_batch(
     grown = min(1.0, number / simple_steps)
     probability = (1 - grown) * np.eye(4)[0] + grown * np.array(NUM_DIGITS_PROBABILITY)
     scenes = sample_scenes(rng, batch_size, handwriting="train", num_digits_probability=probability)
-    sentences, truth = make_captions(rng, scenes)
+    sentences, truth = make_captions(rng, scenes, plain_share=1 - grown)
     targets = (
         rows / rows.sum(axis=1, keepdims=True, dtype=np.float32) for rows in (truth, truth.T)
     )

@@ -62,7 +62,8 @@ def generator_stage(config: ConfigDict, train: TaskTable, validation: TaskTable)
     settings = config.generator
     if settings.objective not in OBJECTIVES:
         raise UserError(
-            f"generator.objective {settings.objective!r} given, one of {sorted(OBJECTIVES)} expected"
+            f"generator.objective {settings.objective!r} given, "
+            f"one of {sorted(OBJECTIVES)} is expected"
         )
     adapts, first_order = OBJECTIVES[settings.objective]
     module = generator_module(config, train.image_features.shape[1])

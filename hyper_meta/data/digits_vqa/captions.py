@@ -10,11 +10,22 @@ import functools
 
 import numpy as np
 
-from hyper_meta.data.digits_vqa.questions import FAMILIES, Family, held_out_split
+from hyper_meta.data.digits_vqa.questions import FAMILIES, Family, fill, held_out_split
 from hyper_meta.data.digits_vqa.scenes import Scenes
 
 # How a fact is put into words, and how often.
 FORMS = {"statement": 0.4, "question and answer": 0.35, "answer": 0.15, "question": 0.1}
+# How often a kind of answer is spoken of: what is hard to see is said more often.
+WEIGHTS = {
+    "the digit is {}": 4.0,
+    "the place is {}": 2.5,
+    "the number is {}": 1.5,
+    "the colour is {}": 1.5,
+    "the size is {}": 0.7,
+    "the count is {}": 0.6,
+    "the background is {}": 0.5,
+    "the answer is {}": 0.6,
+}
 OPENINGS = ("", "", "", "tell me more: ", "the picture shows that ")
 
 
@@ -47,7 +58,8 @@ def make_captions(
     """
     answers = answer_table(scenes)
     family = np.array([FAMILIES.index(family) for family, _ in trained_concepts()])
-    weight = (answers >= 0) / np.bincount(family)[family]
+    spoken = np.array([WEIGHTS[family.template] for family, _ in trained_concepts()])
+    weight = spoken * (answers >= 0) / np.bincount(family)[family]
     draws = np.log(rng.random(answers.shape)) / np.maximum(weight, 1e-9)
     concepts = draws.argmax(axis=1)  # one, with these weights (Efraimidis and Spirakis 2006)
     forms = rng.choice(list(FORMS), len(scenes), p=list(FORMS.values()))
@@ -66,7 +78,7 @@ def _say(
     """One fact in words, and of which scenes it is true [n] bool."""
     family, referent = trained_concepts()[concept]
     names = {"r": family.referents[referent], "a": family.answers[answer]}
-    question = _pick(rng, family.train).format(**names)
+    question = fill(_pick(rng, family.train), **names)
     if form == "question":
         return question, answers[:, concept] >= 0
     prompt = family.template.format(names["a"])
@@ -76,7 +88,7 @@ def _say(
         return prompt, (answers[:, alike] == answer).any(axis=1)
     holds = answers[:, concept] == answer
     if form == "statement":
-        return _pick(rng, family.statements).format(**names), holds
+        return fill(_pick(rng, family.statements), **names), holds
     return f"{question} {prompt}", holds
 
 

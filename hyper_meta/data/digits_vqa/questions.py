@@ -9,6 +9,7 @@ which corner, must come from the question.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -274,7 +275,7 @@ FAMILIES = (
         answers=COUNTS,
         template="the count is {}",
         answer_fn=lambda scenes, _: (scenes.digit >= 0).sum(axis=1),
-        statements=("there are {a} digits", "the picture shows {a} digits"),
+        statements=("the number of digits is {a}", "the picture shows this many digits: {a}"),
         train=(
             "How many digits are there?",
             "How many digits does the picture have?",
@@ -290,7 +291,7 @@ FAMILIES = (
         answers=COUNTS,
         template="the count is {}",
         answer_fn=_count_of("colour"),
-        statements=("there are {a} {r} digits", "the picture shows {a} digits in {r}"),
+        statements=("the number of {r} digits is {a}", "this many digits are in {r}: {a}"),
         train=(
             "How many {r} digits are there?",
             "How many digits are {r}?",
@@ -307,7 +308,7 @@ FAMILIES = (
         answers=COUNTS,
         template="the count is {}",
         answer_fn=_count_of("size"),
-        statements=("there are {a} {r} digits", "the picture shows {a} digits of {r} size"),
+        statements=("the number of {r} digits is {a}", "this many digits are of {r} size: {a}"),
         train=(
             "How many {r} digits are there?",
             "How many digits are {r}?",
@@ -399,9 +400,14 @@ def all_questions() -> list[Question]:
                     ("test", "paraphrase", family.test),
                 ]
             for part, group, wordings in asked:
-                texts = [wording.format(r=name) for wording in wordings]
+                texts = [fill(wording, r=name) for wording in wordings]
                 questions += [Question(text, family, index, part, group) for text in texts]
     return questions
+
+
+def fill(wording: str, **names: str) -> str:
+    """Puts names in a wording, in good English: "a eight" becomes "an eight"."""
+    return re.sub(r"\b([Aa]) (?=eight|orange|odd|even)", r"\1n ", wording.format(**names))
 
 
 def held_out_split(family: Family, referent: str) -> str:

@@ -1,0 +1,394 @@
+"""The commands. `hyper-meta --help` lists them, `hyper-meta COMMAND --help` teaches by example.
+
+What a command needs is imported once its arguments and its configuration have been checked, so
+that help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import functools
+import logging
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+USAGE_ERROR = 2
+# A shell's code for a process that a signal ended.
+INTERRUPTED, TERMINATED = (128 + number for number in (signal.SIGINT, signal.SIGTERM))
+# What a file system may refuse without being asked wrongly by this program.
+REFUSALS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+}
+
+OVERRIDES = """\
+Every setting of the config file can be overridden, in its own type; the file explains them all:
+  --config.hyperldm.guidance_scale=2
+  --config.generator.objective=multitask
+  --config.evaluate.guidance_scales=0,1,2
+"""
+
+MAIN_EPILOG = """\
+from nothing to a generated network:
+  hyper-meta run --config configs/quickstart.py --workdir runs/quickstart
+  hyper-meta generate --workdir runs/quickstart \\
+      --task "Which colour does the seven have?" --samples 8 --out seven.safetensors
+  hyper-meta predict --weights seven.safetensors --answers red,green,blue scene1.png scene2.png
+
+hyper-meta COMMAND --help shows more examples.
+"""
+
+RUN_EPILOG = """\
+examples:
+  hyper-meta run --config configs/quickstart.py --workdir runs/quickstart
+
+  the same with another seed and a fixed guidance scale, in a work directory of its own:
+  hyper-meta run --config configs/quickstart.py --workdir runs/seed1 \\
+      --config.seed=1 --config.hyperldm.guidance_scale=2
+
+  go on with a run that was stopped, its configuration is in its work directory:
+  hyper-meta run --workdir runs/quickstart
+
+Stop it with Ctrl-C whenever you like: it saves where it is, and the same command goes on.
+
+"""
+
+STAGE_EPILOG = """\
+examples:
+  hyper-meta {stage} --config configs/quickstart.py --workdir runs/quickstart
+
+  on a run that is there already, stages that are finished are only restored:
+  hyper-meta {stage} --workdir runs/quickstart
+
+"""
+
+PRETRAIN_EPILOG = """\
+example:
+  hyper-meta pretrain --config configs/encoder.py --workdir runs/encoder --out runs/digits_clip
+
+  then use it in place of the bundled one:
+  hyper-meta run --config configs/quickstart.py --workdir runs/own_encoder \\
+      --config.encoder=runs/digits_clip
+
+Every setting of the config file can be overridden, in its own type: --config.num_steps=100
+"""
+
+GENERATE_EPILOG = """\
+examples:
+  hyper-meta generate --workdir runs/quickstart \\
+      --task "Which colour does the seven have?" --samples 8 --out seven.safetensors
+
+  keep closer to the sentence, and say how answers are to be read:
+  hyper-meta generate --workdir runs/quickstart --task "Which colour does the seven have?" \\
+      --guidance-scale 4 --template "the seven is {}" --out seven.safetensors
+
+in Python:
+  from hyper_meta.generate import generate, load_model, save_weights
+  model = load_model("runs/quickstart")
+  save_weights("seven.safetensors", generate(model, "Which colour does the seven have?"))
+"""
+
+PREDICT_EPILOG = """\
+examples:
+  hyper-meta predict --weights seven.safetensors --answers red,green,blue scene1.png scene2.png
+
+  hyper-meta predict --weights seven.safetensors --answers red,green,blue \\
+      --template "the colour is {}" photos/*.jpg
+
+in Python:
+  from hyper_meta.generate import load_weights, predict
+  predict(load_weights("seven.safetensors"), ["scene1.png"], answers=["red", "green", "blue"])
+"""
+
+PIPELINE_COMMANDS = {
+    "run": "run all stages, from the data to the report",
+    "generator": "meta-train the generator of adapters",
+    "latents": "adapt every training task, after the generator",
+    "conditional": "train the conditional hypernetwork, after the stages before it",
+    "hyperldm": "train the latent diffusion model, after the stages before it",
+    "evaluate": "score all methods, after the stages before it",
+    "report": "write the report, after the stages before it",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 0, 2 for a mistake of the user, 130 or 143 where a
+    signal stopped it. A mistake is one line on stderr.
+
+    Raises SystemExit for --help and for arguments that are no command.
+    """
+    _quiet()
+    parser = _make_parser()
+    arguments, extra = parser.parse_known_args(argv)
+    try:
+        return arguments.command_fn(arguments, extra)
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        return _complain(_message(error), code)
+
+
+def _quiet() -> None:
+    """Keeps the libraries' remarks off the terminal, before they are imported."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in ("absl", "tensorflow_datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """The exit code for what is no fault of this program, else None."""
+    from hyper_meta.types import UserError
+
+    if isinstance(error, UserError):
+        return USAGE_ERROR
+    if isinstance(error, OSError) and error.errno in REFUSALS:
+        return USAGE_ERROR
+    # Whoever raised an Interrupted has imported its module.
+    loop = sys.modules.get("hyper_meta.train.loop")
+    if loop and isinstance(error, loop.Interrupted):
+        return TERMINATED if signal.SIGTERM.name in str(error) else INTERRUPTED
+    return None
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _complain(message: str, code: int) -> int:
+    print("hyper-meta:", " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _run(arguments: argparse.Namespace, extra: list[str]) -> int:
+    from hyper_meta.configuration import load_config
+
+    workdir = Path(arguments.workdir)
+    config = load_config(arguments.config, workdir, extra)
+
+    from hyper_meta import pipeline
+
+    whole = arguments.command == "run"
+    pipeline.run(config, workdir, until="report" if whole else arguments.command)
+    if whole:
+        print(
+            f"next:   hyper-meta generate --workdir {shlex.quote(str(workdir))} "
+            '--task "Which colour does the seven have?" --samples 8 --out seven.safetensors'
+        )
+    return 0
+
+
+def _pretrain(arguments: argparse.Namespace, extra: list[str]) -> int:
+    from hyper_meta.configuration import load_config
+    from hyper_meta.files import check_writable
+    from hyper_meta.types import UserError
+
+    workdir, out = Path(arguments.workdir), Path(arguments.out)
+    config = load_config(arguments.config, workdir, extra)
+    if "vocab_size" not in config:
+        raise UserError(
+            "this configuration is not of an encoder: take one such as configs/encoder.py"
+        )
+    if not out.exists():
+        check_writable(out)
+    elif not out.is_dir() or any(out.iterdir()):
+        raise UserError(f"{out} exists: remove it or choose another --out")
+
+    from hyper_meta.pipeline import claim
+    from hyper_meta.pretraining import pretrain_encoder
+
+    claim(config, workdir)
+    measured = pretrain_encoder(config, workdir, out)
+    print(
+        f"wrote {out}: the sentence nearest to an unseen scene is true of it in "
+        f"{measured['retrieval']:.1f}% (by chance {measured['chance']:.1f}%)"
+    )
+    return 0
+
+
+def _generate(arguments: argparse.Namespace, extra: list[str]) -> int:
+    from hyper_meta import configuration as check
+    from hyper_meta.files import check_writable
+
+    _refuse_extra(arguments, extra)
+    check.check_task(arguments.task)
+    check.check_seed(arguments.seed)
+    if arguments.samples is not None:
+        check.check_num_samples(arguments.samples)
+    if arguments.guidance_scale is not None:
+        check.check_guidance_scale(arguments.guidance_scale)
+    if arguments.template is not None:
+        check.check_template(arguments.template)
+    check_writable(Path(arguments.out))
+
+    from hyper_meta.generate import generate, load_model, save_weights
+
+    weights = generate(
+        load_model(arguments.workdir),
+        arguments.task,
+        num_samples=arguments.samples,
+        guidance_scale=arguments.guidance_scale,
+        template=arguments.template,
+        seed=arguments.seed,
+    )
+    save_weights(arguments.out, weights)
+    num_samples, size = weights.samples.shape
+    print(f'answers are read as "{weights.template}" (--template changes it)')
+    print(
+        f"wrote {arguments.out}: a network of {size:,} weights and the {num_samples} samples "
+        f"behind it, guidance scale {weights.guidance_scale:g}"
+    )
+    return 0
+
+
+def _predict(arguments: argparse.Namespace, extra: list[str]) -> int:
+    from hyper_meta import configuration as check
+
+    _refuse_extra(arguments, extra)
+    answers = [answer.strip() for answer in arguments.answers.split(",")]
+    check.check_answers(answers)
+    if arguments.template is not None:
+        check.check_template(arguments.template)
+
+    from hyper_meta.generate import load_weights, predict
+
+    weights = load_weights(arguments.weights)
+    result = predict(weights, arguments.images, answers=answers, template=arguments.template)
+    num_samples = len(weights.samples)
+    rows = [("image", "answer", "probability", "")]
+    for image, answer, probability, share in zip(
+        arguments.images,
+        result.answer,
+        result.probabilities.max(axis=1),
+        result.agreement,
+        strict=True,
+    ):
+        agreeing = f"{round(share * num_samples)} of {num_samples} samples agree"
+        rows.append((image, answer, f"{probability:.2f}", agreeing))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    return 0
+
+
+def _refuse_extra(arguments: argparse.Namespace, extra: list[str]) -> None:
+    if extra:
+        _argument_error(arguments.prog, f"unknown argument {extra[0]}")
+
+
+def _argument_error(prog: str, message: str) -> NoReturn:
+    _complain(f"{message} (see {prog} --help)", USAGE_ERROR)
+    raise SystemExit(USAGE_ERROR)
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hyper-meta",
+        description="From a sentence to the weights of a classifier.",
+        epilog=MAIN_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.error = functools.partial(_argument_error, parser.prog)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, purpose in PIPELINE_COMMANDS.items():
+        epilog = RUN_EPILOG if name == "run" else STAGE_EPILOG.format(stage=name)
+        command = _add_command(commands, name, purpose, _run, epilog + OVERRIDES)
+        _add_config(command)
+    command = _add_command(
+        commands, "pretrain", "train an encoder: a small CLIP", _pretrain, PRETRAIN_EPILOG
+    )
+    _add_config(command)
+    command.add_argument("--out", required=True, metavar="DIR", help="where the encoder goes")
+    _add_generate(commands)
+    _add_predict(commands)
+    return parser
+
+
+def _add_command(
+    commands: Any, name: str, purpose: str, command_fn: Callable, epilog: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.error = functools.partial(_argument_error, command.prog)
+    command.set_defaults(command=name, command_fn=command_fn, prog=command.prog)
+    return command
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config",
+        metavar="FILE",
+        help="Python file with get_config(); left out, that of the work directory",
+    )
+    command.add_argument(
+        "--workdir", required=True, metavar="DIR", help="where results go, and where it resumes"
+    )
+
+
+def _add_generate(commands: Any) -> None:
+    purpose = "generate the weights of a network from a sentence"
+    command = _add_command(commands, "generate", purpose, _generate, GENERATE_EPILOG)
+    command.add_argument("--workdir", required=True, metavar="DIR", help="of a finished run")
+    command.add_argument("--task", required=True, metavar="SENTENCE", help="the question")
+    command.add_argument(
+        "--samples", type=int, metavar="K", help="how many; left out, as many as were evaluated"
+    )
+    command.add_argument("--out", required=True, metavar="FILE", help="a safetensors file")
+    command.add_argument(
+        "--guidance-scale",
+        type=float,
+        metavar="S",
+        help="0 ignores the sentence, more holds to it closer; left out, the best on validation "
+        "tasks",
+    )
+    command.add_argument(
+        "--template",
+        metavar="SENTENCE",
+        help="how an answer is read, with {} in its place; left out, that of the nearest "
+        "training question",
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of the samples (0)")
+
+
+def _add_predict(commands: Any) -> None:
+    purpose = "answer a question about images with generated weights"
+    command = _add_command(commands, "predict", purpose, _predict, PREDICT_EPILOG)
+    command.add_argument("--weights", required=True, metavar="FILE", help="of hyper-meta generate")
+    command.add_argument(
+        "--answers", required=True, metavar="A,B,...", help="candidates, separated by commas"
+    )
+    command.add_argument(
+        "--template", metavar="SENTENCE", help="left out, that of the weights file"
+    )
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="PNG or JPEG, of any size")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
