@@ -7,15 +7,9 @@ import pytest
 from scipy import stats
 
 from hyper_meta.eval import metrics
-from hyper_meta.eval.report import (
-    choose_scenes,
-    compute_results,
-    headline,
-    main_table,
-    partition,
-    read_run,
-    write_report,
-)
+from hyper_meta.eval.report import choose_scenes, headline, write_report
+from hyper_meta.eval.results import compute_results, partition, read_run
+from hyper_meta.eval.tables import main_table
 from hyper_meta.types import UserError
 
 PICTURES = ("accuracy_by_scale.png", "training_curves.png", "latents.png", "examples.png")
