@@ -11,7 +11,6 @@ import errno
 import functools
 import logging
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -187,13 +186,8 @@ def _run(arguments: argparse.Namespace, extra: list[str]) -> int:
 
     from hyper_meta import pipeline
 
-    whole = arguments.command == "run"
-    pipeline.run(config, workdir, until="report" if whole else arguments.command)
-    if whole:
-        print(
-            f"next:   hyper-meta generate --workdir {shlex.quote(str(workdir))} "
-            '--task "Which colour does the seven have?" --samples 8 --out seven.safetensors'
-        )
+    last = "report" if arguments.command == "run" else arguments.command
+    pipeline.run(config, workdir, until=last)
     return 0
 
 

@@ -65,6 +65,9 @@ def read_store(folder: Path) -> tuple[dict[str, str], Features]:
             sentence_features=tensors["sentence_features"],
         )
         source = manifest["source"]
+        counts = len(features.image_ids), len(features.sentences)
+        if counts != (len(features.image_features), len(features.sentence_features)):
+            raise ValueError("its names are not those of its features")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"feature store {folder} is damaged ({error}): delete it and run again"

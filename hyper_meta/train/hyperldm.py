@@ -134,9 +134,11 @@ def hyperldm_stage(
         )
 
     def schedule(start: int, stop: int) -> tuple[None, Any]:
-        rng = np.random.default_rng([config.seed, start])
-        shape = (stop - start, settings.batch_size)
-        return None, (rng.integers(num_tasks, size=shape), rng.integers(repeats, size=shape))
+        rngs = [np.random.default_rng([config.seed, step]) for step in range(start, stop)]
+        limits, size = (num_tasks, repeats), settings.batch_size
+        draws = [[rng.integers(limit, size=size) for limit in limits] for rng in rngs]
+        task, repeat = np.stack(draws, axis=1)
+        return None, (task, repeat)
 
     def validate(state: TrainState) -> tuple[float, dict[str, float]]:
         ldm = {"params": smoothed_params(state), "statistics": state.statistics}

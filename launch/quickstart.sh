@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# The whole system on embedded data, from nothing: makes .venv, installs, trains, reports.
+#
+#   bash launch/quickstart.sh
+#   bash launch/quickstart.sh --config.hyperldm.guidance_scale=2 --workdir runs/scale_2
+#
+# Arguments go to `hyper-meta run`. Run it again at any time: it goes on from where it was.
+set -euo pipefail
+
+fail() {
+  echo "$(basename "$0"): $*" >&2
+  exit 1
+}
+
+# Prints the Python to use: python3, or where that is older than 3.11 a newer one beside it.
+find_python() {
+  local name
+  for name in python3 python3.13 python3.12 python3.11; do
+    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$name"
+      return
+    fi
+  done
+  fail "Python 3.11 or newer is needed, python3 is $(python3 --version 2>&1 || true):" \
+    "install it (for example python3.11 and python3.11-venv) and run this again"
+}
+
+# What an installation depends on: the requirements, the package's settings, and where it lies.
+checksum() {
+  { cat requirements.txt pyproject.toml && pwd; } | cksum
+}
+
+# make_environment [EXTRA]: .venv with this package and its extra, installed only if anything changed.
+make_environment() {
+  local extra=${1:-} python stamp start=$SECONDS
+  stamp=.venv/installed${extra:+-$extra}
+  if [[ -f $stamp && $(<"$stamp") == "$(checksum)" ]] && .venv/bin/python -c '' 2>/dev/null; then
+    return
+  fi
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    python=$(find_python)
+    echo "making .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv ||
+      fail "cannot make .venv: on Debian and Ubuntu, install python3-venv, then run this again"
+  fi
+  echo "installing into .venv, which takes one to five minutes the first time"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}" ||
+    fail "the installation failed: run this again to go on"
+  # An extra comes on top of what the others need.
+  checksum | tee .venv/installed >"$stamp"
+  echo "installed in $((SECONDS - start)) s"
+}
+
+# Writes four scenes with a seven, in handwriting that nothing was trained on, to ask about.
+write_scenes() {
+  .venv/bin/python - "$1" <<'PYTHON'
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hyper_meta.data.digits_vqa.scenes import render, sample_scenes, take
+
+folder = Path(sys.argv[1])
+folder.mkdir(parents=True, exist_ok=True)
+scenes = sample_scenes(np.random.default_rng(0), 100, handwriting="test")
+with_seven = np.flatnonzero((scenes.digit == 7).sum(axis=1) == 1)[:4]
+for number, image in enumerate(render(take(scenes, with_seven)), start=1):
+    Image.fromarray(image).save(folder / f"scene{number}.png")
+PYTHON
+}
+
+main() {
+  local workdir=runs/quickstart argument previous=
+  for argument in "$@"; do
+    case $argument in --workdir=*) workdir=${argument#*=} ;; esac
+    if [[ $previous == --workdir ]]; then workdir=$argument; fi
+    previous=$argument
+  done
+  make_environment
+  .venv/bin/hyper-meta run --config configs/quickstart.py --workdir "$workdir" "$@"
+  write_scenes "$workdir/scenes"
+  cat <<EOF
+
+To type next:
+  source .venv/bin/activate
+  hyper-meta generate --workdir $workdir --task "Which colour does the seven have?" \\
+      --samples 8 --out seven.safetensors
+  hyper-meta predict --weights seven.safetensors \\
+      --answers red,orange,yellow,green,blue,purple,pink,white $workdir/scenes/scene*.png
+EOF
+}
+
+# launch/test.sh takes the functions from here.
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+  cd "$(dirname "${BASH_SOURCE[0]}")/.."
+  main "$@"
+fi

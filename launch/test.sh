@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# The tests: makes .venv, installs, and runs pytest with the arguments that are given.
+#
+#   bash launch/test.sh
+#   bash launch/test.sh tests/test_cli.py -k overrides
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# shellcheck source=launch/quickstart.sh
+source launch/quickstart.sh
+make_environment test
+exec .venv/bin/python -m pytest "$@"

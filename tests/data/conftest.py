@@ -1,0 +1,45 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hyper_meta
+from hyper_meta.data import datasets
+from hyper_meta.data.digits_vqa.digits_vqa_dataset_builder import draw_scenes
+
+REPOSITORY = Path(hyper_meta.__file__).parents[1]
+META_VQA = REPOSITORY.parent / "shared" / "meta_vqa"
+
+
+@pytest.fixture(scope="session")
+def digits_vqa_dir(tmp_path_factory):
+    """Digits-VQA as the builder writes it, built once."""
+    data_dir = tmp_path_factory.mktemp("digits_vqa")
+    datasets.prepare("digits_vqa", data_dir)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def digits_vqa(digits_vqa_dir):
+    """{split: tasks}"""
+    return datasets.load_tasks("digits_vqa", digits_vqa_dir)
+
+
+@pytest.fixture(scope="session")
+def digits_scenes():
+    """{split: Scenes} that Digits-VQA is made from."""
+    return draw_scenes()
+
+
+@pytest.fixture(scope="session")
+def meta_vqa_sizes():
+    """{split: [T, 3] support examples, query examples and answers} of the published Meta-VQA."""
+    if not META_VQA.exists():
+        pytest.skip("the published Meta-VQA split is not beside this repository")
+    sizes = {}
+    for split in ("train", "test"):
+        tasks = json.loads((META_VQA / f"meta_{split}.json").read_text()).values()
+        rows = [[len(task[part]) for part in ("train", "test", "answers")] for task in tasks]
+        sizes[split] = np.array(rows)
+    return sizes

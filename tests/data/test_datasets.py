@@ -1,0 +1,90 @@
+import sys
+
+import numpy as np
+import pytest
+
+from hyper_meta.data import datasets
+from hyper_meta.data.digits_vqa import digits_vqa_dataset_builder as builder
+from hyper_meta.data.digits_vqa.questions import all_questions
+from hyper_meta.data.digits_vqa.scenes import render
+from hyper_meta.types import UserError
+
+
+def _built(data_dir, part):
+    return builder.Builder(config=part, data_dir=str(data_dir), file_format="array_record")
+
+
+def test_the_schema_is_the_one_that_task_data_sets_share(digits_vqa_dir):
+    tasks, scenes = (_built(digits_vqa_dir, part) for part in ("tasks", "scenes"))
+    assert set(tasks.info.features) == {
+        "sentence",
+        "answers",
+        "template",
+        "family",
+        "group",
+        "items",
+    }
+    assert set(tasks.info.features["items"].feature) == {"image_id", "answer", "subset"}
+    assert set(scenes.info.features) == {"image_id", "image"}
+    splits = {"train", "validation", "test"}
+    assert set(tasks.info.splits) == set(scenes.info.splits) == splits
+    sizes = {split: info.num_examples for split, info in scenes.info.splits.items()}
+    assert sizes == builder.NUM_SCENES
+
+
+def test_it_is_built_and_read_without_tensorflow(digits_vqa_dir, digits_vqa):
+    records = [path for path in digits_vqa_dir.rglob("*record*") if path.is_file()]
+    assert len(records) == 6 and all(".array_record" in path.name for path in records)
+    assert "tensorflow" not in sys.modules
+
+
+def test_tasks_are_read_as_they_were_made(digits_vqa, digits_scenes):
+    made = {"train": {}, "validation": {}, "test": {}}
+    for number, question in enumerate(all_questions()):
+        if number % 7 == 0:
+            task = builder.make_task(number, question, digits_scenes)
+            made[question.split][question.text] = task
+    for split, tasks in made.items():
+        read = {task.sentence: task for task in digits_vqa[split]}
+        for sentence, task in tasks.items():
+            for name in ("template", "family", "group"):
+                assert getattr(read[sentence], name) == task[name]
+            assert list(read[sentence].answers) == task["answers"]
+            for subset in ("support", "query"):
+                items = [i for i in task["items"] if i["subset"] == subset]
+                expected = tuple((i["image_id"], i["answer"]) for i in items)
+                assert getattr(read[sentence], subset) == expected
+
+
+def test_images_are_read_as_they_were_painted(digits_vqa_dir, digits_scenes):
+    painted = {
+        builder.image_id(split, row): image
+        for split, scenes in digits_scenes.items()
+        for row, image in enumerate(render(scenes))
+    }
+    count = 0
+    for name, image in datasets.iterate_images("digits_vqa", digits_vqa_dir):
+        np.testing.assert_array_equal(image, painted[name])
+        assert image.dtype == np.uint8
+        count += 1
+    assert count == len(painted)
+
+
+def test_preparing_again_changes_nothing(digits_vqa_dir):
+    files = {path: path.stat().st_mtime_ns for path in digits_vqa_dir.rglob("*record*")}
+    fingerprint = datasets.fingerprint("digits_vqa", digits_vqa_dir)
+    datasets.prepare("digits_vqa", digits_vqa_dir)
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert datasets.fingerprint("digits_vqa", digits_vqa_dir) == fingerprint
+    assert len(fingerprint) == 64
+
+
+def test_an_unknown_data_set_is_refused_with_the_known_names(tmp_path):
+    with pytest.raises(UserError, match=r"unknown data set 'mnist'.*digits_vqa"):
+        datasets.prepare("mnist", tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot build digits_vqa in"):
+        datasets.prepare("digits_vqa", tmp_path / "file" / "data")

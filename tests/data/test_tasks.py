@@ -1,0 +1,261 @@
+import sys
+from dataclasses import astuple
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import hyper_meta
+from hyper_meta.configuration import execute_file
+from hyper_meta.data.tasks import (
+    Batches,
+    BatchShape,
+    Task,
+    build_table,
+    cap_sizes,
+    choose_shapes,
+    gather,
+    pack,
+    scheduled_batches,
+    smallest_fit,
+    task_shapes,
+    wasted_share,
+    whole_pass,
+)
+from hyper_meta.types import UserError
+
+DIM = 3
+TASKS = [
+    Task("q0", ("a", "b"), "is {}", "f", "g", (("i", 0), ("j", 1), ("i", 1)), (("k", 1),)),
+    Task("q1", ("c", "{}", "b"), "{} or {}", "f", "g", (("k", 2),), (("j", 0), ("i", 2))),
+]
+IMAGES = ("k", "j", "unused", "i")
+SENTENCES = ("is b", "q1", "c or c", "q0", "{} or {}", "is a", "b or b")
+
+
+def _features(names):
+    """Features that tell which name they belong to."""
+    return np.array([[hash_of(name) + column for column in range(DIM)] for name in names])
+
+
+def hash_of(name):
+    return float(sum(ord(letter) << position for position, letter in enumerate(name)))
+
+
+@pytest.fixture
+def table():
+    return _table(TASKS)
+
+
+def _table(tasks, images=IMAGES, sentences=SENTENCES):
+    return build_table(
+        tasks,
+        image_ids=images,
+        image_features=_features(images).astype(np.float32),
+        sentences=sentences,
+        sentence_features=_features(sentences).astype(np.float32),
+    )
+
+
+def _gather(table, ids, shape, window=0, mask=None):
+    ids = np.array(ids, np.int32)
+    mask = np.ones(len(ids), bool) if mask is None else np.array(mask)
+    batch = Batches(np.zeros_like(ids), ids, mask, np.full_like(ids, window))
+    return jax.tree.map(np.asarray, jax.jit(gather, static_argnums=2)(table, batch, shape))
+
+
+def _check_examples(examples, row, expected):
+    names, labels = zip(*expected, strict=True)
+    mask = examples.mask[row]
+    assert mask[: len(names)].all() and not mask[len(names) :].any()
+    np.testing.assert_array_equal(examples.features[row, mask], _features(names))
+    np.testing.assert_array_equal(examples.label[row, mask], labels)
+    assert not examples.features[row, ~mask].any() and not examples.label[row, ~mask].any()
+
+
+def test_a_gathered_batch_holds_the_tasks_as_they_were_given(table):
+    batch = _gather(table, [1, 0, 1], BatchShape(4, 2, 5), window=3, mask=[True, True, False])
+    for row, task in enumerate((TASKS[1], TASKS[0])):
+        np.testing.assert_array_equal(batch.question[row], _features([task.sentence])[0])
+        _check_examples(batch.support, row, task.support)
+        _check_examples(batch.query, row, task.query)
+        mask = batch.answer_mask[row]
+        assert mask.sum() == len(task.answers)
+        np.testing.assert_array_equal(batch.answers[row, mask], _features(task.prompts()))
+        assert not batch.answers[row, ~mask].any()
+    np.testing.assert_array_equal(batch.mask, [True, True, False])
+    assert not batch.support.mask[2].any() and not batch.query.mask[2].any()
+
+
+@pytest.mark.parametrize("name", ["q1", "is a", "j"])
+def test_a_task_without_features_is_refused_by_name(name):
+    images = tuple(image for image in IMAGES if image != name)
+    sentences = tuple(sentence for sentence in SENTENCES if sentence != name)
+    with pytest.raises(UserError, match=f"no features for '{name}'"):
+        _table(TASKS, images, sentences)
+
+
+@pytest.mark.parametrize("window", [0, 3, 6, 7, 12345, 2**30 - 1])
+def test_a_window_is_a_run_of_different_examples(window):
+    names = [f"image {i}" for i in range(7)]
+    items = tuple((name, 0) for name in names)
+    task = Task("q0", ("a", "b"), "is {}", "f", "g", items, items[:2])
+    batch = _gather(_table([task], names), [0], BatchShape(5, 5, 2), window)
+    chosen = [names[(window + i) % 7] for i in range(5)]
+    np.testing.assert_array_equal(batch.support.features[0], _features(chosen))
+    assert batch.support.mask.all()
+    # The query set fits, so it comes whole whatever the window.
+    _check_examples(batch.query, 0, items[:2])
+
+
+def _partitions(items, most):
+    """All ways to put items into at most `most` groups."""
+    if not items:
+        yield []
+        return
+    first, *rest = items
+    for groups in _partitions(rest, most):
+        if len(groups) < most:
+            yield [[first], *groups]
+        for i in range(len(groups)):
+            yield [*groups[:i], [first, *groups[i]], *groups[i + 1 :]]
+
+
+def _work(sizes, shapes):
+    """Padded examples when each task takes the first shape that fits."""
+    limits = np.array([astuple(shape) for shape in shapes])[:, :2].sum(axis=1)
+    return limits[smallest_fit(sizes, shapes)].sum()
+
+
+@pytest.mark.parametrize("max_shapes", [1, 2, 3, 9])
+@pytest.mark.parametrize("seed", range(3))
+def test_shapes_waste_as_little_as_any_grouping(max_shapes, seed):
+    rng = np.random.default_rng(seed)
+    support = rng.integers(2, 40, size=7)
+    sizes = np.stack([support, support // 2, rng.integers(2, 9, size=7)], axis=1)
+    shapes = choose_shapes(sizes, max_shapes)
+    best = min(
+        sum(len(group) * sizes[group, :2].max(axis=0).sum() for group in groups)
+        for groups in _partitions(list(range(7)), max_shapes)
+    )
+    assert _work(sizes, shapes) == best
+    assert len(shapes) <= max_shapes
+
+
+def test_shapes_ascend_and_the_last_fits_all():
+    sizes = np.random.default_rng(0).integers(1, 100, size=(50, 3))
+    shapes = choose_shapes(sizes, 4)
+    limits = np.array([astuple(shape) for shape in shapes])
+    assert (np.diff(limits, axis=0) >= 0).all()
+    np.testing.assert_array_equal(limits[-1], sizes.max(axis=0))
+    fit = smallest_fit(sizes, shapes)
+    assert (sizes <= limits[fit]).all()
+    assert all((sizes[task] > limits[f - 1]).any() for task, f in enumerate(fit) if f)
+
+
+def test_equal_tasks_need_one_shape():
+    assert choose_shapes(np.tile([[5, 3, 2]], (6, 1)), 4) == [BatchShape(5, 3, 2)]
+
+
+@pytest.mark.parametrize("num_tasks, batch_size", [(10, 4), (8, 4), (3, 8)])
+def test_every_task_is_in_one_batch_of_a_pass_and_fits_it(num_tasks, batch_size):
+    fit = np.random.default_rng(0).integers(3, size=num_tasks)
+    batches = pack(np.random.default_rng(1), fit, batch_size)
+    assert batches.ids.shape == (-(-num_tasks // batch_size), batch_size)
+    np.testing.assert_array_equal(np.sort(batches.ids[batches.mask]), np.arange(num_tasks))
+    assert (fit[batches.ids] <= batches.shape[:, None])[batches.mask].all()
+    present = [fit[ids[mask]] for ids, mask in zip(batches.ids, batches.mask, strict=True)]
+    np.testing.assert_array_equal(batches.shape, [fits.max() for fits in present])
+
+
+def test_scheduled_batches_depend_on_the_step_alone():
+    fit = np.random.default_rng(0).integers(3, size=11)
+    whole = scheduled_batches(5, 0, 20, fit=fit, batch_size=4)
+    for edges in ([0, 20], [0, 1, 2, 9, 20], [3, 6], [7, 8, 19]):
+        for start, stop in zip(edges, edges[1:], strict=False):
+            part = scheduled_batches(5, start, stop, fit=fit, batch_size=4)
+            expected = jax.tree.map(lambda leaf: leaf[start:stop], whole)  # noqa: B023
+            jax.tree.map(np.testing.assert_array_equal, part, expected)
+    other = scheduled_batches(6, 0, 20, fit=fit, batch_size=4)
+    assert not np.array_equal(other.ids, whole.ids)
+    # Three batches a pass: every task comes up once in each, in another order each time.
+    passes = [whole.ids[i : i + 3][whole.mask[i : i + 3]] for i in range(0, 18, 3)]
+    assert all(sorted(ids) == list(range(11)) for ids in passes)
+    assert len({tuple(ids) for ids in passes}) == 6
+
+
+@pytest.mark.parametrize("multiple", [1, 3, 8])
+@pytest.mark.parametrize("max_examples", [1, 60, 10_000])
+def test_a_whole_pass_covers_each_task_once_on_any_number_of_devices(multiple, max_examples):
+    sizes = np.random.default_rng(0).integers(1, 30, size=(25, 3))
+    shapes = [*choose_shapes(sizes, 3), BatchShape(99, 99, 99)]
+    passes = whole_pass(sizes, shapes, max_examples=max_examples, multiple=multiple)
+    covered = [batch.ids[batch.mask] for batch in passes]
+    np.testing.assert_array_equal(np.sort(np.concatenate(covered)), np.arange(25))
+    for shape, batch, ids in zip(shapes, passes, covered, strict=True):
+        assert (sizes[ids] <= astuple(shape)).all()
+        assert batch.ids.shape[1] % multiple == 0
+        tasks_before_rounding = batch.ids.shape[1] - multiple + 1
+        work = tasks_before_rounding * (shape.support + shape.query)
+        assert work <= max_examples or tasks_before_rounding <= 1
+    assert len(passes[-1].ids) == 0
+
+
+def test_wasted_share_by_hand():
+    sizes = np.array([[4, 2, 9], [3, 1, 9], [10, 5, 9]])
+    shapes = [BatchShape(4, 2, 9), BatchShape(8, 6, 9)]
+    batches = Batches(
+        shape=np.array([0, 1]),
+        ids=np.array([[0, 1], [2, 0]]),
+        mask=np.array([[True, True], [True, False]]),
+        window=np.zeros((2, 2), int),
+    )
+    # Computed 2 (4 + 2) + 2 (8 + 6) = 40; useful 4 + 2, 3 + 1, and of the last task 8 + 5.
+    assert wasted_share([batches], sizes, shapes) == pytest.approx(1 - 23 / 40)
+
+
+def _batching():
+    """The config's way to batch training tasks: (settings, tasks a batch)."""
+    repository = Path(hyper_meta.__file__).parents[1]
+    config = execute_file(repository / "configs" / "digits_vqa.py")
+    return config.batching, config.generator.batch_size
+
+
+def _wasted_in_training(sizes):
+    batching, batch_size = _batching()
+    sizes = cap_sizes(sizes, batching.max_support, batching.max_query)
+    shapes = choose_shapes(sizes, batching.num_shapes)
+    steps = -(-len(sizes) // batch_size)
+    fit = smallest_fit(sizes, shapes)
+    batches = scheduled_batches(0, 0, steps, fit=fit, batch_size=batch_size)
+    return wasted_share([batches], sizes, shapes)
+
+
+def _wasted_in_evaluation(sizes):
+    batching, _ = _batching()
+    shapes = choose_shapes(sizes, batching.num_shapes)
+    passes = whole_pass(sizes, shapes, max_examples=batching.max_examples, multiple=1)
+    return wasted_share(passes, sizes, shapes)
+
+
+def _report(name, split, sizes):
+    shares = _wasted_in_training(sizes), _wasted_in_evaluation(sizes)
+    training, evaluation = (f"{100 * share:.1f}%" for share in shares)
+    sys.stderr.write(f"\n{name} {split}: wasted in training {training}, evaluation {evaluation}\n")
+    assert max(shares) < 0.5
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_padding_wastes_less_than_half_on_meta_vqa(split, meta_vqa_sizes):
+    _report("Meta-VQA", split, meta_vqa_sizes[split])
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_padding_wastes_less_than_half_on_digits_vqa(split, digits_vqa):
+    tasks = digits_vqa[split]
+    sizes = np.array([[len(t.support), len(t.query), len(t.answers)] for t in tasks])
+    images = sorted({image for t in tasks for image, _ in (*t.support, *t.query)})
+    sentences = sorted({s for t in tasks for s in (t.sentence, *t.prompts())})
+    np.testing.assert_array_equal(task_shapes(_table(tasks, images, sentences)), sizes)
+    _report("Digits-VQA", split, sizes)

@@ -1,0 +1,190 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from toy_tasks import (
+    DIM,
+    LATENT,
+    as_float64,
+    compile_fast,
+    generate,
+    init_params,
+    make_table,
+    numpy_logits,
+    numpy_loss,
+    task_alone,
+)
+
+from hyper_meta.data.tasks import Batches, BatchShape, gather
+from hyper_meta.meta.inner_loop import adapt_latent, task_loss
+from hyper_meta.meta.objectives import all_examples, conditional_objective, hypernet_objective
+
+SIZES = [(6, 4, 3), (3, 5, 2), (5, 2, 4)]
+SHAPE = (6, 5, 4)
+STEPS = {"num_steps": 3, "learning_rate": 0.02}
+OBJECTIVES = {
+    "multitask": hypernet_objective(generate, num_steps=0, learning_rate=0.1, first_order=False),
+    "fomaml": hypernet_objective(generate, **STEPS, first_order=True),
+    "maml": hypernet_objective(generate, **STEPS, first_order=False),
+    "conditional": conditional_objective(lambda params, q: generate(params["generator"], q)),
+}
+
+
+# (params, batch) -> ((sum, (count, metrics)), gradient)
+GRADIENTS = {
+    name: compile_fast(jax.value_and_grad(objective, has_aux=True))
+    for name, objective in OBJECTIVES.items()
+}
+
+
+PAD = compile_fast(gather, static_argnums=2)
+
+
+def _params(name):
+    return init_params(0, DIM if name == "conditional" else LATENT)
+
+
+def _batch(shape, *, ids, mask, table=None):
+    """The tasks of SIZES with these numbers, padded to shape (support, query, answers)."""
+    ids = np.array(ids, np.int32)
+    table = make_table(SIZES) if table is None else table
+    batch = Batches(np.zeros_like(ids), ids, np.array(mask), np.full_like(ids, 7))
+    return PAD(table, batch, BatchShape(*shape))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return _batch(SHAPE, ids=[0, 1, 2], mask=[True, True, True])
+
+
+@pytest.fixture
+def wide(batch):
+    """Parameters and the batch in float64, which the test runs in."""
+    with jax.enable_x64(True):
+        yield as_float64(init_params(0)), as_float64(batch)
+
+
+@compile_fast
+def _adapted_latents(params, batch):
+    """[T, Z]"""
+
+    def one_task(*inputs):
+        generate_one = functools.partial(generate, params["generator"])
+        return adapt_latent(generate_one, params["e0"], *inputs, **STEPS)
+
+    return jax.vmap(one_task)(batch.support, batch.answers, batch.answer_mask)
+
+
+def test_maml_gradient_equals_finite_differences(wide):
+    params, batch = wide
+    flat, unravel = ravel_pytree(params)
+
+    @compile_fast
+    def losses(rows):
+        return jax.lax.map(lambda row: OBJECTIVES["maml"](unravel(row), batch)[0], rows)
+
+    nudges = 1e-6 * jnp.eye(len(flat))
+    minus, plus = jnp.split(losses(jnp.concatenate([flat - nudges, flat + nudges])), 2)
+    differences = (plus - minus) / 2e-6
+    gradient, first_order = (
+        ravel_pytree(GRADIENTS[name](params, batch)[1])[0] for name in ("maml", "fomaml")
+    )
+    assert gradient.dtype == jnp.float64
+    np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-6)
+    assert np.linalg.norm(first_order - differences) > 0.01 * np.linalg.norm(differences)
+
+
+def test_fomaml_gradient_is_the_plain_gradient_at_the_adapted_latents(wide):
+    params, batch = wide
+    latents = _adapted_latents(params, batch)
+
+    def query_loss(generator, latents):
+        weights = generate(generator, latents)
+        inputs = (weights, batch.query, batch.answers, batch.answer_mask)
+        return jax.vmap(task_loss)(*inputs).sum()
+
+    generator, each = compile_fast(jax.grad(query_loss, (0, 1)))(params["generator"], latents)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12),
+        GRADIENTS["fomaml"](params, batch)[1],
+        {"e0": each.sum(axis=0), "generator": generator},
+    )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_loss_and_accuracy_equal_numpy_task_by_task(name, batch):
+    """MAML and FOMAML adapt alike and are judged on the query set, the others on all examples."""
+    params, table = _params(name), make_table(SIZES)
+    sources = {
+        "multitask": lambda: jnp.tile(params["e0"], (3, 1)),
+        "conditional": lambda: batch.question,
+    }
+    adapted = functools.partial(_adapted_latents, params, batch)
+    weights = generate(params["generator"], sources.get(name, adapted)())
+    losses, accuracies = [], []
+    for number, size in enumerate(SIZES):
+        task = task_alone(table, number)
+        examples = all_examples(task) if name in sources else task.query
+        assert examples.label.shape == (1, sum(size[:2]) if name in sources else size[1])
+        logits = numpy_logits(weights[number], examples.features[0], task.answers[0])
+        losses.append(numpy_loss(logits, examples.label[0]))
+        accuracies.append((logits.argmax(axis=1) == examples.label[0]).mean())
+    (loss, (count, metrics)), _ = GRADIENTS[name](params, batch)
+    np.testing.assert_allclose(loss, np.sum(losses), rtol=1e-3)
+    np.testing.assert_allclose(metrics["loss"][0], loss, rtol=1e-6)
+    np.testing.assert_allclose(metrics["accuracy"][0], np.sum(accuracies), rtol=1e-5)
+    assert count == metrics["loss"][1] == metrics["accuracy"][1] == 3
+
+
+@pytest.mark.parametrize("name", ["multitask", "maml"])
+def test_a_task_that_only_fills_the_batch_counts_for_nothing(name, batch):
+    params = _params(name)
+    whole, middle, rest = (
+        GRADIENTS[name](params, batch.replace(mask=jnp.array(mask)))
+        for mask in ([True, True, True], [False, True, False], [True, False, True])
+    )
+    assert middle[0][0] > 0 and middle[0][1][0] == 1
+    flat = [ravel_pytree(jax.tree.map(jnp.add, middle, rest))[0], ravel_pytree(whole)[0]]
+    np.testing.assert_allclose(*flat, rtol=1e-4, atol=1e-5)
+
+
+def _poisoned(numbers):
+    """The table of SIZES, NaN wherever none of these tasks looks (the padding does)."""
+    table, mine = make_table(SIZES), list(numbers)
+    items = np.repeat(np.arange(3), [sum(size[:2]) for size in SIZES])
+    image_owner = np.zeros(len(table.image_features))
+    image_owner[table.item_image] = items
+    owners = {
+        "image_features": image_owner,
+        "answer_features": np.repeat(np.arange(3), [size[2] for size in SIZES]),
+        "question_features": np.arange(3),
+    }
+    poisoned = {
+        name: np.where(np.isin(owner, mine)[:, None], getattr(table, name), np.nan)
+        for name, owner in owners.items()
+    }
+    return table.replace(**{k: v.astype(np.float32) for k, v in poisoned.items()})
+
+
+@pytest.mark.parametrize("name", ["multitask", "maml", "conditional"])
+def test_padding_is_exact(name):
+    """Loss, gradient and accuracy of each task in a padded batch equal those of it alone."""
+    params, table = _params(name), make_table(SIZES)
+    alone = {number: GRADIENTS[name](params, task_alone(table, number)) for number in (1, 2)}
+    for present in ([1], [2], [1, 2]):
+        ids = [2, 1, 2]
+        mask = np.array([False, 1 in present, 2 in present])
+        # A filler may be any task of the table, so none of this batch's is poisoned.
+        batch = _batch((9, 11, 7), ids=ids, mask=mask, table=_poisoned(set(ids)))
+        values, grads = GRADIENTS[name](params, batch)
+        expected, expected_grads = jax.tree.map(
+            lambda *parts: np.sum(parts, axis=0), *(alone[number] for number in present)
+        )
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-5), values, expected)
+        flat, expected = (ravel_pytree(tree)[0] for tree in (grads, expected_grads))
+        scale = np.abs(expected).max()
+        assert scale > 0.1
+        np.testing.assert_allclose(flat, expected, rtol=1e-4, atol=1e-5 * scale)

@@ -1,0 +1,348 @@
+"""From a sentence to weights to answers, on a random model with a random encoder."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+from PIL import Image
+from safetensors.numpy import load_file
+
+from hyper_meta.diffusion.hyperldm import Statistics
+from hyper_meta.encoders.clip import CLIP, CLIPConfig, TowerConfig
+from hyper_meta.encoders.folder import (
+    encode_images,
+    encode_texts,
+    load_encoder,
+    preprocess,
+    save_encoder,
+    tokenize,
+)
+from hyper_meta.encoders.tokenizer import train_tokenizer
+from hyper_meta.generate import (
+    generate,
+    load_model,
+    load_weights,
+    nearest_template,
+    predict,
+    save_weights,
+)
+from hyper_meta.models.adapter import num_weights
+from hyper_meta.train import checkpoints
+from hyper_meta.train.hyperldm import denoiser_module
+from hyper_meta.train.stages import generator_module
+
+EMBED_DIM, HIDDEN_DIM, LATENT_DIM = 12, 5, 6
+SIZE = num_weights(EMBED_DIM, HIDDEN_DIM)
+SCALE = 1.5
+TEMPLATES = {
+    "Which colour is the one?": "the one is {}",
+    "How many digits are there?": "there are {} digits",
+    "Where is the red digit?": "the red digit is {}",
+}
+ANSWERS = ("red", "green", "blue")
+
+
+def make_config(encoder: Path) -> ConfigDict:
+    """The settings that generating reads, as small as they can be."""
+    config = ConfigDict({"seed": 3, "encoder": str(encoder)})
+    config.adapter = ConfigDict({"hidden_dim": HIDDEN_DIM})
+    config.generator = ConfigDict({"latent_dim": LATENT_DIM, "hidden_dims": (7, 8)})
+    config.hyperldm = ConfigDict(
+        {
+            "denoiser": "v2",
+            "hidden_dim": 8,
+            "num_blocks": 1,
+            "prediction": "v",
+            "diffusion_steps": 20,
+            "sampling_steps": 3,
+            "num_samples": 4,
+        }
+    )
+    config.hyperldm.guidance_scale = placeholder(float)
+    return config
+
+
+def random_like(shapes, *, seed=0, scale=0.3):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: (scale * rng.normal(size=x.shape)).astype(np.float32), shapes)
+
+
+def make_encoder(folder: Path, *, seed=0) -> Path:
+    """A random CLIP of EMBED_DIM dimensions for images of 8 x 8 pixels."""
+    tokenizer = train_tokenizer(list(TEMPLATES) * 2, vocab_size=514, max_length=32)
+    tower = TowerConfig(
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        hidden_act="quick_gelu",
+        layer_norm_eps=1e-5,
+    )
+    config = CLIPConfig(
+        text=tower,
+        vision=tower,
+        projection_dim=EMBED_DIM,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=32,
+        eos_token_id=tokenizer.eos_token_id,
+        image_size=8,
+        patch_size=4,
+        logit_scale_init_value=2.6592,
+    )
+    pixels, tokens = jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 4), jnp.int32)
+    shapes = jax.eval_shape(CLIP(config).init, jax.random.key(0), pixels, tokens)["params"]
+    save_encoder(
+        folder,
+        config=config,
+        params=random_like(shapes, seed=seed),
+        tokenizer=tokenizer,
+        image_mean=[0.5] * 3,
+        image_std=[0.3] * 3,
+    )
+    return folder
+
+
+def make_run(folder: Path) -> Path:
+    """What a finished run leaves for generating: config.json and the model of its first seed, which
+    is random; its encoder is beside it."""
+    config = make_config(make_encoder(folder / "encoder"))
+    latent, question = jnp.zeros((1, LATENT_DIM)), jnp.zeros((1, EMBED_DIM))
+    key, generator = jax.random.key(0), generator_module(config, EMBED_DIM)
+    denoiser = denoiser_module(config)
+    time, keep = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
+    statistics = random_like(
+        Statistics(latent[0], latent[0], question[0], question[0], clip=jnp.zeros(()))
+    )
+    statistics = statistics.replace(
+        latent_std=np.abs(statistics.latent_std) + 0.5,
+        question_std=np.abs(statistics.question_std) + 0.5,
+        clip=np.float32(3),
+    )
+    params = jax.eval_shape(denoiser.init, key, latent, time, question, keep)["params"]
+    tree = {
+        "generator": random_like(jax.eval_shape(generator.init, key, latent)["params"]),
+        "hyperldm": {"params": random_like(params), "statistics": statistics},
+    }
+    notes = {
+        "guidance_scale": SCALE,
+        "encoder": load_encoder(folder / "encoder").fingerprint,
+        "templates": TEMPLATES,
+    }
+    workdir = folder / "run"
+    checkpoints.save_tree(workdir / "seed_3" / "model", tree, notes=notes)
+    (workdir / "config.json").write_text(config.to_json())
+    return workdir
+
+
+def make_images(folder: Path, num: int) -> list[Path]:
+    """Random pictures of different sizes, PNG and JPEG in turn."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(num):
+        pixels = rng.integers(256, size=(9 + number, 20, 3), dtype=np.uint8)
+        paths.append(folder / f"scene{number}.{('png', 'jpg')[number % 2]}")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("generate"))
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
+    return load_model(workdir)
+
+
+@pytest.fixture(scope="module")
+def weights(model):
+    return generate(model, "Which colour does the seven have?", num_samples=4, seed=1)
+
+
+def forward(params, latent):
+    """The generator in NumPy."""
+    layers = [params[f"Dense_{i}"] for i in range(len(params))]
+    for layer in layers[:-1]:
+        latent = np.maximum(latent @ layer["kernel"] + layer["bias"], 0)
+    return latent @ layers[-1]["kernel"] + layers[-1]["bias"]
+
+
+def test_weights_are_the_generator_of_the_sampled_latents(model, weights, monkeypatch):
+    assert weights.weights.shape == (SIZE,) and weights.samples.shape == (4, SIZE)
+    assert weights.weights.dtype == weights.samples.dtype == np.float32
+    latents = np.random.default_rng(0).normal(size=(1, 4, LATENT_DIM)).astype(np.float32)
+    monkeypatch.setattr("hyper_meta.generate.sample_tasks", lambda *args, **kwargs: latents)
+    ours = generate(model, "Any?", num_samples=4, template="{}")
+    np.testing.assert_allclose(ours.samples, forward(model.generator, latents[0]), atol=1e-5)
+    mean = forward(model.generator, latents[0].mean(axis=0))
+    np.testing.assert_allclose(ours.weights, mean, atol=1e-5)
+    assert np.abs(ours.weights - ours.samples.mean(axis=0)).max() > 1e-3
+
+
+def test_same_arguments_same_weights(model, weights):
+    again = generate(model, weights.task, num_samples=4, seed=1)
+    np.testing.assert_array_equal(again.samples, weights.samples)
+    np.testing.assert_array_equal(again.weights, weights.weights)
+
+
+def test_every_argument_matters(model, weights):
+    task = weights.task
+    others = [
+        generate(model, "How many digits are there?", num_samples=4, seed=1),
+        generate(model, task, num_samples=4, seed=2),
+        generate(model, task, num_samples=4, seed=1, guidance_scale=0),
+    ]
+    for other in others:
+        assert np.abs(other.samples - weights.samples).max() > 1e-4
+    assert len(np.unique(weights.samples, axis=0)) == 4
+
+
+def test_without_guidance_the_sentence_is_ignored(model):
+    one, other = (
+        generate(model, task, num_samples=4, guidance_scale=0)
+        for task in ("Which colour?", "How many digits are there?")
+    )
+    np.testing.assert_allclose(one.samples, other.samples, atol=1e-6)
+
+
+def test_defaults_are_those_of_the_evaluation(model, weights):
+    plain = generate(model, weights.task, seed=1)
+    assert len(plain.samples) == model.config.hyperldm.num_samples
+    assert plain.guidance_scale == SCALE
+    np.testing.assert_array_equal(plain.weights, weights.weights)
+
+
+def test_the_template_is_that_of_the_nearest_training_sentence(model):
+    for sentence, template in TEMPLATES.items():
+        assert generate(model, sentence).template == template
+    assert generate(model, sentence, template="it is {}").template == "it is {}"
+
+
+def test_nearness_is_the_cosine_of_standardised_questions(model, monkeypatch):
+    axes = np.eye(EMBED_DIM, dtype=np.float32)
+    mean, std = 3 * axes[1], 1 + 9 * axes[0]
+    statistics = model.hyperldm["statistics"].replace(question_mean=mean, question_std=std)
+    model = dataclasses.replace(model, hyperldm=model.hyperldm | {"statistics": statistics})
+    # The sentences lie along the first axes of the standardised space.
+    raw = {sentence: axis * std + mean for sentence, axis in zip(TEMPLATES, axes, strict=False)}
+    monkeypatch.setattr(
+        "hyper_meta.generate._embed",
+        lambda encoder, sentences: np.stack([raw[sentence] for sentence in sentences]),
+    )
+    # Nearest to the third of them, but before standardising to the first.
+    asked = (1.9 * axes[0] + 2 * axes[2]) * std + mean
+    assert nearest_template(model, asked) == TEMPLATES["Where is the red digit?"]
+
+
+def test_a_saved_file_is_the_same_weights(weights, tmp_path):
+    path = tmp_path / "folder" / "seven.safetensors"
+    save_weights(path, weights)
+    loaded = load_weights(path)
+    for field in dataclasses.fields(weights):
+        np.testing.assert_array_equal(getattr(loaded, field.name), getattr(weights, field.name))
+    assert list(path.parent.iterdir()) == [path]
+    assert set(load_file(path)) == {"weights", "samples"}
+
+
+def test_an_interrupted_save_keeps_the_old_file(weights, tmp_path, monkeypatch):
+    path = tmp_path / "seven.safetensors"
+    save_weights(path, weights)
+    before = path.read_bytes()
+
+    def interrupt(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save_weights(path, dataclasses.replace(weights, task="Another?"))
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def reference_probabilities(network, features, prompts):
+    """The adapter in NumPy, from METHOD section 3."""
+    cut = np.cumsum([EMBED_DIM * HIDDEN_DIM, HIDDEN_DIM, EMBED_DIM * HIDDEN_DIM])
+    w1, b1, w2, b2 = np.split(network.astype(np.float64), cut)
+    hidden = features @ w1.reshape(EMBED_DIM, HIDDEN_DIM) / np.sqrt(EMBED_DIM) + b1
+    adapted = np.maximum(hidden, 0) @ w2.reshape(HIDDEN_DIM, EMBED_DIM) / np.sqrt(HIDDEN_DIM)
+    adapted += features + b2
+    cosine = (adapted / np.linalg.norm(adapted, axis=1, keepdims=True)) @ (
+        prompts / np.linalg.norm(prompts, axis=1, keepdims=True)
+    ).T
+    odds = np.exp(100 * (cosine - cosine.max(axis=1, keepdims=True)))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def embedded(encoder, images, prompts):
+    """Embeddings one by one: images [N, D], prompts [A, D]."""
+    embed_image, embed_text = jax.jit(encode_images), jax.jit(encode_texts)
+    return (
+        np.concatenate([embed_image(encoder, preprocess(encoder, [image])) for image in images]),
+        np.concatenate([embed_text(encoder, tokenize(encoder, [text])) for text in prompts]),
+    )
+
+
+@pytest.fixture(scope="module")
+def weights_that_disagree(weights):
+    noise = 3 * np.random.default_rng(0).normal(size=(4, SIZE)).astype(np.float32)
+    return dataclasses.replace(weights, samples=weights.samples + noise)
+
+
+@pytest.fixture(scope="module")
+def predicted(model, weights_that_disagree, tmp_path_factory):
+    weights = weights_that_disagree
+    paths = make_images(tmp_path_factory.mktemp("scenes"), 5)
+    images = [Image.open(path).convert("RGB") for path in paths]
+    prompts = [weights.template.format(answer) for answer in ANSWERS]
+    return paths, predict(weights, paths, answers=ANSWERS), embedded(model.encoder, images, prompts)
+
+
+def test_predictions_equal_the_adapter_in_numpy(weights_that_disagree, predicted):
+    weights = weights_that_disagree
+    _, result, (features, prompts) = predicted
+    expected = reference_probabilities(weights.weights, features, prompts)
+    np.testing.assert_allclose(result.probabilities, expected, atol=2e-3)
+    assert result.answer == tuple(ANSWERS[i] for i in expected.argmax(axis=1))
+    choices = [
+        reference_probabilities(network, features, prompts).argmax(axis=1)
+        for network in weights.samples
+    ]
+    agreement = (np.array(choices) == expected.argmax(axis=1)).mean(axis=0)
+    np.testing.assert_allclose(result.agreement, agreement)
+    assert 0 < agreement.mean() < 1
+
+
+def test_an_image_is_answered_alike_in_any_batch_and_form(weights, predicted, monkeypatch):
+    paths, result, _ = predicted
+    monkeypatch.setattr("hyper_meta.generate.IMAGE_BATCH", 2)
+    images = [Image.open(paths[0]), str(paths[1]), np.asarray(Image.open(paths[2]))]
+    other = predict(weights, images, answers=ANSWERS)
+    np.testing.assert_allclose(other.probabilities, result.probabilities[:3], atol=1e-4)
+
+
+def test_answers_may_come_in_any_order(weights, predicted):
+    paths, result, _ = predicted
+    turned = predict(weights, paths, answers=ANSWERS[::-1])
+    np.testing.assert_allclose(turned.probabilities[:, ::-1], result.probabilities, atol=1e-4)
+    assert turned.answer == result.answer
+
+
+def test_an_answer_may_hold_braces(weights, predicted):
+    paths, _, _ = predicted
+    result = predict(weights, paths[:1], answers=["{}", "{red}"], template="the colour is {}")
+    assert result.probabilities.shape == (1, 2)
+
+
+def test_a_relative_workdir_and_file_of_weights(workdir, weights, predicted, tmp_path, monkeypatch):
+    paths, result, _ = predicted
+    monkeypatch.chdir(workdir.parent)
+    weights = generate(load_model(workdir.name), weights.task, num_samples=4, seed=1)
+    monkeypatch.chdir(tmp_path)
+    save_weights("seven.safetensors", weights)
+    again = predict(load_weights("seven.safetensors"), paths, answers=ANSWERS)
+    np.testing.assert_allclose(again.probabilities, result.probabilities, atol=1e-4)
