@@ -1,13 +1,15 @@
 """Inner-loop adaptation of one task: plain SGD on a latent, as one differentiable scan."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from hyper_meta.losses import correct_sum, cross_entropy_sum
 from hyper_meta.models.adapter import adapter_logits
-from hyper_meta.types import Examples
+from hyper_meta.types import Examples, TaskBatch
 
 GenerateFn = Callable[[jax.Array], jax.Array]  # latent [Z] -> adapter weights [P]
 
@@ -84,3 +86,32 @@ def adapt_latent(
         learning_rate=learning_rate,
         first_order=first_order,
     )
+
+
+def adapt_tasks(
+    generate: Callable,
+    params: Any,
+    tasks: TaskBatch,
+    *,
+    num_steps: int,
+    learning_rate: float,
+    first_order: bool = False,
+) -> jax.Array:
+    """The latents of T tasks, each adapted from e0 on its support set: [T, Z] float32.
+
+    generate(generator params, latent [Z]) -> weights [P]; params: {"e0": [Z], "generator": pytree}.
+    """
+
+    def one_task(support: Examples, answers: jax.Array, answer_mask: jax.Array) -> jax.Array:
+        return adapt_latent(
+            functools.partial(generate, params["generator"]),
+            params["e0"],
+            support,
+            answers,
+            answer_mask,
+            num_steps=num_steps,
+            learning_rate=learning_rate,
+            first_order=first_order,
+        )
+
+    return jax.vmap(one_task)(tasks.support, tasks.answers, tasks.answer_mask)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hyper_meta.meta.inner_loop import adapt_latent, task_correct, task_loss
+from hyper_meta.meta.inner_loop import adapt_tasks, task_correct, task_loss
 from hyper_meta.types import Examples, TaskBatch
 
 Objective = Callable[[Any, TaskBatch], tuple[jax.Array, tuple[jax.Array, dict]]]
@@ -27,20 +27,15 @@ def hypernet_objective(
     """
 
     def adapted_weights(params: Any, batch: TaskBatch) -> jax.Array:
-        def one_task(support: Examples, answers: jax.Array, answer_mask: jax.Array) -> jax.Array:
-            latent = adapt_latent(
-                lambda e: generate(params["generator"], e),
-                params["e0"],
-                support,
-                answers,
-                answer_mask,
-                num_steps=num_steps,
-                learning_rate=learning_rate,
-                first_order=first_order,
-            )
-            return generate(params["generator"], latent)
-
-        return jax.vmap(one_task)(batch.support, batch.answers, batch.answer_mask)
+        latents = adapt_tasks(
+            generate,
+            params,
+            batch,
+            num_steps=num_steps,
+            learning_rate=learning_rate,
+            first_order=first_order,
+        )
+        return jax.vmap(generate, in_axes=(None, 0))(params["generator"], latents)
 
     def shared_weights(params: Any, batch: TaskBatch) -> jax.Array:
         weights = generate(params["generator"], params["e0"])

@@ -19,7 +19,7 @@ from hyper_meta.data.tasks import (
     whole_pass,
 )
 from hyper_meta.losses import correct_sum
-from hyper_meta.meta.inner_loop import adapt_latent
+from hyper_meta.meta.inner_loop import adapt_tasks
 from hyper_meta.models.adapter import adapter_logits, answer_logits
 from hyper_meta.types import TaskBatch
 
@@ -113,32 +113,13 @@ def latent_method(generate: Callable) -> Method:
     return method
 
 
-def ensemble_method(generate: Callable) -> Method:
-    """The mean of the logits over the K latents that are given, as one sample."""
-
-    def method(params: Any, tasks: TaskBatch, extra: jax.Array) -> jax.Array:
-        logits = query_logits(generate(params["generator"], extra), tasks)
-        return logits.mean(axis=1, keepdims=True)
-
-    return method
-
-
 def few_shot_method(generate: Callable, *, num_steps: int, learning_rate: float) -> Method:
     """The latent adapted on the support set from e0."""
 
     def method(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
-        def one_task(support, answers, answer_mask):
-            return adapt_latent(
-                lambda latent: generate(params["generator"], latent),
-                params["e0"],
-                support,
-                answers,
-                answer_mask,
-                num_steps=num_steps,
-                learning_rate=learning_rate,
-            )
-
-        latents = jax.vmap(one_task)(tasks.support, tasks.answers, tasks.answer_mask)
+        latents = adapt_tasks(
+            generate, params, tasks, num_steps=num_steps, learning_rate=learning_rate
+        )
         return query_logits(generate(params["generator"], latents[:, None]), tasks)
 
     return method

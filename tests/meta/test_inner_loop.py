@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from toy_tasks import (
     DIM,
-    compile_fast,
     generate,
     init_params,
     make_table,
@@ -63,9 +62,9 @@ def test_loss_and_right_answers_of_a_task_equal_numpy():
     examples = jax.tree.map(lambda x: x[0], task.support)
     inputs = (weights, examples, task.answers[0], task.answer_mask[0])
     logits = numpy_logits(weights, examples.features, task.answers[0])
-    loss = compile_fast(task_loss)(*inputs)
+    loss = jax.jit(task_loss)(*inputs)
     np.testing.assert_allclose(loss, numpy_loss(logits, examples.label), rtol=1e-4)
-    assert compile_fast(task_correct)(*inputs) == (
+    assert jax.jit(task_correct)(*inputs) == (
         (logits.argmax(axis=1) == examples.label).sum(),
         9,
     )
@@ -78,7 +77,7 @@ def _adapt_latent(params, *inputs, **options):
         generate_one = functools.partial(generate, params["generator"])
         return adapt_latent(generate_one, params["e0"], *inputs, learning_rate=RATE, **options)
 
-    return compile_fast(run)(params, *inputs)
+    return jax.jit(run)(params, *inputs)
 
 
 def test_a_task_without_examples_has_no_loss_and_stays_where_it_starts():
@@ -86,7 +85,7 @@ def test_a_task_without_examples_has_no_loss_and_stays_where_it_starts():
     nothing = Examples(jnp.zeros((4, DIM)), jnp.zeros(4, int), jnp.zeros(4, bool))
     answers, mask = jnp.ones((2, DIM)), jnp.ones(2, bool)
     weights = generate(params["generator"], params["e0"])
-    loss, gradient = compile_fast(jax.value_and_grad(task_loss))(weights, nothing, answers, mask)
+    loss, gradient = jax.jit(jax.value_and_grad(task_loss))(weights, nothing, answers, mask)
     assert loss == 0 and np.all(gradient == 0)
     latent = _adapt_latent(params, nothing, answers, mask, num_steps=3, pull=2.0)
     np.testing.assert_array_equal(latent, params["e0"])
@@ -101,7 +100,7 @@ def test_adapted_latents_follow_the_steps_written_out(pull):
     def generate_one(e):
         return generate(params["generator"], e)
 
-    gradient_fn = compile_fast(jax.grad(lambda e: task_loss(generate_one(e), *inputs)))
+    gradient_fn = jax.jit(jax.grad(lambda e: task_loss(generate_one(e), *inputs)))
     latent = start = params["e0"]
     for _ in range(5):
         latent = latent - RATE * (gradient_fn(latent) + pull * (latent - start))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_tasks import compile_fast, generate, init_params, make_table, task_alone
+from toy_tasks import generate, init_params, make_table, task_alone
 
 from hyper_meta.meta.inner_loop import adapt_latent
 from hyper_meta.meta.latents import random_subset, stochastic_latents
@@ -17,7 +17,7 @@ KEYS = jax.random.split(jax.random.key(0), 400)
 def test_a_subset_keeps_its_share_and_nothing_padded(count, smallest_share):
     mask = np.zeros(20, bool)
     mask[np.random.default_rng(count).permutation(20)[:count]] = True
-    subsets = compile_fast(jax.vmap(random_subset, (0, None, None)))(KEYS, mask, smallest_share)
+    subsets = jax.jit(jax.vmap(random_subset, (0, None, None)))(KEYS, mask, smallest_share)
     kept = np.asarray(subsets).sum(axis=1)
     assert not np.any(subsets & ~mask)
     assert set(kept) == set(range(int(np.ceil(smallest_share * count)), count + 1))
@@ -25,13 +25,13 @@ def test_a_subset_keeps_its_share_and_nothing_padded(count, smallest_share):
 
 def test_every_example_is_kept_equally_often():
     mask = np.arange(16) < 10
-    subsets = compile_fast(jax.vmap(random_subset, (0, None, None)))(KEYS, mask, 0.5)
+    subsets = jax.jit(jax.vmap(random_subset, (0, None, None)))(KEYS, mask, 0.5)
     frequency = np.asarray(subsets)[:, mask].mean(axis=0)
     # The share is uniform in [1/2, 1] and rounded up, 0.8 on average; five standard errors.
     np.testing.assert_allclose(frequency, 0.8, atol=5 * np.sqrt(0.8 * 0.2 / len(KEYS)))
 
 
-@functools.partial(compile_fast, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=1)
 def _latents(params, smallest_share, task, keys):
     return stochastic_latents(
         functools.partial(generate, params["generator"]),
@@ -43,7 +43,7 @@ def _latents(params, smallest_share, task, keys):
     )
 
 
-@compile_fast
+@jax.jit
 def _adapted(params, support, answers, answer_mask):
     generate_one = functools.partial(generate, params["generator"])
     return adapt_latent(generate_one, params["e0"], support, answers, answer_mask, **STEPS)

@@ -9,7 +9,6 @@ from toy_tasks import (
     DIM,
     LATENT,
     as_float64,
-    compile_fast,
     generate,
     init_params,
     make_table,
@@ -35,12 +34,12 @@ OBJECTIVES = {
 
 # (params, batch) -> ((sum, (count, metrics)), gradient)
 GRADIENTS = {
-    name: compile_fast(jax.value_and_grad(objective, has_aux=True))
+    name: jax.jit(jax.value_and_grad(objective, has_aux=True))
     for name, objective in OBJECTIVES.items()
 }
 
 
-PAD = compile_fast(gather, static_argnums=2)
+PAD = jax.jit(gather, static_argnums=2)
 
 
 def _params(name):
@@ -67,7 +66,7 @@ def wide(batch):
         yield as_float64(init_params(0)), as_float64(batch)
 
 
-@compile_fast
+@jax.jit
 def _adapted_latents(params, batch):
     """[T, Z]"""
 
@@ -82,7 +81,7 @@ def test_maml_gradient_equals_finite_differences(wide):
     params, batch = wide
     flat, unravel = ravel_pytree(params)
 
-    @compile_fast
+    @jax.jit
     def losses(rows):
         return jax.lax.map(lambda row: OBJECTIVES["maml"](unravel(row), batch)[0], rows)
 
@@ -106,7 +105,7 @@ def test_fomaml_gradient_is_the_plain_gradient_at_the_adapted_latents(wide):
         inputs = (weights, batch.query, batch.answers, batch.answer_mask)
         return jax.vmap(task_loss)(*inputs).sum()
 
-    generator, each = compile_fast(jax.grad(query_loss, (0, 1)))(params["generator"], latents)
+    generator, each = jax.jit(jax.grad(query_loss, (0, 1)))(params["generator"], latents)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12),
         GRADIENTS["fomaml"](params, batch)[1],

@@ -7,7 +7,6 @@ import pytest
 from toy_tasks import (
     DIM,
     LATENT,
-    compile_fast,
     generate,
     init_params,
     make_table,
@@ -58,12 +57,7 @@ def _mean_over_samples(params, task, latents):
     return np.mean([_right(_logits(w, task), task) for w in weights])
 
 
-def _mean_of_logits(params, task, latents):
-    weights = generate(params["generator"], latents)
-    return _right(np.mean([_logits(w, task) for w in weights], axis=0), task)
-
-
-@compile_fast
+@jax.jit
 def _adapted(params, *inputs):
     generate_one = functools.partial(generate, params["generator"])
     return generate_one(adapt_latent(generate_one, params["e0"], *inputs, **STEPS))
@@ -81,7 +75,6 @@ def _conditional(params, task, latents):
 METHODS = {
     "clip": (scoring.clip_method, _clip),
     "latent": (scoring.latent_method(generate), _mean_over_samples),
-    "ensemble": (scoring.ensemble_method(generate), _mean_of_logits),
     "few-shot": (scoring.few_shot_method(generate, **STEPS), _few_shot),
     "conditional": (scoring.conditional_method(generate), _conditional),
 }

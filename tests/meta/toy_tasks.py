@@ -17,11 +17,6 @@ def generate(params, inputs):
     return MODULE.apply({"params": params}, inputs)
 
 
-def compile_fast(fn, **options):
-    """jax.jit for a program that runs once: compiling it well would be most of the time."""
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0}, **options)
-
-
 def init_params(seed, input_dim=LATENT):
     """{"e0", "generator"} of unit scale, biases included, so that every parameter matters."""
     rng = np.random.default_rng(seed)

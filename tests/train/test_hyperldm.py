@@ -1,7 +1,13 @@
 import jax
 import numpy as np
 import pytest
-from test_stages import DIM, NUM_TASKS, tiny_config, tiny_table
+from test_stages import (
+    DIM,
+    NUM_TASKS,
+    compile_in_a_hurry,  # noqa: F401
+    tiny_config,
+    tiny_table,
+)
 
 from hyper_meta import parallel
 from hyper_meta.diffusion.hyperldm import standardise_latents, standardise_questions

@@ -32,6 +32,14 @@ REPOSITORY = Path(hyper_meta.__file__).parents[1]
 DIM, NUM_TASKS = 6, 11
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compile_in_a_hurry():
+    """Most programs of these tests run once: compiling them well would be most of the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def tiny_config():
     """The full run's config at the size of `tiny_table`."""
     config = execute_file(REPOSITORY / "configs" / "digits_vqa.py")
