@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import numpy as np
@@ -77,6 +78,19 @@ def test_preparing_again_changes_nothing(digits_vqa_dir):
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert datasets.fingerprint("digits_vqa", digits_vqa_dir) == fingerprint
     assert len(fingerprint) == 64
+
+
+def test_the_fingerprint_is_that_of_the_data_whoever_builds_them(digits_vqa_dir, tmp_path):
+    """Another process writes other bytes."""
+    script = """
+import sys; from pathlib import Path; from hyper_meta.data import datasets
+datasets.prepare("digits_vqa", Path(sys.argv[1]))
+print(datasets.fingerprint("digits_vqa", Path(sys.argv[1])))
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    fingerprint = datasets.fingerprint("digits_vqa", digits_vqa_dir)
+    assert done.stdout.split()[-1] == fingerprint
 
 
 def test_an_unknown_data_set_is_refused_with_the_known_names(tmp_path):
