@@ -265,14 +265,16 @@ def whole_pass(
 ) -> list[Batches]:
     """Every task once, for evaluation: for each shape its batches, none for an unused shape.
 
-    A batch holds as many tasks as bring it to max_examples padded examples, at least one, rounded
-    up to a multiple (the number of devices).
+    The batches of a shape are alike in size: as few as keep each within max_examples padded
+    examples, with at least one task, rounded up to a multiple (the number of devices).
     """
     fit = smallest_fit(sizes, shapes)
     result = []
     for index, shape in enumerate(shapes):
         members = np.flatnonzero(fit == index)
-        batch_size = max(1, min(max_examples // (shape.support + shape.query), len(members)))
+        most = max(1, max_examples // (shape.support + shape.query))
+        num_batches = max(1, -(-len(members) // most))
+        batch_size = -(-max(1, len(members)) // num_batches)
         batch_size = -(-batch_size // multiple) * multiple
         batches = pack(np.random.default_rng(0), np.full(len(members), index), batch_size)
         ids = members[batches.ids] if len(members) else batches.ids
