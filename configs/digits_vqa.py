@@ -15,13 +15,14 @@ def get_config() -> ConfigDict:
     config.data_dir = "~/.cache/hyper_meta"
     config.encoder = "bundled"  # or a folder in the Hugging Face format
 
-    config.adapter = ConfigDict({"hidden_dim": 128})
+    config.adapter = ConfigDict({"hidden_dim": 64})
 
     # Ragged tasks become batches of a few fixed shapes.
     config.batching = ConfigDict()
     config.batching.num_shapes = 4
     config.batching.max_support = 128  # examples of a task that a training step reads
     config.batching.max_query = 64
+    config.batching.feature_noise = 0.3  # on image features in training, a share of their size
     config.batching.max_examples = 4096  # padded examples of an evaluation batch
 
     # HNet: latent -> adapter weights.
@@ -30,7 +31,7 @@ def get_config() -> ConfigDict:
     config.generator.latent_dim = 128
     config.generator.hidden_dims = (128, 128, 128)
     config.generator.inner_steps = 10
-    config.generator.inner_learning_rate = 0.1
+    config.generator.inner_learning_rate = 1.0
     config.generator.learning_rate = 1e-3
     config.generator.clip_norm = 10.0
     config.generator.batch_size = 32  # tasks
@@ -50,8 +51,8 @@ def get_config() -> ConfigDict:
     config.latents = ConfigDict()
     config.latents.repeats = 5
     config.latents.smallest_share = 2 / 3  # of a task's images, in one repeat
-    config.latents.num_steps = 50
-    config.latents.learning_rate = 0.1
+    config.latents.num_steps = 10
+    config.latents.learning_rate = 1.0
     config.latents.pull = 0.0  # weight of 1/2 ||e - e0||^2
 
     # HyperLDM: question -> latent.

@@ -179,6 +179,25 @@ def _gather_examples(
     )
 
 
+def perturb(tasks: TaskBatch, keys: jax.Array, noise: float) -> TaskBatch:
+    """Adds Gaussian noise to the image features of B tasks, against memorising images.
+
+    keys: [B] PRNG keys, one a task; noise: its deviation, as a share of the root mean square of
+    each image's features. Padding stays zero.
+    """
+
+    def add(examples: Examples, keys: jax.Array) -> Examples:
+        features = examples.features
+        draws = jax.vmap(lambda key: jax.random.normal(key, features.shape[1:]))(keys)
+        scale = noise * jnp.sqrt(jnp.mean(features**2, axis=-1, keepdims=True))
+        return examples.replace(features=features + scale * draws)
+
+    support_keys, query_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    return tasks.replace(
+        support=add(tasks.support, support_keys), query=add(tasks.query, query_keys)
+    )
+
+
 def task_shapes(table: TaskTable) -> np.ndarray:
     """[T, 3] int64: support examples, query examples and answers of each task."""
     columns = (table.support_size, table.query_size, table.answer_count)

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from hyper_meta import parallel
-from hyper_meta.data.digits_vqa.captions import make_captions
+from hyper_meta.data.digits_vqa.captions import make_captions, make_sentence_pairs
 from hyper_meta.data.digits_vqa.scenes import NUM_DIGITS_PROBABILITY, render, sample_scenes
 from hyper_meta.encoders.clip import CLIP, CLIPConfig
 from hyper_meta.losses import normalise
@@ -24,6 +24,8 @@ from hyper_meta.train.state import TrainState, create_state
 # CLIP's positions start 40 times smaller than its patches; where a digit is then stays unlearnt for
 # thousands of steps (with this gain the corner of a single digit takes a hundred).
 POSITION_GAIN = 25.0
+PAIR_SHARE = 4  # scenes to a pair of sentences
+PAIR_WEIGHT = 0.5  # of the loss of pairs beside that of scenes
 MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5
 
 
@@ -87,13 +89,23 @@ def pretraining_stage(
         return create_state(model.apply, params, tx=tx, ema_decay=None, statistics={})
 
     def step(state, data, x, key):
-        _, (pixels, tokens, image_targets, text_targets) = x
+        _, (captioned, paired) = x
+        pixels, tokens, image_targets, text_targets = captioned
+        asked, told, targets = paired
 
         def loss_fn(params):
-            images, texts, scale = model.apply({"params": params}, preprocess(pixels), tokens)
+            variables = {"params": params}
+            images, texts, scale = model.apply(variables, preprocess(pixels), tokens)
             scale = jnp.minimum(scale, MAX_LOGIT_SCALE)
             loss, count = contrastive_sums(images, texts, scale, image_targets, text_targets)
-            return loss, (count, {})
+            asked_texts, told_texts = jnp.split(
+                model.apply(variables, jnp.concatenate([asked, told]), method=CLIP.encode_text), 2
+            )
+            pair_loss, num_pairs = contrastive_sums(
+                asked_texts, told_texts, scale, targets, targets
+            )
+            metrics = {"pair_loss": (pair_loss, num_pairs)}
+            return loss + PAIR_WEIGHT * pair_loss * count / num_pairs, (count, metrics)
 
         results = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         grads, metrics = parallel.global_mean(*results)
@@ -118,14 +130,22 @@ def _is_matrix(params):
 
 def _make_batch(
     number: int, *, tokenize: Callable, batch_size: int, seed: int, simple_steps: int
-) -> tuple[np.ndarray, ...]:
-    """Pixels [B, H, W, 3] uint8, token ids [B, L] int32 and both targets [B, B] of one step."""
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """What one step sees: scenes with a sentence each, and pairs of sentences.
+
+    Returns (pixels [B, H, W, 3] uint8, token ids [B, L] int32, both targets [B, B]) and (token ids
+    of both sides [Q, L], targets [Q, Q]), Q = B / PAIR_SHARE.
+    """
     rng = np.random.default_rng([seed, number])
     grown = min(1.0, number / simple_steps)
     probability = (1 - grown) * np.eye(4)[0] + grown * np.array(NUM_DIGITS_PROBABILITY)
     scenes = sample_scenes(rng, batch_size, handwriting="train", num_digits_probability=probability)
     sentences, truth = make_captions(rng, scenes, plain_share=1 - grown)
-    targets = (
-        rows / rows.sum(axis=1, keepdims=True, dtype=np.float32) for rows in (truth, truth.T)
-    )
-    return render(scenes), tokenize(sentences), *targets
+    asked, told, same = make_sentence_pairs(rng, batch_size // PAIR_SHARE)
+    captioned = (render(scenes), tokenize(sentences), _weights(truth), _weights(truth.T))
+    return captioned, (tokenize(asked), tokenize(told), _weights(same))
+
+
+def _weights(truth: np.ndarray) -> np.ndarray:
+    """[n, m] bool to float32 rows that sum to 1."""
+    return truth / truth.sum(axis=1, keepdims=True, dtype=np.float32)

@@ -24,6 +24,7 @@ from hyper_meta.data.tasks import (
     cap_sizes,
     choose_shapes,
     gather,
+    perturb,
     scheduled_batches,
     smallest_fit,
     task_shapes,
@@ -164,7 +165,7 @@ def _task_stage(
         num_steps=settings.num_steps,
         chunk_steps=settings.chunk_steps,
         init=init,
-        step=functools.partial(_task_step, objective, shapes),
+        step=functools.partial(_task_step, objective, shapes, config.batching.feature_noise),
         data=train,
         schedule=schedule,
         validate=validate,
@@ -174,6 +175,7 @@ def _task_stage(
 def _task_step(
     objective: Objective,
     shapes: Sequence[BatchShape],
+    noise: float,
     state: TrainState,
     table: TaskTable,
     x: tuple[jax.Array, Any],
@@ -181,9 +183,12 @@ def _task_step(
 ) -> tuple[TrainState, dict]:
     """One update on a batch of tasks of one of the shapes; only that shape's branch runs."""
     shape_index, batch = x
+    keys = parallel.example_keys(key, len(batch.ids))
 
     def at_shape(shape: BatchShape) -> Callable:
-        loss_fn = lambda params: objective(params, gather(table, batch, shape))  # noqa: E731
+        def loss_fn(params: Any) -> Any:
+            return objective(params, perturb(gather(table, batch, shape), keys, noise))
+
         return jax.value_and_grad(loss_fn, has_aux=True)
 
     results = lax.switch(shape_index, [at_shape(shape) for shape in shapes], state.params)

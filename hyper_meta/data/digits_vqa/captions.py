@@ -14,7 +14,7 @@ from hyper_meta.data.digits_vqa.questions import FAMILIES, Family, fill, held_ou
 from hyper_meta.data.digits_vqa.scenes import Scenes
 
 # How a fact is put into words, and how often.
-FORMS = {"statement": 0.4, "question and answer": 0.35, "answer": 0.15, "question": 0.1}
+FORMS = {"statement": 0.45, "question and answer": 0.38, "answer": 0.17}
 # How often a kind of answer is spoken of: what is hard to see is said more often.
 WEIGHTS = {
     "the digit is {}": 4.0,
@@ -26,6 +26,7 @@ WEIGHTS = {
     "the background is {}": 0.5,
     "the answer is {}": 0.6,
 }
+WORD_DROP_RATE = 0.15
 OPENINGS = ("", "", "", "tell me more: ", "the picture shows that ")
 
 
@@ -79,8 +80,6 @@ def _say(
     family, referent = trained_concepts()[concept]
     names = {"r": family.referents[referent], "a": family.answers[answer]}
     question = fill(_pick(rng, family.train), **names)
-    if form == "question":
-        return question, answers[:, concept] >= 0
     prompt = family.template.format(names["a"])
     if form == "answer":
         # "The colour is red" says no more than that something is red.
@@ -90,6 +89,45 @@ def _say(
     if form == "statement":
         return fill(_pick(rng, family.statements), **names), holds
     return f"{question} {prompt}", holds
+
+
+def make_sentence_pairs(
+    rng: np.random.Generator, num_pairs: int
+) -> tuple[list[str], list[str], np.ndarray]:
+    """Pairs of a question and another sentence about the same concept, so that questions get a
+    meaning of their own: no picture says what a question asks.
+
+    The other sentence is a question, a question with some answer, or a statement with some answer.
+    Questions have words left out at random, which keeps the encoder from hanging on one wording.
+    Returns both lists and whether first i and second j share their concept, [n, n] bool.
+    """
+    family = rng.integers(len(FAMILIES), size=num_pairs)
+    concepts = [
+        rng.choice([c for c, (f, _) in enumerate(trained_concepts()) if f is FAMILIES[number]])
+        for number in family
+    ]
+    firsts = [_ask(rng, concept) for concept in concepts]
+    seconds = [_tell(rng, concept) for concept in concepts]
+    return firsts, seconds, np.equal.outer(concepts, concepts)
+
+
+def _ask(rng: np.random.Generator, concept: int) -> str:
+    """A question with words left out."""
+    family, referent = trained_concepts()[concept]
+    words = fill(_pick(rng, family.train), r=family.referents[referent]).split()
+    kept = [word for word in words if rng.random() >= WORD_DROP_RATE]
+    return " ".join(kept or words)
+
+
+def _tell(rng: np.random.Generator, concept: int) -> str:
+    """A question, alone or with some answer, or a statement of some answer."""
+    family, referent = trained_concepts()[concept]
+    names = {"r": family.referents[referent], "a": _pick(rng, family.answers)}
+    form = rng.choice(("question", "question and answer", "statement"))
+    if form == "statement":
+        return fill(_pick(rng, family.statements), **names)
+    question = _ask(rng, concept)
+    return question if form == "question" else f"{question} {family.template.format(names['a'])}"
 
 
 def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:

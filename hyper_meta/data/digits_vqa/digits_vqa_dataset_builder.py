@@ -19,9 +19,12 @@ from hyper_meta.data.digits_vqa.scenes import IMAGE_SIZE, Scenes, render, sample
 SEED = 2021
 # Scenes by the split of the handwriting in them. Support sets, and the query sets of training
 # tasks, come from "train"; the query sets of validation and test tasks from their own.
-NUM_SCENES = {"train": 3000, "validation": 1000, "test": 1500}
+NUM_SCENES = {"train": 12_000, "validation": 1500, "test": 2500}
+# Of one, two, three, four digits in a scene: more than the encoder was trained with, so that the
+# kind of answer alone seldom gives the answer away.
+NUM_DIGITS_PROBABILITY = (0.05, 0.15, 0.3, 0.5)
 # Examples of a task: log-normal like Meta-VQA's, whose median support set is 29.
-MEDIAN_SIZE, SPREAD, SMALLEST, LARGEST = 45, 0.85, 12, 500
+MEDIAN_SIZE, SPREAD, SMALLEST, LARGEST = 100, 0.8, 12, 600
 QUERY_SHARE = 0.3
 
 
@@ -85,7 +88,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 def draw_scenes() -> dict[str, Scenes]:
     """All scenes of the data set by the split of their handwriting; always the same."""
     return {
-        split: sample_scenes(np.random.default_rng([SEED, len(split)]), num, handwriting=split)
+        split: sample_scenes(
+            np.random.default_rng([SEED, len(split)]),
+            num,
+            handwriting=split,
+            num_digits_probability=NUM_DIGITS_PROBABILITY,
+        )
         for split, num in NUM_SCENES.items()
     }
 
