@@ -16,7 +16,7 @@ from english import (
     read_scene,
 )
 
-from hyper_meta.data.digits_vqa.captions import make_captions
+from hyper_meta.data.digits_vqa.captions import make_captions, make_sentence_pairs
 from hyper_meta.data.digits_vqa.questions import all_questions
 from hyper_meta.data.digits_vqa.scenes import sample_scenes
 
@@ -170,3 +170,21 @@ def test_captions_depend_on_the_generator_alone():
     scenes = sample_scenes(np.random.default_rng(2), 40, handwriting="train")
     first, second, other = (make_captions(np.random.default_rng(s), scenes)[0] for s in (3, 3, 4))
     assert first == second != other
+
+
+def test_sentence_pairs_name_no_held_out_question_and_share_what_they_say_they_share():
+    asked, told, same = make_sentence_pairs(np.random.default_rng(0), 600)
+    assert same.diagonal().all() and not same.all()
+    np.testing.assert_array_equal(same, same.T)
+    held_out = {question.text for question in all_questions() if question.split != "train"}
+    assert held_out.isdisjoint([*asked, *told])
+    # Without its referent a question may read like one about the whole scene: leave those out.
+    whole = {q.text: q for q in all_questions() if q.family.referents != ("",)}
+    concepts = [
+        (whole[text].family.name, whole[text].referent) if text in whole else None for text in asked
+    ]
+    known = [row for row, concept in enumerate(concepts) if concept]
+    assert len(known) > 100  # questions with no word left out
+    for row in known:
+        for column in known:
+            assert same[row, column] == (concepts[row] == concepts[column])

@@ -17,6 +17,7 @@ from hyper_meta.data.tasks import (
     choose_shapes,
     gather,
     pack,
+    perturb,
     scheduled_batches,
     smallest_fit,
     task_shapes,
@@ -259,3 +260,20 @@ def test_padding_wastes_less_than_half_on_digits_vqa(split, digits_vqa):
     sentences = sorted({s for t in tasks for s in (t.sentence, *t.prompts())})
     np.testing.assert_array_equal(task_shapes(_table(tasks, images, sentences)), sizes)
     _report("Digits-VQA", split, sizes)
+
+
+def test_noise_is_of_the_stated_size_comes_from_each_tasks_key_and_spares_padding(table):
+    batch = Batches(*(np.array(x) for x in ([0, 0], [0, 1], [True, True], [0, 0])))
+    tasks = gather(table, batch, BatchShape(400, 2, 3))
+    wide = tasks.replace(
+        support=tasks.support.replace(features=np.tile(tasks.support.features[:, :1], (1, 400, 1)))
+    )
+    keys = jax.random.split(jax.random.key(0), 2)
+    noisy = perturb(wide, keys, 0.5)
+    difference = np.asarray(noisy.support.features - wide.support.features)
+    size = np.sqrt((wide.support.features**2).mean(axis=(1, 2)))
+    np.testing.assert_allclose(difference.std(axis=(1, 2)), 0.5 * size, rtol=0.1)
+    alone = perturb(jax.tree.map(lambda x: x[1:], wide), keys[1:], 0.5)
+    np.testing.assert_array_equal(alone.support.features[0], noisy.support.features[1])
+    padded = perturb(tasks, keys, 0.5).support
+    assert not padded.features[~padded.mask].any()
