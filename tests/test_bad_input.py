@@ -143,7 +143,7 @@ def test_workdir_of_another_config(refused, tmp_path):
     line = refused(
         "run", "--config", QUICKSTART, "--workdir", tmp_path / "w", "--config.latents.repeats=9"
     )
-    assert "latents.repeats=5, this command has latents.repeats=9" in line
+    assert "latents.repeats=4, this command has latents.repeats=9" in line
     line = refused("run", "--workdir", tmp_path / "w", "--config.latents.repeats=9")
     assert "choose another --workdir" in line
 

@@ -147,12 +147,14 @@ def test_batches_depend_on_the_step_alone(stage):
     for start, stop in ((8, 9), (9, 12)):
         expected = jax.tree.map(lambda leaf: leaf[start - 8 : stop - 8], whole)  # noqa: B023
         jax.tree.map(np.testing.assert_array_equal, stage.schedule(start, stop), expected)
-    images, tokens, image_targets, text_targets = whole[1]
+    (images, _, image_targets, text_targets), (asked, told, pair_targets) = whole[1]
     assert images.shape == (4, 12, 48, 48, 3) and images.dtype == np.uint8
     for targets in (image_targets, text_targets):
         np.testing.assert_allclose(targets.sum(axis=-1), 1, rtol=1e-6)
         assert (targets.diagonal(axis1=1, axis2=2) > 0).all()
     np.testing.assert_array_equal(image_targets > 0, text_targets.swapaxes(1, 2) > 0)
+    assert asked.shape[:2] == told.shape[:2] == (4, 3)
+    np.testing.assert_allclose(pair_targets.sum(axis=-1), 1, rtol=1e-6)
 
 
 def test_only_training_handwriting_is_seen_and_scenes_grow_from_one_digit(stage, monkeypatch):
