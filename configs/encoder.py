@@ -20,11 +20,12 @@ def get_config() -> ConfigDict:
     config.vision = ConfigDict({"width": 128, "mlp": 512, "layers": 4, "heads": 4})
     config.text = ConfigDict({"width": 128, "mlp": 256, "layers": 2, "heads": 4})
 
-    config.num_steps = 4000
+    config.num_steps = 6000
     config.chunk_steps = 50
     config.checkpoint_every = 4  # chunks
     config.batch_size = 256
     config.learning_rate = 1.5e-3
     config.weight_decay = 0.05
-    config.simple_share = 0.35  # of the steps, until scenes and sentences are the benchmark's own
+    config.simple_share = 0.3  # of the steps, until scenes and sentences are the benchmark's own
+    config.unpaired_share = 0.6  # of the steps, before pairs of sentences count
     return config

@@ -64,6 +64,7 @@ def pretrain_encoder(config: ConfigDict, workdir: Path, out: Path) -> dict:
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         simple_share=config.simple_share,
+        unpaired_share=config.unpaired_share,
         seed=config.seed,
     )
     state, _ = run_stage(

@@ -25,7 +25,7 @@ from hyper_meta.train.state import TrainState, create_state
 # thousands of steps (with this gain the corner of a single digit takes a hundred).
 POSITION_GAIN = 25.0
 PAIR_SHARE = 4  # scenes to a pair of sentences
-PAIR_WEIGHT = 0.5  # of the loss of pairs beside that of scenes
+PAIR_WEIGHT = 0.5  # of the loss of pairs beside that of scenes, once it has begun
 MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5
 
 
@@ -63,6 +63,7 @@ def pretraining_stage(
     learning_rate: float,
     weight_decay: float,
     simple_share: float,
+    unpaired_share: float,
     seed: int,
 ) -> Stage:
     """The stage that trains a CLIP from scratch (AdamW, warm-up, cosine decay).
@@ -70,6 +71,8 @@ def pretraining_stage(
     tokenize: sentences -> [B, L] int32; preprocess: [B, H, W, 3] uint8 -> float32 pixels.
     simple_share: the share of the steps that it takes to grow from scenes of one digit with plain
     sentences to the benchmark's own; to learn from those alone takes far longer.
+    unpaired_share: the share of the steps before the loss of pairs begins; from the first step on it
+    hinders the learning of which digit has which colour and place.
     """
     model = CLIP(config)
     schedule = optax.warmup_cosine_decay_schedule(
@@ -105,13 +108,15 @@ def pretraining_stage(
                 asked_texts, told_texts, scale, targets, targets
             )
             metrics = {"pair_loss": (pair_loss, num_pairs)}
-            return loss + PAIR_WEIGHT * pair_loss * count / num_pairs, (count, metrics)
+            pair_weight = jnp.where(state.step < unpaired_steps, 0.0, PAIR_WEIGHT)
+            return loss + pair_weight * pair_loss * count / num_pairs, (count, metrics)
 
         results = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         grads, metrics = parallel.global_mean(*results)
         return state.apply_gradients(grads=grads), metrics
 
     simple_steps = max(1, round(simple_share * num_steps))
+    unpaired_steps = round(unpaired_share * num_steps)
     make = functools.partial(
         _make_batch, tokenize=tokenize, batch_size=batch_size, seed=seed, simple_steps=simple_steps
     )

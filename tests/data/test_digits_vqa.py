@@ -56,7 +56,7 @@ def test_there_are_as_many_tasks_and_families_as_promised(digits_vqa):
 def test_tasks_are_ragged_within_the_promised_bounds(digits_vqa):
     for split in SPLITS:
         for task in digits_vqa[split]:
-            assert 12 <= len(task.support) + len(task.query) <= 600
+            assert 12 <= len(task.support) + len(task.query) <= 900
             assert 2 <= len(task.answers) <= 10
             assert len(set(task.answers)) == len(task.answers)
             assert len(task.query) >= (1 if split == "train" else 4)

@@ -111,7 +111,7 @@ def test_with_several_true_pairs_the_loss_is_their_mean_cross_entropy(eight):
     _check(several, np.mean(losses), gradient)
 
 
-NUM_STEPS, SIMPLE_STEPS = 20, 10
+NUM_STEPS, SIMPLE_STEPS, UNPAIRED_STEPS = 20, 10, 12
 
 
 @pytest.fixture
@@ -138,6 +138,7 @@ def stage():
         learning_rate=1e-3,
         weight_decay=0.1,
         simple_share=SIMPLE_STEPS / NUM_STEPS,
+        unpaired_share=UNPAIRED_STEPS / NUM_STEPS,
         seed=3,
     )
 
@@ -155,6 +156,23 @@ def test_batches_depend_on_the_step_alone(stage):
     np.testing.assert_array_equal(image_targets > 0, text_targets.swapaxes(1, 2) > 0)
     assert asked.shape[:2] == told.shape[:2] == (4, 3)
     np.testing.assert_allclose(pair_targets.sum(axis=-1), 1, rtol=1e-6)
+
+
+def test_pairs_count_only_after_the_unpaired_steps(stage):
+    train = parallel.compile_chunk(stage.step)
+    state, key = stage.init(jax.random.key(0)), jax.random.key(1)
+    batch = stage.schedule(0, 1)
+
+    def losses(step):
+        at_step = parallel.replicate(state.replace(step=step))
+        _, sums = train(at_step, parallel.replicate(None), batch, key)
+        sums = parallel.first(sums)
+        return [float(total / count) for total, count in (sums["loss"], sums["pair_loss"])]
+
+    before, pair_loss = losses(UNPAIRED_STEPS - 1)
+    after, _ = losses(UNPAIRED_STEPS)
+    assert pair_loss > 0.1
+    np.testing.assert_allclose(after - before, pretrain.PAIR_WEIGHT * pair_loss, rtol=1e-4)
 
 
 def test_only_training_handwriting_is_seen_and_scenes_grow_from_one_digit(stage, monkeypatch):

@@ -23,16 +23,17 @@ NUM_SCENES = {"train": 12_000, "validation": 1500, "test": 2500}
 # Of one, two, three, four digits in a scene: more than the encoder was trained with, so that the
 # kind of answer alone seldom gives the answer away.
 NUM_DIGITS_PROBABILITY = (0.05, 0.15, 0.3, 0.5)
-# Examples of a task: log-normal like Meta-VQA's, whose median support set is 29.
-MEDIAN_SIZE, SPREAD, SMALLEST, LARGEST = 100, 0.8, 12, 600
+# Examples of a task: log-normal like Meta-VQA's, but more of them. 100 a concept teach a linear probe
+# of the encoder 75% of the answers, 400 teach it 88%, 1,600 teach it 91%.
+MEDIAN_SIZE, SPREAD, SMALLEST, LARGEST = 250, 1.1, 12, 900
 QUERY_SHARE = 0.3
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Questions about scenes of coloured handwritten digits."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Tasks three times as large."}
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name="tasks", description="Questions with labelled scenes."),
         tfds.core.BuilderConfig(name="scenes", description="The pictures."),
