@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from hyper_meta.data.digits_vqa.captions import make_captions, trained_concepts
 from hyper_meta.data.digits_vqa.questions import FAMILIES, fill
 from hyper_meta.data.digits_vqa.scenes import render, sample_scenes
-from hyper_meta.encoders.clip import CLIPConfig, TowerConfig
+from hyper_meta.encoders.clip import CLIP, CLIPConfig, TowerConfig
 from hyper_meta.encoders.folder import (
     Encoder,
     encode_images,
@@ -55,17 +55,7 @@ def pretrain_encoder(config: ConfigDict, workdir: Path, out: Path) -> dict:
         return (pixels.astype(jnp.float32) / 255 - config.image_mean) / config.image_std
 
     stage = pretraining_stage(
-        clip_config,
-        tokenize=fixed_tokens,
-        preprocess=normalised,
-        num_steps=config.num_steps,
-        chunk_steps=config.chunk_steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        simple_share=config.simple_share,
-        unpaired_share=config.unpaired_share,
-        seed=config.seed,
+        config, CLIP(clip_config), tokenize=fixed_tokens, preprocess=normalised
     )
     state, _ = run_stage(
         stage,

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 from hyper_meta import parallel
 from hyper_meta.data.digits_vqa.captions import make_captions, make_sentence_pairs
 from hyper_meta.data.digits_vqa.scenes import NUM_DIGITS_PROBABILITY, render, sample_scenes
-from hyper_meta.encoders.clip import CLIP, CLIPConfig
+from hyper_meta.encoders.clip import CLIP
 from hyper_meta.losses import normalise
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.state import TrainState, create_state
@@ -53,79 +54,70 @@ def contrastive_sums(
 
 
 def pretraining_stage(
-    config: CLIPConfig,
+    config: ConfigDict,
+    model: CLIP,
     *,
     tokenize: Callable[[list[str]], np.ndarray],
     preprocess: Callable[[jax.Array], jax.Array],
-    num_steps: int,
-    chunk_steps: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    simple_share: float,
-    unpaired_share: float,
-    seed: int,
 ) -> Stage:
     """The stage that trains a CLIP from scratch (AdamW, warm-up, cosine decay).
 
-    tokenize: sentences -> [B, L] int32; preprocess: [B, H, W, 3] uint8 -> float32 pixels.
-    simple_share: the share of the steps that it takes to grow from scenes of one digit with plain
-    sentences to the benchmark's own; to learn from those alone takes far longer.
-    unpaired_share: the share of the steps before the loss of pairs begins; from the first step on it
-    hinders the learning of which digit has which colour and place.
+    config: as `configs/encoder.py` has it; tokenize: sentences -> [B, L] int32; preprocess:
+    [B, H, W, 3] uint8 -> float32 pixels.
     """
-    model = CLIP(config)
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, learning_rate, min(200, num_steps // 5), num_steps
+        0.0, config.learning_rate, min(200, config.num_steps // 5), config.num_steps
     )
     tx = optax.chain(
         optax.clip_by_global_norm(1.0),
-        optax.adamw(schedule, b2=0.98, weight_decay=weight_decay, mask=_is_matrix),
+        optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=_is_matrix),
     )
 
     def init(key: jax.Array) -> TrainState:
-        pixels = jnp.zeros((1, config.image_size, config.image_size, 3))
-        tokens = jnp.full((1, 8), config.eos_token_id, jnp.int32)
-        params = jax.jit(model.init)(key, pixels, tokens)["params"]
+        size = model.config.image_size
+        tokens = jnp.full((1, 8), model.config.eos_token_id, jnp.int32)
+        params = jax.jit(model.init)(key, jnp.zeros((1, size, size, 3)), tokens)["params"]
         vision = params["vision_model"]
         vision["position_embedding"] = POSITION_GAIN * vision["position_embedding"]
         return create_state(model.apply, params, tx=tx, ema_decay=None, statistics={})
 
-    def step(state, data, x, key):
-        _, (captioned, paired) = x
-        pixels, tokens, image_targets, text_targets = captioned
-        asked, told, targets = paired
-
-        def loss_fn(params):
-            variables = {"params": params}
-            images, texts, scale = model.apply(variables, preprocess(pixels), tokens)
-            scale = jnp.minimum(scale, MAX_LOGIT_SCALE)
-            loss, count = contrastive_sums(images, texts, scale, image_targets, text_targets)
-            asked_texts, told_texts = jnp.split(
-                model.apply(variables, jnp.concatenate([asked, told]), method=CLIP.encode_text), 2
-            )
-            pair_loss, num_pairs = contrastive_sums(
-                asked_texts, told_texts, scale, targets, targets
-            )
-            metrics = {"pair_loss": (pair_loss, num_pairs)}
-            pair_weight = jnp.where(state.step < unpaired_steps, 0.0, PAIR_WEIGHT)
-            return loss + pair_weight * pair_loss * count / num_pairs, (count, metrics)
-
-        results = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        grads, metrics = parallel.global_mean(*results)
-        return state.apply_gradients(grads=grads), metrics
-
-    simple_steps = max(1, round(simple_share * num_steps))
-    unpaired_steps = round(unpaired_share * num_steps)
-    make = functools.partial(
-        _make_batch, tokenize=tokenize, batch_size=batch_size, seed=seed, simple_steps=simple_steps
-    )
-
     def batches(start: int, stop: int):
-        made = [make(number) for number in range(start, stop)]
+        made = [_make_batch(config, number, tokenize) for number in range(start, stop)]
         return None, jax.tree.map(lambda *leaves: np.stack(leaves), *made)
 
-    return Stage("encoder", num_steps, chunk_steps, init, step, None, batches, None)
+    return Stage(
+        name="encoder",
+        num_steps=config.num_steps,
+        chunk_steps=config.chunk_steps,
+        init=init,
+        step=functools.partial(_contrastive_step, config, model, preprocess),
+        data=None,
+        schedule=batches,
+        validate=None,
+    )
+
+
+def _contrastive_step(
+    config: ConfigDict, model: CLIP, preprocess: Callable, state: TrainState, data, x, key
+) -> tuple[TrainState, dict]:
+    """One update on the scenes and the pairs of sentences of `_make_batch`."""
+    (pixels, tokens, image_targets, text_targets), (asked, told, pair_targets) = x[1]
+    begun = state.step >= round(config.unpaired_share * config.num_steps)
+
+    def loss_fn(params):
+        variables = {"params": params}
+        images, texts, scale = model.apply(variables, preprocess(pixels), tokens)
+        scale = jnp.minimum(scale, MAX_LOGIT_SCALE)
+        loss, count = contrastive_sums(images, texts, scale, image_targets, text_targets)
+        sentences = jnp.concatenate([asked, told])
+        pair = jnp.split(model.apply(variables, sentences, method=CLIP.encode_text), 2)
+        pair_loss, num_pairs = contrastive_sums(*pair, scale, pair_targets, pair_targets)
+        loss += begun * PAIR_WEIGHT * pair_loss * count / num_pairs
+        return loss, (count, {"pair_loss": (pair_loss, num_pairs)})
+
+    results = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    grads, metrics = parallel.global_mean(*results)
+    return state.apply_gradients(grads=grads), metrics
 
 
 def _is_matrix(params):
@@ -134,19 +126,20 @@ def _is_matrix(params):
 
 
 def _make_batch(
-    number: int, *, tokenize: Callable, batch_size: int, seed: int, simple_steps: int
+    config: ConfigDict, number: int, tokenize: Callable
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """What one step sees: scenes with a sentence each, and pairs of sentences.
+    """What step `number` sees: scenes with a sentence each, and pairs of sentences.
 
     Returns (pixels [B, H, W, 3] uint8, token ids [B, L] int32, both targets [B, B]) and (token ids
     of both sides [Q, L], targets [Q, Q]), Q = B / PAIR_SHARE.
     """
-    rng = np.random.default_rng([seed, number])
-    grown = min(1.0, number / simple_steps)
+    rng = np.random.default_rng([config.seed, number])
+    grown = min(1.0, number / max(1, round(config.simple_share * config.num_steps)))
     probability = (1 - grown) * np.eye(4)[0] + grown * np.array(NUM_DIGITS_PROBABILITY)
-    scenes = sample_scenes(rng, batch_size, handwriting="train", num_digits_probability=probability)
+    size = config.batch_size
+    scenes = sample_scenes(rng, size, handwriting="train", num_digits_probability=probability)
     sentences, truth = make_captions(rng, scenes, plain_share=1 - grown)
-    asked, told, same = make_sentence_pairs(rng, batch_size // PAIR_SHARE)
+    asked, told, same = make_sentence_pairs(rng, size // PAIR_SHARE)
     captioned = (render(scenes), tokenize(sentences), _weights(truth), _weights(truth.T))
     return captioned, (tokenize(asked), tokenize(told), _weights(same))
 

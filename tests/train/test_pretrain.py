@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 from test_stages import run_on_eight_devices
 
 from hyper_meta import parallel
 from hyper_meta.data.digits_vqa.scenes import handwriting_table
-from hyper_meta.encoders.clip import CLIPConfig, TowerConfig
+from hyper_meta.encoders.clip import CLIP, CLIPConfig, TowerConfig
 from hyper_meta.losses import info_nce
 from hyper_meta.train import pretrain
 from hyper_meta.train.state import create_state
@@ -128,18 +129,15 @@ def stage():
         patch_size=24,
         logit_scale_init_value=2.0,
     )
+    settings = ConfigDict({"num_steps": NUM_STEPS, "chunk_steps": 5, "batch_size": 12, "seed": 3})
+    settings.update(learning_rate=1e-3, weight_decay=0.1)
+    settings.simple_share = SIMPLE_STEPS / NUM_STEPS
+    settings.unpaired_share = UNPAIRED_STEPS / NUM_STEPS
     return pretrain.pretraining_stage(
-        config,
+        settings,
+        CLIP(config),
         tokenize=lambda sentences: np.array([[len(s)] for s in sentences], np.int32),
         preprocess=lambda images: images / 255,
-        num_steps=NUM_STEPS,
-        chunk_steps=5,
-        batch_size=12,
-        learning_rate=1e-3,
-        weight_decay=0.1,
-        simple_share=SIMPLE_STEPS / NUM_STEPS,
-        unpaired_share=UNPAIRED_STEPS / NUM_STEPS,
-        seed=3,
     )
 
 

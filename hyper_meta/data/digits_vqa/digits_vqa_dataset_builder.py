@@ -23,8 +23,8 @@ NUM_SCENES = {"train": 12_000, "validation": 1500, "test": 2500}
 # Of one, two, three, four digits in a scene: more than the encoder was trained with, so that the
 # kind of answer alone seldom gives the answer away.
 NUM_DIGITS_PROBABILITY = (0.05, 0.15, 0.3, 0.5)
-# Examples of a task: log-normal like Meta-VQA's, but more of them. 100 a concept teach a linear probe
-# of the encoder 75% of the answers, 400 teach it 88%, 1,600 teach it 91%.
+# Examples of a task: log-normal like Meta-VQA's, but more of them. A linear probe of the encoder
+# learns 78% of the answers from 100 examples a concept, 86% from 400, 89% from 1,600.
 MEDIAN_SIZE, SPREAD, SMALLEST, LARGEST = 250, 1.1, 12, 900
 QUERY_SHARE = 0.3
 
