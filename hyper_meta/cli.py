@@ -246,7 +246,6 @@ def _generate(arguments: argparse.Namespace, extra: list[str]) -> int:
     )
     save_weights(arguments.out, weights)
     num_samples, size = weights.samples.shape
-    print(f'answers are read as "{weights.template}" (--template changes it)')
     print(
         f"wrote {arguments.out}: a network of {size:,} weights and the {num_samples} samples "
         f"behind it, guidance scale {weights.guidance_scale:g}"
@@ -282,6 +281,7 @@ def _predict(arguments: argparse.Namespace, extra: list[str]) -> int:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
+    print(f'answers were read as "{result.template}" (--template changes it)')
     return 0
 
 
@@ -365,8 +365,8 @@ def _add_generate(commands: Any) -> None:
     command.add_argument(
         "--template",
         metavar="SENTENCE",
-        help="how an answer is read, with {} in its place; left out, that of the nearest "
-        "training question",
+        help="how an answer is read, with {} in its place; left out, predict takes the one of "
+        "training that knows its answers",
     )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of the samples (0)")
 
@@ -379,7 +379,9 @@ def _add_predict(commands: Any) -> None:
         "--answers", required=True, metavar="A,B,...", help="candidates, separated by commas"
     )
     command.add_argument(
-        "--template", metavar="SENTENCE", help="left out, that of the weights file"
+        "--template",
+        metavar="SENTENCE",
+        help="left out, the one that knows the answers",
     )
     command.add_argument("images", nargs="+", metavar="IMAGE", help="PNG or JPEG, of any size")
 

@@ -74,6 +74,7 @@ def evaluate(
         "guidance_scale": scale,
         "encoder": data.source["encoder"],
         "templates": {task.sentence: task.template for task in tasks["train"]},
+        "answers": _answers_by_template(tasks["train"]),
     }
     _save_model(folder, generator, hyperldm, notes)
     generated = latents["test"][scale].mean(axis=1)
@@ -163,6 +164,13 @@ def _score_scales(
         rows[scale_name(scale)] = _record(score(replicated, mean))
         rows[one_sample(scale_name(scale))] = _record(score(replicated, samples))
     return rows
+
+
+def _answers_by_template(tasks: list[Task]) -> dict[str, list[str]]:
+    known: dict[str, set[str]] = {}
+    for task in tasks:
+        known.setdefault(task.template, set()).update(task.answers)
+    return {template: sorted(answers) for template, answers in known.items()}
 
 
 def _save_model(folder: Path, generator: Any, hyperldm: dict[str, Any], notes: dict) -> None:

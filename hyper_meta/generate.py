@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ from hyper_meta.train.hyperldm import Sampler, compile_sampler, denoiser_module,
 from hyper_meta.train.stages import generate_fn, generator_module
 from hyper_meta.types import UserError
 
-FORMAT = "1"
+FORMAT = "2"
 IMAGE_BATCH = 64
 
 
@@ -63,7 +64,8 @@ class Model:
 
     config: of its run; encoder: loaded; encoder_name: "bundled" or its folder; generator:
     parameters; hyperldm: {"params", "statistics"}; guidance_scale: chosen on validation tasks;
-    templates: {training sentence: answer template}; sampler: compiled by its first use.
+    templates: {training sentence: answer template}; answers: {template: the answers it was trained
+    with}; sampler: compiled by its first use.
     """
 
     config: ConfigDict
@@ -73,6 +75,7 @@ class Model:
     hyperldm: dict[str, Any]
     guidance_scale: float
     templates: dict[str, str]
+    answers: dict[str, list[str]]
     sampler: Sampler
 
 
@@ -81,15 +84,16 @@ class Weights:
     """Adapters generated for one task, and what is needed to use them.
 
     weights: [P] float32, the network of the mean latent; samples: [K, P] float32, those of single
-    latents; task: the sentence; template: sentence with {} for an answer; encoder: "bundled" or its
-    folder; encoder_fingerprint: 64 hex digits; embed_dim, hidden_dim: D and H of the adapter;
+    latents; task: the sentence; templates: sentences with {} for an answer, the likeliest first,
+    each with the answers it was trained with; encoder: "bundled" or its folder;
+    encoder_fingerprint: 64 hex digits; embed_dim, hidden_dim: D and H of the adapter;
     guidance_scale, seed: what the latents were sampled with.
     """
 
     weights: np.ndarray
     samples: np.ndarray
     task: str
-    template: str
+    templates: dict[str, list[str]]
     encoder: str
     encoder_fingerprint: str
     embed_dim: int
@@ -101,11 +105,13 @@ class Weights:
 @dataclasses.dataclass(frozen=True)
 class Predictions:
     """answer: the most probable answer to each of N images; probabilities: [N, A] float32, a row
-    sums to 1; agreement: [N] float32 in [0, 1], the share of samples that give the same answer."""
+    sums to 1; agreement: [N] float32 in [0, 1], the share of samples that give the same answer;
+    template: the sentence that the answers were put in."""
 
     answer: tuple[str, ...]
     probabilities: np.ndarray
     agreement: np.ndarray
+    template: str
 
 
 def load_model(workdir: str | os.PathLike) -> Model:
@@ -131,6 +137,7 @@ def load_model(workdir: str | os.PathLike) -> Model:
         hyperldm=tree["hyperldm"],
         guidance_scale=float(_noted(folder, notes, "guidance_scale")),
         templates=_noted(folder, notes, "templates"),
+        answers=_noted(folder, notes, "answers"),
         sampler=compile_sampler(config),
     )
 
@@ -147,8 +154,9 @@ def generate(
     """The weights of a network for a task that is given as a sentence.
 
     num_samples: latents to draw, None for as many as the evaluation drew; guidance_scale: None for
-    the one that was chosen on validation tasks; template: None for that of the training sentence
-    nearest to the task. The result's `weights` are of the mean latent, as in the evaluation.
+    the one that was chosen on validation tasks; template: None for those of training, among which
+    `predict` chooses by the answers. The result's `weights` are of the mean latent, as in the
+    evaluation.
     """
     num_samples = model.config.hyperldm.num_samples if num_samples is None else num_samples
     scale = model.guidance_scale if guidance_scale is None else guidance_scale
@@ -176,7 +184,7 @@ def generate(
         weights=networks[0],
         samples=networks[1:],
         task=task,
-        template=nearest_template(model, question[0]) if template is None else template,
+        templates=nearest_templates(model, question[0]) if template is None else {template: []},
         encoder=model.encoder_name,
         encoder_fingerprint=model.encoder.fingerprint,
         embed_dim=question.shape[1],
@@ -186,16 +194,26 @@ def generate(
     )
 
 
-def nearest_template(model: Model, question: np.ndarray) -> str:
-    """The answer template of the training sentence whose standardised embedding is nearest by
-    cosine to that of a question [D] float32."""
+def nearest_templates(model: Model, question: np.ndarray) -> dict[str, list[str]]:
+    """The answer templates of training with their answers, by the nearness of their sentences to a
+    question [D] float32: the cosine of standardised embeddings."""
     sentences = list(model.templates)
     statistics = model.hyperldm["statistics"]
     known, asked = (
         normalise(standardise_questions(statistics, x))
         for x in (_embed(model.encoder, sentences), question)
     )
-    return model.templates[sentences[int((known @ asked).argmax())]]
+    nearest_first = np.argsort(-(known @ asked), kind="stable")
+    ordered = dict.fromkeys(model.templates[sentences[row]] for row in nearest_first)
+    return {template: model.answers[template] for template in ordered}
+
+
+def choose_template(templates: Mapping[str, Sequence[str]], answers: Sequence[str]) -> str:
+    """The template that was trained with most of the answers, the first of equals."""
+    given = {" ".join(answer.split()).casefold() for answer in answers}
+    return max(
+        templates, key=lambda name: len(given.intersection(map(str.casefold, templates[name])))
+    )
 
 
 def predict(
@@ -208,10 +226,10 @@ def predict(
     """Answers the task of the weights for images of any size.
 
     images: N files, PIL images or uint8 arrays [H, W, 3]; answers: A of them; template: None for
-    the one of the weights.
+    the one of the weights that fits the answers best.
     """
-    template = weights.template if template is None else template
     check_answers(answers)
+    template = choose_template(weights.templates, answers) if template is None else template
     check_template(template)
     pictures = read_images(images)
     path = encoder_path(weights.encoder)
@@ -229,6 +247,7 @@ def predict(
         answer=tuple(answers[row] for row in chosen[0]),
         probabilities=np.asarray(jax.nn.softmax(logits[0], axis=-1)),
         agreement=(chosen[1:] == chosen[0]).mean(axis=0, dtype=np.float32),
+        template=template,
     )
 
 
@@ -236,6 +255,7 @@ def save_weights(path: str | os.PathLike, weights: Weights) -> None:
     """Writes a safetensors file in place of any other; all of it or nothing."""
     fields = dataclasses.asdict(weights)
     arrays = {name: np.ascontiguousarray(fields.pop(name)) for name in ("weights", "samples")}
+    fields["templates"] = json.dumps(fields["templates"])
     metadata = {name: str(value) for name, value in fields.items()}
     write_bytes(Path(path), save(arrays, metadata={"format": FORMAT, **metadata}))
 
@@ -256,7 +276,6 @@ def load_weights(path: str | os.PathLike) -> Weights:
         raise UserError(f"{path} is damaged or no weights file of hyper-meta: {error}") from error
     try:
         weights = _weights_from(metadata, arrays)
-        check_template(weights.template)
     except KeyError as error:
         raise UserError(f"{path} is no weights file of hyper-meta: it has no {error}") from error
     except ValueError as error:
@@ -273,7 +292,7 @@ def _weights_from(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray])
         weights=arrays["weights"],
         samples=arrays["samples"],
         task=metadata["task"],
-        template=metadata["template"],
+        templates=_templates_from(metadata["templates"]),
         encoder=metadata["encoder"],
         encoder_fingerprint=metadata["encoder_fingerprint"],
         embed_dim=int(metadata["embed_dim"]),
@@ -281,6 +300,17 @@ def _weights_from(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray])
         guidance_scale=float(metadata["guidance_scale"]),
         seed=int(metadata["seed"]),
     )
+
+
+def _templates_from(text: str) -> dict[str, list[str]]:
+    templates = json.loads(text)
+    if not isinstance(templates, dict) or not templates:
+        raise ValueError(f"its templates are {text}, an object with one or more is expected")
+    for template, answers in templates.items():
+        check_template(template)
+        if not isinstance(answers, list) or not all(isinstance(a, str) for a in answers):
+            raise ValueError(f"the answers of its template {template!r} are no list of strings")
+    return templates
 
 
 def _check_arrays(path: str | os.PathLike, weights: Weights) -> None:

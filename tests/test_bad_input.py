@@ -46,7 +46,7 @@ def weights(finished):
         weights=rng.normal(size=SIZE).astype(np.float32),
         samples=rng.normal(size=(3, SIZE)).astype(np.float32),
         task=TASK,
-        template="the seven is {}",
+        templates={"the seven is {}": ["red"]},
         encoder=str(encoder),
         encoder_fingerprint=generating.load_encoder(encoder).fingerprint,
         embed_dim=EMBED_DIM,
@@ -360,16 +360,20 @@ def test_safetensors_of_something_else(refused, file, image):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "2"}, "it has format 2, 1 is expected"),
+        ({"format": "1"}, "it has format 1, 2 is expected"),
         ({"embed_dim": "many"}, "'many'"),
         ({"hidden_dim": str(HIDDEN_DIM + 1)}, "does not fit the adapter that it names"),
-        ({"template": "no place"}, "with {} in the answer's place"),
+        ({"templates": "no JSON"}, "Expecting value"),
+        ({"templates": "{}"}, "an object with one or more is expected"),
+        ({"templates": '{"no place": []}'}, "with {} in the answer's place"),
+        ({"templates": '{"it is {}": [1]}'}, "no list of strings"),
     ],
 )
 def test_changed_metadata(changes, message, refused, weights, file, image):
     fields = {k: str(v) for k, v in dataclasses.asdict(weights).items()}
     del fields["weights"], fields["samples"]
-    save_file(load_file(file), file, metadata={"format": "1", **fields, **changes})
+    fields["templates"] = json.dumps(weights.templates)
+    save_file(load_file(file), file, metadata={"format": "2", **fields, **changes})
     assert message in refused(*predict_command(file, image))
 
 

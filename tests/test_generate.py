@@ -27,7 +27,7 @@ from hyper_meta.generate import (
     generate,
     load_model,
     load_weights,
-    nearest_template,
+    nearest_templates,
     predict,
     save_weights,
 )
@@ -45,6 +45,11 @@ TEMPLATES = {
     "Where is the red digit?": "the red digit is {}",
 }
 ANSWERS = ("red", "green", "blue")
+KNOWN = {
+    "the one is {}": ["blue", "red"],
+    "there are {} digits": ["one", "two"],
+    "the red digit is {}": ["left", "Top Right"],
+}
 
 
 def make_config(encoder: Path) -> ConfigDict:
@@ -132,6 +137,7 @@ def make_run(folder: Path) -> Path:
         "guidance_scale": SCALE,
         "encoder": load_encoder(folder / "encoder").fingerprint,
         "templates": TEMPLATES,
+        "answers": KNOWN,
     }
     workdir = folder / "run"
     checkpoints.save_tree(workdir / "seed_3" / "model", tree, notes=notes)
@@ -218,10 +224,30 @@ def test_defaults_are_those_of_the_evaluation(model, weights):
     np.testing.assert_array_equal(plain.weights, weights.weights)
 
 
-def test_the_template_is_that_of_the_nearest_training_sentence(model):
+def test_the_first_template_is_that_of_the_nearest_training_sentence(model):
     for sentence, template in TEMPLATES.items():
-        assert generate(model, sentence).template == template
-    assert generate(model, sentence, template="it is {}").template == "it is {}"
+        templates = generate(model, sentence).templates
+        assert next(iter(templates)) == template and templates == KNOWN
+    assert generate(model, sentence, template="it is {}").templates == {"it is {}": []}
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["one", "two"], "there are {} digits"),
+        (["two", "left", "top  right", "yellow"], "the red digit is {}"),
+        (["RED", "yellow"], "the one is {}"),
+        (["yellow", "pink"], "there are {} digits"),  # unknown to all: the nearest
+        (["left", "one"], "there are {} digits"),  # known to two alike: the nearer
+    ],
+)
+def test_the_template_is_the_one_that_knows_the_answers(answers, expected, weights, tmp_path):
+    order = ["there are {} digits", "the one is {}", "the red digit is {}"]
+    changed = dataclasses.replace(weights, templates={name: KNOWN[name] for name in order})
+    save_weights(tmp_path / "w.safetensors", changed)
+    image = np.zeros((8, 8, 3), np.uint8)
+    result = predict(load_weights(tmp_path / "w.safetensors"), [image], answers=answers)
+    assert result.template == expected
 
 
 def test_nearness_is_the_cosine_of_standardised_questions(model, monkeypatch):
@@ -237,7 +263,7 @@ def test_nearness_is_the_cosine_of_standardised_questions(model, monkeypatch):
     )
     # Nearest to the third of them, but before standardising to the first.
     asked = (1.9 * axes[0] + 2 * axes[2]) * std + mean
-    assert nearest_template(model, asked) == TEMPLATES["Where is the red digit?"]
+    assert list(nearest_templates(model, asked)) == [list(TEMPLATES.values())[i] for i in (2, 0, 1)]
 
 
 def test_a_saved_file_is_the_same_weights(weights, tmp_path):
@@ -298,7 +324,7 @@ def predicted(model, weights_that_disagree, tmp_path_factory):
     weights = weights_that_disagree
     paths = make_images(tmp_path_factory.mktemp("scenes"), 5)
     images = [Image.open(path).convert("RGB") for path in paths]
-    prompts = [weights.template.format(answer) for answer in ANSWERS]
+    prompts = [f"the one is {answer}" for answer in ANSWERS]  # it alone knows them
     return paths, predict(weights, paths, answers=ANSWERS), embedded(model.encoder, images, prompts)
 
 
