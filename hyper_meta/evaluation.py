@@ -16,11 +16,14 @@ from ml_collections import ConfigDict
 
 from hyper_meta import parallel
 from hyper_meta.data.tasks import DataSet, Task, TaskTable
+from hyper_meta.diffusion.hyperldm import Statistics, question_cosine
 from hyper_meta.eval.metrics import (
     ADAPTED,
     CLIP,
     CONDITIONAL,
     MAJORITY,
+    MEAN_LATENT,
+    NEAREST,
     UNADAPTED,
     one_sample,
     scale_name,
@@ -65,7 +68,12 @@ def evaluate(
         split: _sample_scales(config, tables[split].question_features, hyperldm) for split in SPLITS
     }
     for split in SPLITS:
-        scores[split] |= _score_scales(config, tables[split], generator, latents[split])
+        table = tables[split]
+        named = _controls(tables["train"], table, hyperldm["statistics"], adapted)
+        for value, samples in latents[split].items():
+            named[scale_name(value)] = samples.mean(axis=1, keepdims=True)
+            named[one_sample(scale_name(value))] = samples
+        scores[split] |= _score_latents(config, table, generator, named)
     scale = max(
         validation_scales(config),
         key=lambda scale: _mean_accuracy(scores["validation"][scale_name(scale)]),
@@ -150,20 +158,28 @@ def _sample_scales(
     }
 
 
-def _score_scales(
-    config: ConfigDict, table: TaskTable, generator: Any, latents: dict[float, np.ndarray]
+def _controls(
+    train: TaskTable, table: TaskTable, statistics: Statistics, adapted: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Latents [T, 1, Z] that HyperLDM has to beat: one for all tasks, and what memory alone gives.
+
+    adapted: [T_train, Z], the mean latent of each training task.
+    """
+    cosine = question_cosine(statistics, table.question_features, train.question_features)
+    nearest = adapted[np.argmax(cosine, axis=1)]
+    mean = np.broadcast_to(adapted.mean(axis=0), nearest.shape)
+    return {MEAN_LATENT: mean[:, None], NEAREST: nearest[:, None]}
+
+
+def _score_latents(
+    config: ConfigDict, table: TaskTable, generator: Any, latents: dict[str, np.ndarray]
 ) -> dict[str, dict]:
-    """Rows of HyperLDM: the mean latent of the samples, and a single sample on average."""
+    """The scores of the networks of latents [T, K, Z], on average over K."""
     generate = generate_fn(generator_module(config, table.image_features.shape[1]))
     method = scoring.scores_of(scoring.latent_method(generate))
     score = compile_pass(config, method, table)
     replicated = parallel.replicate(generator)
-    rows = {}
-    for scale, samples in latents.items():
-        mean = samples.mean(axis=1, keepdims=True)
-        rows[scale_name(scale)] = _record(score(replicated, mean))
-        rows[one_sample(scale_name(scale))] = _record(score(replicated, samples))
-    return rows
+    return {name: _record(score(replicated, values)) for name, values in latents.items()}
 
 
 def _answers_by_template(tasks: list[Task]) -> dict[str, list[str]]:

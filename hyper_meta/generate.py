@@ -36,7 +36,7 @@ from hyper_meta.configuration import (
     check_template,
     stored_config,
 )
-from hyper_meta.diffusion.hyperldm import measure, standardise_questions
+from hyper_meta.diffusion.hyperldm import measure, question_cosine
 from hyper_meta.encoders.folder import (
     Encoder,
     encode_images,
@@ -46,7 +46,6 @@ from hyper_meta.encoders.folder import (
     tokenize,
 )
 from hyper_meta.files import read_json, write_bytes
-from hyper_meta.losses import normalise
 from hyper_meta.models.adapter import adapter_logits, num_weights
 from hyper_meta.pipeline import encoder_path, seed_dir
 from hyper_meta.train import checkpoints
@@ -198,12 +197,9 @@ def nearest_templates(model: Model, question: np.ndarray) -> dict[str, list[str]
     """The answer templates of training with their answers, by the nearness of their sentences to a
     question [D] float32: the cosine of standardised embeddings."""
     sentences = list(model.templates)
-    statistics = model.hyperldm["statistics"]
-    known, asked = (
-        normalise(standardise_questions(statistics, x))
-        for x in (_embed(model.encoder, sentences), question)
-    )
-    nearest_first = np.argsort(-(known @ asked), kind="stable")
+    known = _embed(model.encoder, sentences)
+    (cosine,) = question_cosine(model.hyperldm["statistics"], question[None], known)
+    nearest_first = np.argsort(-cosine, stable=True)
     ordered = dict.fromkeys(model.templates[sentences[row]] for row in nearest_first)
     return {template: model.answers[template] for template in ordered}
 

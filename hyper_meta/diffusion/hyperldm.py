@@ -11,6 +11,7 @@ from flax import struct
 from hyper_meta.diffusion.guidance import classifier_free
 from hyper_meta.diffusion.noise import NoiseProcess
 from hyper_meta.diffusion.samplers import ddim_sample, ddpm_sample
+from hyper_meta.losses import normalise
 
 
 @struct.dataclass
@@ -49,6 +50,12 @@ def standardise_latents(statistics: Statistics, latents: jax.Array) -> jax.Array
 def standardise_questions(statistics: Statistics, questions: jax.Array) -> jax.Array:
     """[..., D] float32 to mean 0 and deviation 1 over the training questions."""
     return (questions - statistics.question_mean) / statistics.question_std
+
+
+def question_cosine(statistics: Statistics, asked: jax.Array, known: jax.Array) -> jax.Array:
+    """Cosine of the standardised questions asked [n, D] and known [m, D], float32: [n, m]."""
+    asked, known = (normalise(standardise_questions(statistics, x)) for x in (asked, known))
+    return asked @ known.T
 
 
 def sample_latents(

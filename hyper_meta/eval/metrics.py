@@ -11,8 +11,11 @@ from scipy.special import stdtrit
 MAJORITY = "most common answer"
 CLIP = "CLIP as base model"
 UNADAPTED = "generator, not adapted"
+MEAN_LATENT = "mean latent of the training tasks"
+NEAREST = "latent of the nearest training sentence"
 CONDITIONAL = "conditional hypernetwork"
 ADAPTED = "generator, adapted on the support set"
+UNGUIDED = (MAJORITY, CLIP, UNADAPTED, MEAN_LATENT, NEAREST, CONDITIONAL, ADAPTED)
 CHOSEN = "HyperLDM, chosen scale"
 SCALE_PREFIX = "HyperLDM, scale "
 

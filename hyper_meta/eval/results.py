@@ -16,8 +16,11 @@ from hyper_meta.eval.metrics import (
     CHOSEN,
     CLIP,
     CONDITIONAL,
+    MEAN_LATENT,
+    NEAREST,
     SCALE_PREFIX,
     UNADAPTED,
+    UNGUIDED,
     Scores,
     mean_scores,
     one_sample,
@@ -32,7 +35,16 @@ from hyper_meta.types import UserError
 
 SPLITS = ("validation", "test")
 TRAINED_STAGES = ("generator", "conditional", "hyperldm")
-BASELINES = (CLIP, UNADAPTED, CONDITIONAL, ADAPTED, scale_name(0), scale_name(1))
+BASELINES = (
+    CLIP,
+    UNADAPTED,
+    MEAN_LATENT,
+    NEAREST,
+    CONDITIONAL,
+    ADAPTED,
+    scale_name(0),
+    scale_name(1),
+)
 ALL = "all"  # families or groups together
 # What a group of test tasks asks; other groups are shown under their name alone.
 GROUPS = {
@@ -92,6 +104,8 @@ def _read_scores(
     saved: dict[str, dict[str, list]], tasks: Sequence[Task], path: Path
 ) -> dict[str, Scores]:
     sizes = [len(task.query) for task in tasks]
+    if missing := [name for name in UNGUIDED if name not in saved]:
+        raise UserError(f"{path} has no scores of {', '.join(missing)}: {AGAIN}")
     scores = {}
     for name, score in saved.items():
         if score["count"] != sizes or len(score["correct"]) != len(sizes):

@@ -9,8 +9,8 @@ from hyper_meta.eval.metrics import (
     CHOSEN,
     CLIP,
     CONDITIONAL,
-    MAJORITY,
     UNADAPTED,
+    UNGUIDED,
     one_sample,
     scale_name,
 )
@@ -100,7 +100,8 @@ def seed_table(results: dict[str, Any]) -> Table:
 def shown_methods(results: dict[str, Any]) -> list[str]:
     """The rows of the table, in order."""
     scales = [scale_name(scale) for scale in scales_of(results)]
-    return [MAJORITY, CLIP, UNADAPTED, CONDITIONAL, *scales, CHOSEN, one_sample(CHOSEN), ADAPTED]
+    first = [name for name in UNGUIDED if name != ADAPTED]
+    return [*first, *scales, CHOSEN, one_sample(CHOSEN), ADAPTED]
 
 
 def interval(figures: dict[str, float], sign: str = "") -> str:

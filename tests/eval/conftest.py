@@ -14,6 +14,8 @@ CHANCE = {  # of a right answer
     metrics.MAJORITY: 0.3,
     metrics.CLIP: 0.4,
     metrics.UNADAPTED: 0.45,
+    metrics.MEAN_LATENT: 0.46,
+    metrics.NEAREST: 0.55,
     metrics.CONDITIONAL: 0.6,
     metrics.ADAPTED: 0.8,
     **{metrics.scale_name(scale): 0.3 + 0.1 * scale for scale in SCALES},

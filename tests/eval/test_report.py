@@ -17,6 +17,8 @@ SHOWN = [
     metrics.MAJORITY,
     metrics.CLIP,
     metrics.UNADAPTED,
+    metrics.MEAN_LATENT,
+    metrics.NEAREST,
     metrics.CONDITIONAL,
     "HyperLDM, scale 0",
     "HyperLDM, scale 1",
@@ -113,6 +115,8 @@ def test_differences_follow_from_the_accuracies_of_tasks(results):
     assert list(differences[metrics.CHOSEN]) == [
         metrics.CLIP,
         metrics.UNADAPTED,
+        metrics.MEAN_LATENT,
+        metrics.NEAREST,
         metrics.CONDITIONAL,
         metrics.ADAPTED,
         "HyperLDM, scale 0",
@@ -164,17 +168,14 @@ def test_config_and_parameters_are_recorded(results):
 )
 def test_headline_says_what_the_figures_say(clip, words, tmp_path, make_workdir, tasks):
     chance = {
-        metrics.MAJORITY: 0.3,
-        metrics.UNADAPTED: 0.5,
-        metrics.CONDITIONAL: 0.5,
-        metrics.ADAPTED: 0.5,
+        **dict.fromkeys(metrics.UNGUIDED, 0.5),
         "HyperLDM, scale 1": 0.5,
         "HyperLDM, scale 1, one sample": 0.5,
         metrics.CLIP: clip,
     }
     folders = make_workdir(tmp_path, scales=(1.0, 1.0), chance=chance)
     text = headline(_results_of(folders, tasks))
-    assert text.count(words) == 2
+    assert text.count(words) == 2 == text.count("the latent of the nearest training sentence (")
     assert "paraphrase tasks" in text and "composition tasks" in text
 
 
@@ -231,6 +232,15 @@ def test_scores_of_other_tasks_are_refused(tmp_path, make_workdir, tasks):
         read_run(folder, {**tasks, "test": tasks["test"][1:]})
     with pytest.raises(UserError, match="30 train tasks, the data set holds 29"):
         read_run(folder, {**tasks, "train": tasks["train"][1:]})
+
+
+def test_scores_without_a_method_are_refused(tmp_path, make_workdir, tasks):
+    (folder,) = make_workdir(tmp_path, scales=(1.0,))
+    saved = json.loads((folder / "scores.json").read_text())
+    del saved["splits"]["test"][metrics.NEAREST]
+    (folder / "scores.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=f"no scores of {metrics.NEAREST}: remove"):
+        read_run(folder, tasks)
 
 
 def test_damaged_files_are_refused(tmp_path, make_workdir, tasks):
