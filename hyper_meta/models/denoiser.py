@@ -77,50 +77,33 @@ class DenoiserV1(nn.Module):
           deterministic: False turns dropout on and needs a "dropout" rng. One rng covers the whole
             batch; vmap over rows with a key each where splitting a batch must change nothing.
         """
-        x = jnp.concatenate([z, _context(t, condition, keep, self.time_dim)], axis=-1)
-        for _ in range(self.num_blocks):
-            x = HiddenLayer(self.hidden_dim, self.dropout_rate)(x, deterministic=deterministic)
+        condition = jnp.where(keep[:, None], condition, 0)
+        context = jnp.concatenate([condition, time_embedding(t, dim=self.time_dim)], axis=-1)
+        x = self.blocks(z, context, deterministic)
         return nn.Dense(self.latent_dim, kernel_init=nn.initializers.zeros)(x)
 
+    def blocks(self, z: jax.Array, context: jax.Array, deterministic: bool) -> jax.Array:
+        """[B, Z] latents and [B, D + time_dim] condition and step -> [B, hidden_dim]."""
+        x = jnp.concatenate([z, context], axis=-1)
+        for _ in range(self.num_blocks):
+            x = HiddenLayer(self.hidden_dim, self.dropout_rate)(x, deterministic=deterministic)
+        return x
 
-class Denoiser(nn.Module):
+
+class Denoiser(DenoiserV1):
     """HyperLDM's second denoiser: every block sees condition and step, and adds to a linear map.
 
-        x <- W x + dropout(relu(norm(V [x, condition, time])))
-
-    Fields and arguments are those of DenoiserV1.
+    x <- W x + dropout(relu(norm(V [x, condition, time])))
     """
 
-    latent_dim: int
-    hidden_dim: int
-    num_blocks: int
-    time_dim: int = 100
-    dropout_rate: float = 0.0
-
-    @nn.compact
-    def __call__(
-        self,
-        z: jax.Array,
-        t: jax.Array,
-        condition: jax.Array,
-        keep: jax.Array,
-        *,
-        deterministic: bool = True,
-    ) -> jax.Array:
-        """[B, Z] float32: the prediction for noisy latents. See DenoiserV1."""
-        context = _context(t, condition, keep, self.time_dim)
+    def blocks(self, z: jax.Array, context: jax.Array, deterministic: bool) -> jax.Array:
+        """As that of DenoiserV1."""
         x = z
         for _ in range(self.num_blocks):
             layer = HiddenLayer(self.hidden_dim, self.dropout_rate)
             update = layer(jnp.concatenate([x, context], axis=-1), deterministic=deterministic)
             x = nn.Dense(self.hidden_dim)(x) + update
-        return nn.Dense(self.latent_dim, kernel_init=nn.initializers.zeros)(x)
-
-
-def _context(t, condition, keep, time_dim):
-    """[B, D + time_dim]: the condition, zero where dropped, and the time embedding."""
-    condition = jnp.where(keep[:, None], condition, 0)
-    return jnp.concatenate([condition, time_embedding(t, dim=time_dim)], axis=-1)
+        return x
 
 
 DENOISERS = {"v1": DenoiserV1, "v2": Denoiser}
