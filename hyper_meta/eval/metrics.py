@@ -15,6 +15,7 @@ MEAN_LATENT = "mean latent of the training tasks"
 NEAREST = "latent of the nearest training sentence"
 CONDITIONAL = "conditional hypernetwork"
 ADAPTED = "generator, adapted on the support set"
+# Without HyperLDM, in the order of the table.
 UNGUIDED = (MAJORITY, CLIP, UNADAPTED, MEAN_LATENT, NEAREST, CONDITIONAL, ADAPTED)
 CHOSEN = "HyperLDM, chosen scale"
 SCALE_PREFIX = "HyperLDM, scale "

@@ -57,8 +57,8 @@ makes them narrower than intervals over different questions; with the few tasks 
 are a rough guide, and there are many families, so none is given a verdict.
 * A method *beats* another where the interval of the paired difference lies above zero.
 * The mean latent of the training tasks is one network for all questions, and the latent of the \
-training task with the nearest sentence is what memory alone gives: what does not beat both has \
-learnt nothing of the language.
+training task with the nearest sentence is what memory alone gives: what does not beat the second \
+does no more than remember.
 * HyperLDM answers with the network of the mean latent of several samples; *one sample* is the \
 accuracy of the network of a single sample, on average.
 * The generator adapted on the support set sees labelled examples of the test task. It is the \

@@ -12,12 +12,8 @@ import numpy as np
 
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval.metrics import (
-    ADAPTED,
     CHOSEN,
-    CLIP,
-    CONDITIONAL,
-    MEAN_LATENT,
-    NEAREST,
+    MAJORITY,
     SCALE_PREFIX,
     UNADAPTED,
     UNGUIDED,
@@ -35,16 +31,7 @@ from hyper_meta.types import UserError
 
 SPLITS = ("validation", "test")
 TRAINED_STAGES = ("generator", "conditional", "hyperldm")
-BASELINES = (
-    CLIP,
-    UNADAPTED,
-    MEAN_LATENT,
-    NEAREST,
-    CONDITIONAL,
-    ADAPTED,
-    scale_name(0),
-    scale_name(1),
-)
+BASELINES = (*(name for name in UNGUIDED if name != MAJORITY), scale_name(0), scale_name(1))
 ALL = "all"  # families or groups together
 # What a group of test tasks asks; other groups are shown under their name alone.
 GROUPS = {
