@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hyper_meta.cli import main
 
@@ -80,13 +81,12 @@ def test_a_finished_run_is_only_restored(finished, data_dir, capsys):
 
 def test_a_sentence_becomes_weights_that_answer(finished, tmp_path, capsys):
     out, scene = tmp_path / "seven.safetensors", tmp_path / "scene.png"
-    from PIL import Image
-
     Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(scene)
     asked = ["--workdir", str(finished), "--task", "Which colour does the seven have?"]
     assert main(["generate", *asked, "--samples", "3", "--out", str(out)]) == 0
     assert main(["predict", "--weights", str(out), "--answers", "red,green", str(scene)]) == 0
-    assert "of 3 samples agree" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "of 3 samples agree" in printed and 'read as "the colour is {}"' in printed
 
 
 def test_killed_at_any_time_it_ends_with_the_same_bits(finished, tmp_path, data_dir):
@@ -99,7 +99,8 @@ def test_killed_at_any_time_it_ends_with_the_same_bits(finished, tmp_path, data_
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert main(command[3:]) == 0
-    for name in ("scores.json", "curves/generator.json", "curves/hyperldm.json"):
+    curves = [f"curves/{stage}.json" for stage in ("generator", "conditional", "hyperldm")]
+    for name in ("scores.json", *curves):
         assert (workdir / "seed_0" / name).read_text() == (finished / "seed_0" / name).read_text()
     left, right = (np.load(run / "seed_0" / "shown.npz") for run in (workdir, finished))
     for name in left.files:

@@ -1,5 +1,7 @@
 """The encoder that is shipped in the package."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -51,10 +53,8 @@ def test_hugging_face_loads_it_and_agrees(encoder):
 
 
 def test_the_card_is_what_is_measured(encoder):
-    import json
-
     card = json.loads((bundled_encoder_path() / "measured.json").read_text())
     measured = jax.tree.map(float, measure_encoder(encoder))
     for name in ("retrieval", "chance"):
-        # One scene or sentence in a thousand may fall otherwise on another processor.
+        # Up to three of a thousand sentences may fall otherwise on another processor.
         assert abs(measured[name] - card[name]) < 0.35
