@@ -1,6 +1,6 @@
 """Digits-VQA, the full run: five seeds, the table of the README.
 
-    hyper-meta run --config configs/digits_vqa.py --workdir runs/digits_vqa
+hyper-meta run --config configs/digits_vqa.py --workdir runs/digits_vqa
 """
 
 from ml_collections import ConfigDict
@@ -13,9 +13,22 @@ def get_config() -> ConfigDict:
     config.num_seeds = 5  # the run is repeated with seed, seed + 1, ...
     config.dataset = "digits_vqa"
     config.data_dir = "~/.cache/hyper_meta"
+    config.validation_share = 0.15  # of the training tasks, for data sets that have none
     config.encoder = "bundled"  # or a folder in the Hugging Face format
 
-    config.adapter = ConfigDict({"hidden_dim": 64})
+    config.compilation_cache = "~/.cache/hyper_meta/compiled"  # "" for none
+    config.methods = (
+        "references",
+        *("mnet_multitask", "mnet_fomaml", "mnet_maml"),
+        *("hnet_multitask", "hnet_fomaml", "hnet_maml"),
+        *("conditional", "conditional_maml", "film", "ridge"),
+        *("hnet_hyperclip", "hvae_hyperclip", "hnet_hyperldm", "hvae_hyperldm"),
+        *("nearest_latent", "nearest_weights", "questions"),
+    )
+
+    config.adapter = ConfigDict()
+    config.adapter.hidden_dim = 64
+    config.adapter.blend = 1.0  # logits = CLIP's + blend * (adapted - CLIP's)
 
     # Ragged tasks become batches of a few fixed shapes.
     config.batching = ConfigDict()
@@ -25,57 +38,105 @@ def get_config() -> ConfigDict:
     config.batching.feature_noise = 0.3  # on image features in training, a share of their size
     config.batching.max_examples = 4096  # padded examples of an evaluation batch
 
-    # HNet: latent -> adapter weights.
-    config.generator = ConfigDict()
-    config.generator.objective = "maml"  # "multitask", "fomaml" or "maml"
-    config.generator.latent_dim = 128
-    config.generator.hidden_dims = (128, 128, 128)
-    config.generator.inner_steps = 10
-    config.generator.inner_learning_rate = 1.0
-    config.generator.learning_rate = 1e-3
-    config.generator.clip_norm = 10.0
-    config.generator.batch_size = 32  # tasks
-    config.generator.num_steps = 1100
-    config.generator.chunk_steps = 110
+    # Where several learning_rates are given, each is trained, and the best on validation kept.
+    training = {"learning_rates": (1e-3,), "clip_norm": 10.0, "batch_size": 32}
+    training |= {"num_steps": 440, "chunk_steps": 55}
+
+    # HNet: latent -> adapter weights. The inner loop is that of MAML and FOMAML.
+    config.hnet = ConfigDict(training)
+    config.hnet.latent_dim = 128
+    config.hnet.hidden_dims = (128, 128, 128)
+    config.hnet.inner_steps = 10
+    config.hnet.inner_learning_rate = 1.0
+
+    # MNet: the adapter weights themselves.
+    config.mnet = ConfigDict(training)
+    config.mnet.inner_steps = 10
+    config.mnet.inner_learning_rate = 10.0
 
     # The conditional hypernetwork: question -> adapter weights.
-    config.conditional = ConfigDict()
+    config.conditional = ConfigDict(training)
+    config.conditional.update(num_steps=880, chunk_steps=110)
     config.conditional.hidden_dims = (128, 128, 128)
-    config.conditional.learning_rate = 1e-3
-    config.conditional.clip_norm = 10.0
-    config.conditional.batch_size = 32
-    config.conditional.num_steps = 1100
-    config.conditional.chunk_steps = 110
+    config.conditional.inner_steps = 5
+    config.conditional.inner_learning_rate = 0.1
 
-    # The latent data set: every training task adapted a few times.
+    # FiLM: question -> scale and shift of the hidden units of one adapter.
+    config.film = ConfigDict(training)
+    config.film.update(num_steps=880, chunk_steps=110)
+    config.film.hidden_dims = (128,)
+
+    # The latent data sets: every training task adapted a few times.
     config.latents = ConfigDict()
+    config.latents.base = "hnet_maml"  # whose latent space is HNet's
     config.latents.repeats = 5
     config.latents.smallest_share = 2 / 3  # of a task's images, in one repeat
     config.latents.num_steps = 10
-    config.latents.learning_rate = 1.0
+    config.latents.learning_rates = (1.0, 10.0, 100.0, 1000.0)  # the best on validation tasks
     config.latents.pull = 0.0  # weight of 1/2 ||e - e0||^2
+
+    # HVAE: an autoencoder of adapters that were adapted to the training tasks.
+    config.hvae = ConfigDict()
+    config.hvae.weights = ConfigDict()
+    config.hvae.weights.base = "mnet_maml"  # where the adaptation starts
+    config.hvae.weights.repeats = 5
+    config.hvae.weights.smallest_share = 2 / 3
+    config.hvae.weights.num_steps = 50
+    config.hvae.weights.learning_rates = (1.0, 10.0)
+    config.hvae.latent_dim = 128
+    config.hvae.hidden_dims = (128, 128)
+    config.hvae.beta = 1.0  # weight of the KL divergence
+    config.hvae.standardise = True  # by the deviation of each weight
+    config.hvae.learning_rates = (1e-3,)
+    config.hvae.batch_size = 64
+    config.hvae.num_steps = 2000
+    config.hvae.chunk_steps = 250
+
+    # HyperCLIP: weights -> the space of questions; guidance moves a latent from e0.
+    config.hyperclip = ConfigDict()
+    config.hyperclip.hidden_dims = (128, 128)
+    config.hyperclip.standardise = True  # by mean and deviation of each weight
+    config.hyperclip.learning_rates = (1e-3,)
+    config.hyperclip.weight_decay = 1.0
+    config.hyperclip.batch_size = 128
+    config.hyperclip.num_steps = 500
+    config.hyperclip.chunk_steps = 125
+    config.hyperclip.guidance = ConfigDict()
+    config.hyperclip.guidance.optimizer = "sgd"  # or "adam", with rates near 0.01
+    config.hyperclip.guidance.steps = (30, 100, 300, 1000)
+    config.hyperclip.guidance.learning_rates = (3.0, 10.0)
+    config.hyperclip.guidance.pull = (0.01, 0.1)  # weight of 1/2 ||e - e0||^2
+    config.hyperclip.guidance.cosine = False  # decay of the rate
+    config.hyperclip.guidance.langevin = 0.0  # size of the noise
 
     # HyperLDM: question -> latent.
     config.hyperldm = ConfigDict()
     config.hyperldm.denoiser = "v2"
     config.hyperldm.hidden_dim = 256
     config.hyperldm.num_blocks = 2
-    config.hyperldm.prediction = "v"
+    config.hyperldm.schedule = "cosine"  # or "linear", "scaled_linear", "sqrt", "quartic"
+    config.hyperldm.prediction = "v"  # or "eps"
     config.hyperldm.diffusion_steps = 1000
     config.hyperldm.drop_rate = 0.2
+    config.hyperldm.fisher_share = 0.0  # of the Fisher metric in the loss, the rest is Euclidean
     config.hyperldm.ema_decay = 0.999
-    config.hyperldm.learning_rate = 1e-3
+    config.hyperldm.learning_rates = (1e-3,)
     config.hyperldm.weight_decay = 0.01
     config.hyperldm.batch_size = 128
-    config.hyperldm.num_steps = 6000
-    config.hyperldm.chunk_steps = 500
+    config.hyperldm.num_steps = 2000
+    config.hyperldm.chunk_steps = 250
     config.hyperldm.sampling_steps = 50  # DDIM; all diffusion_steps: DDPM
+    config.hyperldm.posterior_variance = 0.0  # of DDPM: 0 is beta tilde, 1 is beta
+    config.hyperldm.start_time = 1.0  # below 1: from e0 with the noise of that share of the steps
     config.hyperldm.num_samples = 8  # whose mean latent is the generated one
     config.hyperldm.guidance_scale = placeholder(float)  # None: chosen on validation tasks
+    config.hyperldm.few_shot_guidance = (0.1, 0.3, 1.0)  # strengths, by the support set's loss
 
     config.evaluate = ConfigDict()
     config.evaluate.guidance_scales = (0.0, 1.0, 1.5, 2.0, 4.0)
-    config.evaluate.few_shot_steps = 50
+    config.evaluate.few_shot_steps = (0, 1, 2, 5, 10, 20, 50)
+    config.evaluate.few_shot_rates = (0.1, 1.0, 10.0)
+    config.evaluate.shots = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)  # examples of each answer
     config.evaluate.num_resamples = 10_000  # of the bootstrap
 
     config.checkpoint_every = 2  # chunks

@@ -1,6 +1,6 @@
 """The bundled encoder: a small CLIP, pre-trained on rendered scenes and sentences about them.
 
-    hyper-meta pretrain --config configs/encoder.py --workdir runs/encoder --out runs/digits_clip
+hyper-meta pretrain --config configs/encoder.py --workdir runs/encoder --out runs/digits_clip
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
-"""The quickstart: the whole pipeline on embedded data in a few minutes on two cores.
+"""The quickstart: the main methods on embedded data in a few minutes on two cores.
 
-    hyper-meta run --config configs/quickstart.py --workdir runs/quickstart
+hyper-meta run --config configs/quickstart.py --workdir runs/quickstart
 """
 
 import digits_vqa
@@ -10,10 +10,14 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = digits_vqa.get_config()
     config.num_seeds = 1
-    config.generator.num_steps = 440
-    config.generator.chunk_steps = 55
-    config.conditional.num_steps = 550
-    config.conditional.chunk_steps = 55
+    config.methods = (
+        *("references", "hnet_multitask", "hnet_maml", "conditional"),
+        *("hnet_hyperclip", "hnet_hyperldm", "nearest_latent", "questions"),
+    )
+    config.conditional.update(num_steps=440, chunk_steps=55)
     config.latents.repeats = 4
-    config.hyperldm.num_steps = 2000
+    config.latents.learning_rates = (1.0,)
+    config.hyperldm.few_shot_guidance = (0.3,)
+    config.evaluate.few_shot_rates = (1.0,)
+    config.evaluate.shots = (1, 5, 10)
     return config

@@ -36,7 +36,7 @@ REFUSALS = {
 OVERRIDES = """\
 Every setting of the config file can be overridden, in its own type; the file explains them all:
   --config.hyperldm.guidance_scale=2
-  --config.generator.objective=multitask
+  --config.hnet.inner_learning_rate=0.1
   --config.evaluate.guidance_scales=0,1,2
 """
 
@@ -65,12 +65,21 @@ Stop it with Ctrl-C whenever you like: it saves where it is, and the same comman
 
 """
 
-STAGE_EPILOG = """\
+STEP_EPILOG = """\
 examples:
-  hyper-meta {stage} --config configs/quickstart.py --workdir runs/quickstart
+  hyper-meta {step} --config configs/quickstart.py --workdir runs/quickstart
 
-  on a run that is there already, stages that are finished are only restored:
-  hyper-meta {stage} --workdir runs/quickstart
+  on a run that is there already, what is finished is only restored:
+  hyper-meta {step} --workdir runs/quickstart
+
+"""
+
+TRAIN_EPILOG = """\
+examples:
+  hyper-meta train --config configs/quickstart.py --workdir runs/quickstart
+
+  one method with what it needs, and no other:
+  hyper-meta train --workdir runs/quickstart --method hnet_hyperldm
 
 """
 
@@ -112,14 +121,42 @@ in Python:
   predict(load_weights("seven.safetensors"), ["scene1.png"], answers=["red", "green", "blue"])
 """
 
+COMPARE_EPILOG = """\
+examples:
+  hyper-meta compare runs/quickstart runs/seed1
+
+  only some rows, as the table of the report names them:
+  hyper-meta compare runs/quickstart runs/seed1 --rows "HNet, multitask" "HNet-MAML"
+
+  a row of B against another row of A (A and B may be one run):
+  hyper-meta compare runs/quickstart runs/quickstart \\
+      --rows "HNet-MAML" --against "HNet, multitask"
+
+Tasks are matched by their sentence. Right answers are averaged over the seeds of a run first; the
+intervals are 95% bootstrap intervals over tasks and say nothing about another seed.
+"""
+
+SWEEP_EPILOG = """\
+examples:
+  hyper-meta sweep --config configs/quickstart.py --workdir runs/sweep \\
+      --grid hyperldm.drop_rate=0.1,0.2 --grid hyperldm.hidden_dim=128,256
+
+  alternatives of a setting that is a tuple are separated by semicolons; two rows of the report:
+  hyper-meta sweep --config configs/quickstart.py --workdir runs/sweep_rates \\
+      --grid "hyperldm.learning_rates=0.001;0.0003,0.001" --config.num_seeds=2 \\
+      --row "HNet + HyperLDM" --row "HNet + HyperLDM, mean of logits"
+
+Every combination is a run in a folder of the work directory. What a setting does not touch is
+trained once. Stop it with Ctrl-C whenever you like: the same command goes on, and one with more
+values only runs what is new. Choose by the validation tasks, that is what they are for.
+
+"""
+
 PIPELINE_COMMANDS = {
-    "run": "run all stages, from the data to the report",
-    "generator": "meta-train the generator of adapters",
-    "latents": "adapt every training task, after the generator",
-    "conditional": "train the conditional hypernetwork, after the stages before it",
-    "hyperldm": "train the latent diffusion model, after the stages before it",
-    "evaluate": "score all methods, after the stages before it",
-    "report": "write the report, after the stages before it",
+    "run": "run everything, from the data to the report",
+    "train": "train the methods of the configuration, or one of them and what it needs",
+    "evaluate": "train, then score all methods",
+    "report": "train, score, then write the report",
 }
 
 
@@ -187,7 +224,7 @@ def _run(arguments: argparse.Namespace, extra: list[str]) -> int:
     from hyper_meta import pipeline
 
     last = "report" if arguments.command == "run" else arguments.command
-    pipeline.run(config, workdir, until=last)
+    pipeline.run(config, workdir, until=last, method=getattr(arguments, "method", None))
     return 0
 
 
@@ -285,6 +322,40 @@ def _predict(arguments: argparse.Namespace, extra: list[str]) -> int:
     return 0
 
 
+def _compare(arguments: argparse.Namespace, extra: list[str]) -> int:
+    _refuse_extra(arguments, extra)
+
+    from hyper_meta.eval import compare
+    from hyper_meta.eval.tables import as_text
+
+    a, b = (compare.read_tested(Path(run)) for run in (arguments.a, arguments.b))
+    comparison = compare.compare(
+        a,
+        b,
+        rows=arguments.rows,
+        against=arguments.against,
+        num_resamples=compare.NUM_RESAMPLES,
+    )
+    print("\n".join(compare.remarks(comparison)), end="\n\n")
+    print(as_text(compare.comparison_table(comparison)))
+    return 0
+
+
+def _sweep(arguments: argparse.Namespace, extra: list[str]) -> int:
+    from hyper_meta import sweep
+
+    combinations = sweep.plan(Path(arguments.config), arguments.grid, extra)
+    workdir = Path(arguments.workdir)
+    lines = sweep.run(combinations, workdir, rows=arguments.row)
+
+    from hyper_meta.eval.tables import as_text
+
+    print(as_text(sweep.sweep_table(lines)), end="\n\n")
+    print(sweep.NOTE)
+    print(f"sweep: {workdir / 'sweep.md'}")
+    return 0
+
+
 def _refuse_extra(arguments: argparse.Namespace, extra: list[str]) -> None:
     if extra:
         _argument_error(arguments.prog, f"unknown argument {extra[0]}")
@@ -306,9 +377,11 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.error = functools.partial(_argument_error, parser.prog)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, purpose in PIPELINE_COMMANDS.items():
-        epilog = RUN_EPILOG if name == "run" else STAGE_EPILOG.format(stage=name)
-        command = _add_command(commands, name, purpose, _run, epilog + OVERRIDES)
+        epilog = {"run": RUN_EPILOG, "train": TRAIN_EPILOG}.get(name, STEP_EPILOG)
+        command = _add_command(commands, name, purpose, _run, epilog.format(step=name) + OVERRIDES)
         _add_config(command)
+        if name == "train":
+            command.add_argument("--method", metavar="NAME", help="left out, all of the config")
     command = _add_command(
         commands, "pretrain", "train an encoder: a small CLIP", _pretrain, PRETRAIN_EPILOG
     )
@@ -316,6 +389,8 @@ def _make_parser() -> argparse.ArgumentParser:
     command.add_argument("--out", required=True, metavar="DIR", help="where the encoder goes")
     _add_generate(commands)
     _add_predict(commands)
+    _add_compare(commands)
+    _add_sweep(commands)
     return parser
 
 
@@ -384,6 +459,44 @@ def _add_predict(commands: Any) -> None:
         help="left out, the one that knows the answers",
     )
     command.add_argument("images", nargs="+", metavar="IMAGE", help="PNG or JPEG, of any size")
+
+
+def _add_compare(commands: Any) -> None:
+    purpose = "compare two finished runs on the test tasks that they share"
+    command = _add_command(commands, "compare", purpose, _compare, COMPARE_EPILOG)
+    command.add_argument("a", metavar="A", help="work directory of a finished run")
+    command.add_argument("b", metavar="B", help="of another; differences are B minus A")
+    command.add_argument(
+        "--rows", nargs="+", metavar="ROW", help="of B; left out, all that both runs have"
+    )
+    command.add_argument(
+        "--against", metavar="ROW", help="of A, for each row of B; left out, the row of that name"
+    )
+
+
+def _add_sweep(commands: Any) -> None:
+    purpose = "run every combination of a grid of settings, and rank them on validation tasks"
+    command = _add_command(commands, "sweep", purpose, _sweep, SWEEP_EPILOG + OVERRIDES)
+    command.add_argument(
+        "--config", required=True, metavar="FILE", help="Python file with get_config()"
+    )
+    command.add_argument(
+        "--workdir", required=True, metavar="DIR", help="where a folder for each run goes"
+    )
+    command.add_argument(
+        "--grid",
+        required=True,
+        action="append",
+        metavar="NAME=A,B,...",
+        help="a setting and its values; several --grid: every combination",
+    )
+    command.add_argument(
+        "--row",
+        action="append",
+        default=[],
+        metavar="ROW",
+        help="of the report; left out, each run's best from the sentence alone, on validation",
+    )
 
 
 if __name__ == "__main__":

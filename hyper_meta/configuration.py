@@ -29,6 +29,16 @@ from hyper_meta.types import UserError
 
 # Whole numbers are counts of at least one, except these.
 MAY_BE_ZERO = frozenset({"seed", "inner_steps", "few_shot_steps"})
+MAY_BE_EMPTY = frozenset({"few_shot_guidance", "shots"})
+# The settings that are a share, and whether it may be none.
+SHARES = {
+    "smallest_share": False,
+    "start_time": False,
+    "validation_share": False,
+    "fisher_share": True,
+    "posterior_variance": True,
+    "drop_rate": True,
+}
 # JAX makes a key from 32 bits of a seed; beyond that, other seeds would give the same numbers.
 MAX_SEED = 2**32 - 1
 
@@ -156,7 +166,7 @@ def override(config: ConfigDict, name: str, arguments: Sequence[str]) -> None:
         config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=argv)
         flag_values(argv)
         if isinstance(old, tuple):
-            holder[key] = _like(old, holder[key])
+            holder[key] = _like(old, holder[key], may_be_empty=key in MAY_BE_EMPTY)
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(f"{given}: {_describe(expected, old)} is expected") from error
 
@@ -168,13 +178,15 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return difflib.get_close_matches(name, same or list(known), n=1, cutoff=0)[0]
 
 
-def _like(old: tuple, new: tuple) -> tuple:
+def _like(old: tuple, new: tuple, *, may_be_empty: bool) -> tuple:
     """The new tuple with the element type of the old one; raises TypeError if it has another."""
-    if not old:
+    if not old or (not new and may_be_empty):
         return new
     kind = type(old[0])
     if kind is float:
         new = tuple(float(x) if type(x) is int else x for x in new)
+    if kind is str and all(type(x) is str for x in new):  # "a,b" without quotes comes as one
+        new = tuple(name for x in new for name in x.split(","))
     if not new or not all(type(x) is kind for x in new):
         raise TypeError
     return new
@@ -207,6 +219,11 @@ def check_values(config: ConfigDict) -> None:
         raise UserError(
             f"hyperldm.sampling_steps={steps} is more than hyperldm.diffusion_steps={most}"
         )
+    if most and steps < most and values["hyperldm.posterior_variance"]:
+        raise UserError(
+            "hyperldm.posterior_variance is of DDPM, which takes all "
+            f"hyperldm.diffusion_steps={most}: set hyperldm.sampling_steps to that"
+        )
 
 
 def _check_number(name: str, value: Any) -> None:
@@ -218,6 +235,10 @@ def _check_number(name: str, value: Any) -> None:
             raise UserError(f"{name}={value} is too small, {int(key not in MAY_BE_ZERO)} is least")
         if key == "seed":
             check_seed(value)
+    may_be_none = SHARES.get(name.rpartition(".")[2])
+    if may_be_none is not None and not (0 <= value <= 1 and (value or may_be_none)):
+        interval = "0 to 1" if may_be_none else "above 0 to 1"
+        raise UserError(f"{name}={value} is no share, a number from {interval} is expected")
 
 
 def check_seed(seed: int) -> None:

@@ -1,185 +1,105 @@
-"""Evaluation of one seed: every method on validation and test tasks, and what the report shows.
+"""Evaluation of one seed: every row on validation and test tasks, and what the report shows.
 
-Whatever is chosen is chosen on the validation tasks.
+Whatever is chosen is chosen on the validation tasks; the test tasks only see what was chosen, and
+the settings of rows that are shown as a curve.
 """
 
 from __future__ import annotations
 
-import functools
 import io
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
-from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from hyper_meta import parallel
-from hyper_meta.data.tasks import DataSet, Task, TaskTable
-from hyper_meta.diffusion.hyperldm import Statistics, question_cosine
-from hyper_meta.eval.metrics import (
-    ADAPTED,
-    CLIP,
-    CONDITIONAL,
-    MAJORITY,
-    MEAN_LATENT,
-    NEAREST,
-    UNADAPTED,
-    one_sample,
-    scale_name,
-)
+from hyper_meta.data.tasks import Task
+from hyper_meta.eval.metrics import KINDS
 from hyper_meta.files import write_bytes, write_json
 from hyper_meta.meta import scoring
+from hyper_meta.methods.hyperldm import chosen_scale, sampled_latents
+from hyper_meta.methods.interface import Row, Scores, Setup, choices, choose, compile_scores
+from hyper_meta.methods.spaces import Space
 from hyper_meta.train import checkpoints
-from hyper_meta.train.hyperldm import compile_sampler, sample_tasks, validation_scales
-from hyper_meta.train.stages import (
-    compile_pass,
-    conditional_generate_fn,
-    conditional_module,
-    generate_fn,
-    generator_module,
-)
+from hyper_meta.types import TaskBatch
 
-SPLITS = ("validation", "test")
 NUM_SHOWN = 4  # query examples of a task, fewer than any task has
+SHOWN = "hnet_hyperldm"  # whose networks the pictures show, and `generate` makes
 
 
-def evaluate(
-    config: ConfigDict,
-    folder: Path,
-    data: DataSet,
-    *,
-    generator: Any,
-    conditional: Any,
-    hyperldm: dict[str, Any],
-    adapted: np.ndarray,
-) -> None:
-    """Scores all methods and writes scores.json, shown.npz and the model of `generate`.
+def evaluate(setup: Setup, rows: list[Row], trained: Mapping[str, Any], encoder: str) -> None:
+    """Scores all rows and writes scores.json, and, with HyperLDM among them, shown.npz and the
+    model of `generate`.
 
-    generator, conditional: parameters; hyperldm: {"params", "statistics"}; numpy leaves; adapted:
-    [T, Z], the mean latent of each training task.
+    trained: {method: what it left}; encoder: the fingerprint of that of the features.
     """
-    tasks, tables = data.tasks, data.tables
-    scores = {split: {MAJORITY: _majority(tasks[split])} for split in SPLITS}
-    for split in SPLITS:
-        baselines = _baselines(config, tables["train"], tables[split], generator, conditional)
-        scores[split] |= baselines
-    latents = {
-        split: _sample_scales(config, tables[split].question_features, hyperldm) for split in SPLITS
+    rows = sorted(rows, key=lambda row: list(KINDS).index(row.kind))
+    scored = [
+        score_row(row, setup.config.evaluate.shots)
+        for row in tqdm(rows, desc="evaluate", unit="row", mininterval=1)
+    ]
+    if SHOWN in trained:
+        _show(setup, trained["hnet"], trained[SHOWN], encoder)
+    content = {
+        "order": list(trained),
+        "choices": choices(setup),
+        "rows": [part["row"] for part in scored],
+        "validation": {part["row"]["title"]: part["validation"] for part in scored},
+        "test": {part["row"]["title"]: part["test"] for part in scored},
+        "shots": {part["row"]["title"]: part["shots"] for part in scored if part["shots"]},
     }
-    for split in SPLITS:
-        table = tables[split]
-        named = _controls(tables["train"], table, hyperldm["statistics"], adapted)
-        for value, samples in latents[split].items():
-            named[scale_name(value)] = samples.mean(axis=1, keepdims=True)
-            named[one_sample(scale_name(value))] = samples
-        scores[split] |= _score_latents(config, table, generator, named)
-    scale = max(
-        validation_scales(config),
-        key=lambda scale: _mean_accuracy(scores["validation"][scale_name(scale)]),
-    )
+    # Last, since its presence says that the stage is done.
+    write_json(setup.folder / "scores.json", content)
+
+
+def score_row(row: Row, shots: tuple[int, ...]) -> dict[str, Any]:
+    """{"row", "validation", "test", "shots"} of one row, as scores.json holds them."""
+    validation = {
+        name: row.score("validation", value, None) for name, value in row.settings.items()
+    }
+    chosen = choose(lambda name: validation[name], {name: name for name in validation})
+    shown = row.settings if row.curve else [chosen]
+    return {
+        "row": {"title": row.title, "kind": row.kind, "varies": row.varies, "chosen": chosen},
+        "validation": {name: _record(scores) for name, scores in validation.items()},
+        "test": {name: _record(row.score("test", row.settings[name], None)) for name in shown},
+        "shots": {str(k): _score_shots(row, chosen, k) for k in shots} if row.shots else {},
+    }
+
+
+def _score_shots(row: Row, chosen: str, shots: int) -> dict[str, Any]:
+    """k examples of each answer, with the setting that is best for them on validation tasks."""
+    chosen = choose(lambda value: row.score("validation", value, shots), row.shots(chosen))
+    return {"chosen": chosen, **_record(row.score("test", row.settings[chosen], shots))}
+
+
+def _record(scores: Scores) -> dict[str, list[float]]:
+    right, total = scores
+    return {"correct": np.asarray(right).tolist(), "count": np.asarray(total).tolist()}
+
+
+def _show(setup: Setup, space: Space, left: dict[str, Any], encoder: str) -> None:
+    """Writes the model of `generate`, and the latents and answers that the pictures show."""
+    scale = chosen_scale(setup, "hnet", space, left)
     notes = {
         "guidance_scale": scale,
-        "encoder": data.source["encoder"],
-        "templates": {task.sentence: task.template for task in tasks["train"]},
-        "answers": _answers_by_template(tasks["train"]),
+        "encoder": encoder,
+        "templates": {task.sentence: task.template for task in setup.tasks["train"]},
+        "answers": _answers_by_template(setup.tasks["train"]),
     }
-    _save_model(folder, generator, hyperldm, notes)
-    generated = latents["test"][scale].mean(axis=1)
-    answers = _first_answers(config, tables["test"], generator, generated)
-    _save_arrays(folder / "shown.npz", latents=generated, answers=answers, adapted=adapted)
-    # Last, since its presence says that the stage is done.
-    write_json(folder / "scores.json", {"chosen_scale": scale, "splits": scores})
-
-
-def _mean_accuracy(score: dict[str, list[float]]) -> float:
-    return float(np.mean(np.array(score["correct"]) / np.array(score["count"])))
-
-
-def _record(values: tuple[np.ndarray, np.ndarray]) -> dict[str, list[float]]:
-    right, total = values
-    return {"correct": right.tolist(), "count": total.tolist()}
-
-
-def _majority(tasks: list[Task]) -> dict[str, list[float]]:
-    """Always the most common answer of the support set (the first of equals)."""
-    right = []
-    for task in tasks:
-        guess = np.bincount([label for _, label in task.support]).argmax()
-        right.append(sum(label == guess for _, label in task.query))
-    return _record((np.array(right, float), np.array([len(t.query) for t in tasks], float)))
-
-
-def _baselines(
-    config: ConfigDict, train: TaskTable, table: TaskTable, generator: Any, conditional: Any
-) -> dict[str, dict]:
-    """Rows without HyperLDM: [T] scores each."""
-    embed_dim = table.image_features.shape[1]
-    generate = generate_fn(generator_module(config, embed_dim))
-    from_question = conditional_generate_fn(
-        conditional_module(config, embed_dim), train.question_features
-    )
-    few_shot = functools.partial(
-        scoring.few_shot_method, generate, learning_rate=config.generator.inner_learning_rate
-    )
-    rows = {
-        CLIP: (scoring.clip_method, generator),
-        UNADAPTED: (few_shot(num_steps=0), generator),
-        CONDITIONAL: (scoring.conditional_method(from_question), conditional),
-        ADAPTED: (
-            few_shot(num_steps=config.evaluate.few_shot_steps),
-            generator,
-        ),
+    if not (setup.folder / "model").exists():
+        tree = {"space": space.params, "hyperldm": left}
+        checkpoints.save_tree(setup.folder / "model", tree, notes=notes)
+    generated = sampled_latents(setup, "hnet", space, left)("test", scale).mean(axis=1)
+    arrays = {
+        "latents": generated,
+        "answers": _first_answers(setup, space, generated),
+        "adapted": space.latents.mean(axis=1),
     }
-    return {
-        name: _record(
-            compile_pass(config, scoring.scores_of(method), table)(parallel.replicate(params), None)
-        )
-        for name, (method, params) in rows.items()
-    }
-
-
-def _sample_scales(
-    config: ConfigDict, questions: np.ndarray, hyperldm: Any
-) -> dict[float, np.ndarray]:
-    """Latents [T, K, Z] at every scale that is compared."""
-    sampler, replicated = compile_sampler(config), parallel.replicate(hyperldm)
-    scales = sorted({*config.evaluate.guidance_scales, *validation_scales(config)})
-    return {
-        scale: sample_tasks(
-            sampler,
-            replicated,
-            questions,
-            scale=scale,
-            num_samples=config.hyperldm.num_samples,
-            seed=config.seed,
-        )
-        for scale in scales
-    }
-
-
-def _controls(
-    train: TaskTable, table: TaskTable, statistics: Statistics, adapted: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Latents [T, 1, Z] that HyperLDM has to beat: one for all tasks, and what memory alone gives.
-
-    adapted: [T_train, Z], the mean latent of each training task.
-    """
-    cosine = question_cosine(statistics, table.question_features, train.question_features)
-    nearest = adapted[np.argmax(cosine, axis=1)]
-    mean = np.broadcast_to(adapted.mean(axis=0), nearest.shape)
-    return {MEAN_LATENT: mean[:, None], NEAREST: nearest[:, None]}
-
-
-def _score_latents(
-    config: ConfigDict, table: TaskTable, generator: Any, latents: dict[str, np.ndarray]
-) -> dict[str, dict]:
-    """The scores of the networks of latents [T, K, Z], on average over K."""
-    generate = generate_fn(generator_module(config, table.image_features.shape[1]))
-    method = scoring.scores_of(scoring.latent_method(generate))
-    score = compile_pass(config, method, table)
-    replicated = parallel.replicate(generator)
-    return {name: _record(score(replicated, values)) for name, values in latents.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_bytes(setup.folder / "shown.npz", buffer.getvalue())
 
 
 def _answers_by_template(tasks: list[Task]) -> dict[str, list[str]]:
@@ -189,28 +109,13 @@ def _answers_by_template(tasks: list[Task]) -> dict[str, list[str]]:
     return {template: sorted(answers) for template, answers in known.items()}
 
 
-def _save_model(folder: Path, generator: Any, hyperldm: dict[str, Any], notes: dict) -> None:
-    """All that `generate` needs, in one checkpoint."""
-    if not (folder / "model").exists():
-        tree = {"generator": generator["generator"], "hyperldm": hyperldm}
-        checkpoints.save_tree(folder / "model", tree, notes=notes)
-
-
-def _first_answers(
-    config: ConfigDict, table: TaskTable, generator: Any, latents: np.ndarray
-) -> np.ndarray:
-    """The answers to each task's first query examples of the networks of latents [T, Z]:
+def _first_answers(setup: Setup, space: Space, latents: np.ndarray) -> np.ndarray:
+    """The answers to each test task's first query examples of the networks of latents [T, Z]:
     [T, NUM_SHOWN] int, for the pictures."""
-    generate = generate_fn(generator_module(config, table.image_features.shape[1]))
-    method = scoring.latent_method(generate)
+    method = scoring.latent_method(space.generate, blend=setup.config.adapter.blend)
 
-    def answers(params: Any, tasks: Any, extra: jax.Array) -> jax.Array:
+    def answers(params: Any, tasks: TaskBatch, extra: Any) -> Any:
         return method(params, tasks, extra)[:, 0, :NUM_SHOWN].argmax(axis=-1)
 
-    return compile_pass(config, answers, table)(parallel.replicate(generator), latents[:, None])
-
-
-def _save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_bytes(path, buffer.getvalue())
+    run = compile_scores(setup, "answers", answers)
+    return run(parallel.replicate(space.params), latents[:, None], "test")

@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from ml_collections import ConfigDict
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -36,7 +35,7 @@ from hyper_meta.configuration import (
     check_template,
     stored_config,
 )
-from hyper_meta.diffusion.hyperldm import measure, question_cosine
+from hyper_meta.diffusion.hyperldm import measure, moments, question_cosine
 from hyper_meta.encoders.folder import (
     Encoder,
     encode_images,
@@ -47,13 +46,13 @@ from hyper_meta.encoders.folder import (
 )
 from hyper_meta.files import read_json, write_bytes
 from hyper_meta.models.adapter import adapter_logits, num_weights
-from hyper_meta.pipeline import encoder_path, seed_dir
+from hyper_meta.pipeline import PRECOMPUTED, encoder_path, seed_dir
 from hyper_meta.train import checkpoints
 from hyper_meta.train.hyperldm import Sampler, compile_sampler, denoiser_module, sample_tasks
-from hyper_meta.train.stages import generate_fn, generator_module
+from hyper_meta.train.stages import generator_module
 from hyper_meta.types import UserError
 
-FORMAT = "2"
+FORMAT = "3"
 IMAGE_BATCH = 64
 
 
@@ -61,8 +60,8 @@ IMAGE_BATCH = 64
 class Model:
     """A trained HyperLDM with all that it needs to turn a sentence into weights.
 
-    config: of its run; encoder: loaded; encoder_name: "bundled" or its folder; generator:
-    parameters; hyperldm: {"params", "statistics"}; guidance_scale: chosen on validation tasks;
+    config: of its run; encoder: loaded; encoder_name: "bundled" or its folder; space: {"e0",
+    "generator"}; hyperldm: {"params", "statistics"}; guidance_scale: chosen on validation tasks;
     templates: {training sentence: answer template}; answers: {template: the answers it was trained
     with}; sampler: compiled by its first use.
     """
@@ -70,7 +69,7 @@ class Model:
     config: ConfigDict
     encoder: Encoder
     encoder_name: str
-    generator: Any
+    space: Any
     hyperldm: dict[str, Any]
     guidance_scale: float
     templates: dict[str, str]
@@ -85,8 +84,8 @@ class Weights:
     weights: [P] float32, the network of the mean latent; samples: [K, P] float32, those of single
     latents; task: the sentence; templates: sentences with {} for an answer, the likeliest first,
     each with the answers it was trained with; encoder: "bundled" or its folder;
-    encoder_fingerprint: 64 hex digits; embed_dim, hidden_dim: D and H of the adapter;
-    guidance_scale, seed: what the latents were sampled with.
+    encoder_fingerprint: 64 hex digits; embed_dim, hidden_dim: D and H of the adapter; blend: of
+    its logits with CLIP's; guidance_scale, seed: what the latents were sampled with.
     """
 
     weights: np.ndarray
@@ -97,6 +96,7 @@ class Weights:
     encoder_fingerprint: str
     embed_dim: int
     hidden_dim: int
+    blend: float
     guidance_scale: float
     seed: int
 
@@ -125,6 +125,10 @@ def load_model(workdir: str | os.PathLike) -> Model:
             f"{workdir} holds no finished model: run hyper-meta evaluate --workdir {workdir} first"
         )
     fingerprint = _noted(folder, read_json(folder / "notes.json"), "encoder")
+    if config.dataset == PRECOMPUTED:
+        raise UserError(
+            f"{workdir} is a run on precomputed features: there is no encoder for a new sentence"
+        )
     path = encoder_path(config.encoder)
     encoder = _load_encoder(path, fingerprint)
     tree, notes = checkpoints.restore_tree(folder, _abstract_tree(config, encoder))
@@ -132,7 +136,7 @@ def load_model(workdir: str | os.PathLike) -> Model:
         config=config,
         encoder=encoder,
         encoder_name="bundled" if config.encoder == "bundled" else str(path.absolute()),
-        generator=tree["generator"],
+        space=tree["space"],
         hyperldm=tree["hyperldm"],
         guidance_scale=float(_noted(folder, notes, "guidance_scale")),
         templates=_noted(folder, notes, "templates"),
@@ -168,7 +172,7 @@ def generate(
     question = _embed(model.encoder, [task])
     (latents,) = sample_tasks(
         model.sampler,
-        parallel.replicate(model.hyperldm),
+        parallel.replicate({**model.hyperldm, "start": model.space["e0"]}),
         question,
         scale=scale,
         num_samples=num_samples,
@@ -176,7 +180,8 @@ def generate(
     )
     latents = np.concatenate([latents.mean(axis=0, keepdims=True), latents])
     module = generator_module(model.config, question.shape[1])
-    networks = np.asarray(jax.jit(_networks, static_argnums=0)(module, model.generator, latents))
+    params = {"params": model.space["generator"]}
+    networks = np.asarray(jax.jit(module.apply)(params, latents))
     if not np.isfinite(networks).all():
         raise UserError(f"guidance scale {scale} makes weights overflow: choose a smaller one")
     return Weights(
@@ -188,6 +193,7 @@ def generate(
         encoder_fingerprint=model.encoder.fingerprint,
         embed_dim=question.shape[1],
         hidden_dim=model.config.adapter.hidden_dim,
+        blend=model.config.adapter.blend,
         guidance_scale=float(scale),
         seed=int(seed),
     )
@@ -198,7 +204,7 @@ def nearest_templates(model: Model, question: np.ndarray) -> dict[str, list[str]
     question [D] float32: the cosine of standardised embeddings."""
     sentences = list(model.templates)
     known = _embed(model.encoder, sentences)
-    (cosine,) = question_cosine(model.hyperldm["statistics"], question[None], known)
+    (cosine,) = question_cosine(question[None], known, moments(known))
     nearest_first = np.argsort(-cosine, stable=True)
     ordered = dict.fromkeys(model.templates[sentences[row]] for row in nearest_first)
     return {template: model.answers[template] for template in ordered}
@@ -237,7 +243,9 @@ def predict(
         )
     prompts = _embed_answers(encoder, template, answers)
     networks = np.concatenate([weights.weights[None], weights.samples])
-    logits = np.asarray(jax.jit(_logits)(networks, _encode(encoder, pictures), prompts))
+    features = _encode(encoder, pictures)
+    run = jax.jit(_logits, static_argnames="blend")
+    logits = np.asarray(run(networks, features, prompts, blend=weights.blend))
     chosen = logits.argmax(axis=-1)
     return Predictions(
         answer=tuple(answers[row] for row in chosen[0]),
@@ -293,6 +301,7 @@ def _weights_from(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray])
         encoder_fingerprint=metadata["encoder_fingerprint"],
         embed_dim=int(metadata["embed_dim"]),
         hidden_dim=int(metadata["hidden_dim"]),
+        blend=float(metadata["blend"]),
         guidance_scale=float(metadata["guidance_scale"]),
         seed=int(metadata["seed"]),
     )
@@ -363,15 +372,19 @@ def _load_encoder(path: Path, fingerprint: str) -> Encoder:
 
 def _abstract_tree(config: ConfigDict, encoder: Encoder) -> dict[str, Any]:
     """Shapes of what the evaluation saves."""
-    embed_dim, latent_dim = encoder.config.projection_dim, config.generator.latent_dim
+    embed_dim, latent_dim = encoder.config.projection_dim, config.hnet.latent_dim
     latent, question = (jnp.zeros((1, dim)) for dim in (latent_dim, embed_dim))
     time, keep = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
     key = jax.random.key(0)
-    generator, denoiser = generator_module(config, embed_dim), denoiser_module(config)
+    generator = generator_module(config, embed_dim)
+    denoiser = denoiser_module(config, latent_dim)
     statistics = jax.eval_shape(measure, latent, question)
     params = jax.eval_shape(denoiser.init, key, latent, time, question, keep)["params"]
     return {
-        "generator": jax.eval_shape(generator.init, key, latent)["params"],
+        "space": {
+            "e0": jax.ShapeDtypeStruct((latent_dim,), np.float32),
+            "generator": jax.eval_shape(generator.init, key, latent)["params"],
+        },
         "hyperldm": {"params": params, "statistics": statistics},
     }
 
@@ -407,13 +420,9 @@ def _encode(encoder: Encoder, images: Sequence[Image.Image | np.ndarray]) -> np.
     return np.concatenate(parts)
 
 
-def _networks(module: nn.Module, params: Any, latents: jax.Array) -> jax.Array:
-    """[n, Z] -> [n, P] float32."""
-    return generate_fn(module)(params, latents)
-
-
-def _logits(networks: jax.Array, features: jax.Array, answers: jax.Array) -> jax.Array:
+def _logits(
+    networks: jax.Array, features: jax.Array, answers: jax.Array, *, blend: float
+) -> jax.Array:
     """Networks [n, P], images [N, D], prompts [A, D] float32 -> [n, N, A] float32."""
     mask = jnp.ones(len(answers), bool)
-    over_networks = jax.vmap(adapter_logits, in_axes=(0, None, None, None))
-    return over_networks(networks, features, answers, mask)
+    return jax.vmap(lambda net: adapter_logits(net, features, answers, mask, blend=blend))(networks)

@@ -54,3 +54,9 @@ def info_nce(images: jax.Array, texts: jax.Array, scale: jax.Array) -> jax.Array
     rows = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     columns = optax.softmax_cross_entropy_with_integer_labels(logits.T, label)
     return (rows.mean() + columns.mean()) / 2
+
+
+def gaussian_kl(mean: jax.Array, logvar: jax.Array) -> jax.Array:
+    """KL of N(mean, diag exp(logvar)) from N(0, I): [..., Z] float32 each -> [...] in nats
+    (Kingma and Welling 2014, appendix B)."""
+    return 0.5 * jnp.sum(jnp.exp(logvar) + jnp.square(mean) - 1 - logvar, axis=-1)

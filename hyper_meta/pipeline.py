@@ -1,6 +1,6 @@
-"""The pipeline: data and features, generator, latents, conditional, hyperldm, evaluate, report.
+"""The pipeline: data and features, every method of the config trained, evaluation, report.
 
-Every stage leaves its result in the work directory and is only restored when it is there.
+Every step leaves its result in the work directory and is only restored when it is there.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from hyper_meta import parallel
-from hyper_meta.data import datasets
+from hyper_meta.data import datasets, precomputed
 from hyper_meta.data.features import Features, cached_features
-from hyper_meta.data.tasks import DataSet, Task, TaskTable, build_table
-from hyper_meta.diffusion.noise import PREDICTIONS
+from hyper_meta.data.tasks import DataSet, Task, build_table
+from hyper_meta.diffusion.noise import PREDICTIONS, SCHEDULES
 from hyper_meta.encoders.folder import (
     Encoder,
     bundled_encoder_path,
@@ -31,97 +31,103 @@ from hyper_meta.encoders.folder import (
 from hyper_meta.eval.report import write_report
 from hyper_meta.evaluation import evaluate
 from hyper_meta.files import flatten, read_json, write_json
+from hyper_meta.methods.interface import Setup
+from hyper_meta.methods.registry import METHODS, in_order
 from hyper_meta.models.denoiser import DENOISERS
-from hyper_meta.train import checkpoints
-from hyper_meta.train.hyperldm import hyperldm_stage
-from hyper_meta.train.loop import run_stage
-from hyper_meta.train.stages import (
-    OBJECTIVES,
-    adapt_all_tasks,
-    conditional_stage,
-    generator_stage,
-)
-from hyper_meta.train.state import evaluation_params
+from hyper_meta.train.hyperclip import guidance_settings
+from hyper_meta.train.stages import OBJECTIVES
 from hyper_meta.types import UserError
 
-STAGES = ("generator", "latents", "conditional", "hyperldm", "evaluate", "report")
+STEPS = ("train", "evaluate", "report")
 ENCODING_BATCH = 256
+PRECOMPUTED = "precomputed"  # the data set that brings its own features
 # The settings that are names, and what may be named.
 CHOICES = {
-    "dataset": datasets.BUILDERS,
-    "generator.objective": OBJECTIVES,
+    "dataset": (*datasets.BUILDERS, PRECOMPUTED),
+    "latents.base": tuple(f"hnet_{objective}" for objective in OBJECTIVES),
+    "hvae.weights.base": tuple(f"mnet_{objective}" for objective in OBJECTIVES),
     "hyperldm.denoiser": DENOISERS,
     "hyperldm.prediction": PREDICTIONS,
+    "hyperldm.schedule": SCHEDULES,
 }
 # What may differ between the config of a work directory and that of a command on it.
-FREE_KEYS = ("data_dir", "num_seeds")
+FREE_KEYS = ("data_dir", "num_seeds", "compilation_cache")
+VALIDATION_SEED = 0  # of the validation tasks that are split off; the same in every run
+CACHE_BYTES = 2 * 2**30
 
 
-def run(config: ConfigDict, workdir: Path, *, until: str) -> None:
-    """Runs the pipeline up to and including a stage of STAGES, going on where it was left.
+def run(config: ConfigDict, workdir: Path, *, until: str, method: str | None = None) -> None:
+    """Runs the pipeline up to and including a step of STEPS, going on where it was left.
 
-    Raises UserError for a setting that names nothing known, a work directory of another config, and
-    whatever the stages raise.
+    method: trains this one and what it needs, None for all of config.methods. Raises UserError for
+    a setting that names nothing known, a work directory of another config, and whatever the methods
+    raise.
     """
     check_choices(config)
+    names = in_order(config.methods if method is None else (method,), config)
     claim(config, workdir)
+    use_compilation_cache(config)
     data = load_data(config)
-    last = STAGES.index(until)
     for seed in range(config.seed, config.seed + config.num_seeds):
         seeded = config.copy_and_resolve_references()
         seeded.seed = seed
-        run_seed(seeded, seed_dir(workdir, seed), data, last)
-    if last >= STAGES.index("report"):
+        run_seed(seeded, seed_dir(workdir, seed), data, names, evaluates=until != "train")
+        # The compiled programs of a seed are of no use to the next.
+        jax.clear_caches()
+    if until == "report":
         folders = [seed_dir(workdir, config.seed + n) for n in range(config.num_seeds)]
         write_report(
             workdir,
             folders,
             data.tasks,
-            images=lambda ids: images_of(config, ids),
+            images=None if config.dataset == PRECOMPUTED else lambda ids: images_of(config, ids),
             num_resamples=config.evaluate.num_resamples,
         )
 
 
+def use_compilation_cache(config: ConfigDict) -> None:
+    """Keeps compiled programs between runs in config.compilation_cache, unless that is empty."""
+    if config.compilation_cache:
+        folder = Path(config.compilation_cache).expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+
+
 def seed_dir(workdir: Path, seed: int) -> Path:
-    """Where the stages of one seed are kept."""
+    """Where the results of one seed are kept."""
     return workdir / f"seed_{seed}"
 
 
-def run_seed(config: ConfigDict, folder: Path, data: DataSet, last: int) -> None:
-    """The stages of one seed, up to the one with index `last` in STAGES."""
-    train, validation = data.tables["train"], data.tables["validation"]
-    generator = train_stage(config, generator_stage(config, train, validation), folder)
-    if last < STAGES.index("latents"):
+def run_seed(
+    config: ConfigDict, folder: Path, data: DataSet, names: list[str], *, evaluates: bool
+) -> None:
+    """Trains the named methods of one seed in this order and, if asked, evaluates them."""
+    done = (folder / "scores.json").exists()
+    if evaluates and done:
         return
-    latents = latent_data_set(config, folder / "latents", generator["params"], train)
-    if last < STAGES.index("conditional"):
-        return
-    conditional = train_stage(config, conditional_stage(config, train, validation), folder)
-    if last < STAGES.index("hyperldm"):
-        return
-    stage = hyperldm_stage(config, latents, train, validation, generator["params"])
-    hyperldm = train_stage(config, stage, folder)
-    evaluated = (folder / "scores.json").exists() and (folder / "model").exists()
-    if last < STAGES.index("evaluate") or evaluated:
-        return
-    evaluate(
-        config,
-        folder,
-        data,
-        generator=generator["params"],
-        conditional=conditional["params"],
-        hyperldm=hyperldm,
-        adapted=latents.mean(axis=1),
-    )
+    setup = Setup(config, folder, data.tasks, data.tables)
+    trained: dict[str, Any] = {}
+    for name in names:
+        trained[name] = METHODS[name].train(setup, trained)
+    if evaluates:
+        rows = [row for name in names for row in METHODS[name].rows(setup, trained)]
+        evaluate(setup, rows, trained, data.source["encoder"])
 
 
 def check_choices(config: ConfigDict) -> None:
-    """Raises UserError where a setting that is the name of something is not a known one."""
+    """Raises UserError for a setting that should name something known and does not, and for
+    impossible settings of guidance."""
     values = flatten(config.to_dict())
+    if "methods" not in config:
+        raise UserError(
+            "this configuration names no methods: take one such as configs/quickstart.py"
+        )
+    in_order(config.methods, config)
     for name, known in CHOICES.items():
         value = values.get(name)
         if value not in known:
             raise UserError(f"{name}={value!r} given, one of {sorted(known)} is expected")
+    guidance_settings(config)
 
 
 def claim(config: ConfigDict, workdir: Path) -> None:
@@ -147,8 +153,34 @@ def claim(config: ConfigDict, workdir: Path) -> None:
 
 
 def load_data(config: ConfigDict) -> DataSet:
-    """Builds or reads the data set and its features, and joins them in one table a split."""
+    """Builds or reads the data set and its features, and joins them in one table a split, and in
+    "evaluation": the validation tasks, then the test tasks."""
     data_dir = Path(config.data_dir).expanduser()
+    if config.dataset == PRECOMPUTED:
+        tasks, features = precomputed.load(
+            data_dir, validation_share=config.validation_share, seed=VALIDATION_SEED
+        )
+        source = {"dataset": precomputed.fingerprint(data_dir), "encoder": PRECOMPUTED}
+    else:
+        tasks, features, source = load_and_encode(config, data_dir)
+    parts = {**tasks, "evaluation": [*tasks["validation"], *tasks["test"]]}
+    tables = {
+        name: build_table(
+            part,
+            image_ids=features.image_ids,
+            image_features=features.image_features,
+            sentences=features.sentences,
+            sentence_features=features.sentence_features,
+        )
+        for name, part in parts.items()
+    }
+    return DataSet(tasks, tables, source)
+
+
+def load_and_encode(
+    config: ConfigDict, data_dir: Path
+) -> tuple[dict[str, list[Task]], Features, dict[str, str]]:
+    """The tasks of a data set that is built here, their features, and the hashes they come from."""
     encoder = load_encoder(encoder_path(config.encoder))
     datasets.prepare(config.dataset, data_dir)
     tasks = datasets.load_tasks(config.dataset, data_dir)
@@ -160,17 +192,7 @@ def load_data(config: ConfigDict) -> DataSet:
     features = cached_features(
         folder, source, lambda: compute_features(encoder, config.dataset, data_dir, tasks)
     )
-    tables = {
-        split: build_table(
-            split_tasks,
-            image_ids=features.image_ids,
-            image_features=features.image_features,
-            sentences=features.sentences,
-            sentence_features=features.sentence_features,
-        )
-        for split, split_tasks in tasks.items()
-    }
-    return DataSet(tasks, tables, source)
+    return tasks, features, source
 
 
 def encoder_path(name: str) -> Path:
@@ -213,31 +235,3 @@ def images_of(config: ConfigDict, ids: set[str]) -> dict[str, np.ndarray]:
     """The images [H, W, 3] uint8 of some ids."""
     images = datasets.iterate_images(config.dataset, Path(config.data_dir).expanduser())
     return {name: image for name, image in images if name in ids}
-
-
-def train_stage(config: ConfigDict, stage: Any, folder: Path) -> dict[str, Any]:
-    """Trains a stage or restores it: {"params": for evaluation, "statistics"}, numpy leaves."""
-    state, history = run_stage(
-        stage,
-        folder / stage.name,
-        seed=config.seed,
-        checkpoint_every=config.checkpoint_every,
-        progress=True,
-    )
-    params, chosen = evaluation_params(state)
-    curve = {"evaluated": chosen, "history": history}
-    write_json(folder / "curves" / f"{stage.name}.json", curve)
-    return {"params": params, "statistics": state.statistics}
-
-
-def latent_data_set(
-    config: ConfigDict, folder: Path, generator_params: Any, train: TaskTable
-) -> np.ndarray:
-    """The latents [T, R, Z] of the training tasks, computed once."""
-    shape = (len(train.answer_count), config.latents.repeats, config.generator.latent_dim)
-    if folder.exists():
-        expected = {"latents": jax.ShapeDtypeStruct(shape, np.float32)}
-        return checkpoints.restore_tree(folder, expected)[0]["latents"]
-    latents = adapt_all_tasks(config, generator_params, train)
-    checkpoints.save_tree(folder, {"latents": latents}, notes={})
-    return latents

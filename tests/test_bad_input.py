@@ -51,6 +51,7 @@ def weights(finished):
         encoder_fingerprint=generating.load_encoder(encoder).fingerprint,
         embed_dim=EMBED_DIM,
         hidden_dim=HIDDEN_DIM,
+        blend=1.0,
         guidance_scale=1.5,
         seed=0,
     )
@@ -114,7 +115,7 @@ def predict_command(file: Path, *images: Path, answers: str = "red,green") -> li
     ("override", "message"),
     [
         ("--config.hyperldm.gidance_scale=2", "did you mean --config.hyperldm.guidance_scale?"),
-        ("--config.generator.num_steps=many", "a whole number such as"),
+        ("--config.hnet.num_steps=many", "a whole number such as"),
         ("--config.seed=-1", "seed=-1 is too small"),
     ],
 )
@@ -360,8 +361,9 @@ def test_safetensors_of_something_else(refused, file, image):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "1"}, "it has format 1, 2 is expected"),
+        ({"format": "2"}, "it has format 2, 3 is expected"),
         ({"embed_dim": "many"}, "'many'"),
+        ({"blend": "some"}, "'some'"),
         ({"hidden_dim": str(HIDDEN_DIM + 1)}, "does not fit the adapter that it names"),
         ({"templates": "no JSON"}, "Expecting value"),
         ({"templates": "{}"}, "an object with one or more is expected"),
@@ -373,7 +375,7 @@ def test_changed_metadata(changes, message, refused, weights, file, image):
     fields = {k: str(v) for k, v in dataclasses.asdict(weights).items()}
     del fields["weights"], fields["samples"]
     fields["templates"] = json.dumps(weights.templates)
-    save_file(load_file(file), file, metadata={"format": "2", **fields, **changes})
+    save_file(load_file(file), file, metadata={"format": "3", **fields, **changes})
     assert message in refused(*predict_command(file, image))
 
 

@@ -20,7 +20,7 @@ from hyper_meta.types import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 QUICKSTART = str(CONFIGS / "quickstart.py")
-COMMANDS = (*PIPELINE_COMMANDS, "pretrain", "generate", "predict")
+COMMANDS = (*PIPELINE_COMMANDS, "pretrain", "generate", "predict", "compare")
 
 
 @pytest.fixture
@@ -28,7 +28,9 @@ def calls(monkeypatch):
     """What the commands call, instead of calling it: a list of (name, arguments)."""
     made = []
     monkeypatch.setattr(
-        pipeline, "run", lambda config, workdir, until: made.append((config, workdir, until))
+        pipeline,
+        "run",
+        lambda config, workdir, until, method: made.append((config, workdir, until, method)),
     )
 
     def pretrain(config, workdir, out):
@@ -51,7 +53,7 @@ def test_help_teaches_by_example(command, capsys):
         main([command, "--help"])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
-    assert "example" in out and f"  hyper-meta {command} --" in out
+    assert "example" in out and f"  hyper-meta {command} " in out.partition("example")[2]
 
 
 def test_the_list_of_commands(capsys):
@@ -86,15 +88,32 @@ def test_help_and_mistakes_do_not_wait_for_imports(tmp_path):
 @pytest.mark.parametrize("command", PIPELINE_COMMANDS)
 def test_each_stage_is_a_command(command, calls, tmp_path):
     assert main([command, "--config", QUICKSTART, "--workdir", str(tmp_path / "w")]) == 0
-    ((config, workdir, until),) = calls
+    ((config, workdir, until, method),) = calls
+    assert method is None
     assert until == ("report" if command == "run" else command)
     assert workdir == tmp_path / "w" and config.num_seeds == 1
+
+
+def test_train_takes_a_method(calls, tmp_path, capsys):
+    argv = ["--config", QUICKSTART, "--workdir", str(tmp_path), "--method", "film"]
+    assert main(["train", *argv]) == 0
+    assert calls[0][2:] == ("train", "film")
+    assert main(["evaluate", *argv]) == 2
+    assert "unknown argument --method" in capsys.readouterr().err and len(calls) == 1
+
+
+def test_an_unknown_method_is_refused_before_a_work_directory_is_made(tmp_path, capsys):
+    argv = ["--config", QUICKSTART, "--workdir", str(tmp_path / "w")]
+    for given in (["--method", "fim"], ["--config.methods=('references','fim')"]):
+        assert main(["train", *argv, *given]) == 2
+        assert "method 'fim' given, one of ['references', " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_overrides_have_the_types_of_the_config(calls, tmp_path):
     overrides = [
         "--config.hyperldm.guidance_scale=2",
-        "--config.generator.hidden_dims=16,32",
+        "--config.hnet.hidden_dims=16,32",
         "--config.evaluate.guidance_scales",
         "0,1.5",
         "--config.latents.learning_rate=1",
@@ -105,7 +124,7 @@ def test_overrides_have_the_types_of_the_config(calls, tmp_path):
     config = calls[0][0]
     values = (
         config.hyperldm.guidance_scale,
-        config.generator.hidden_dims,
+        config.hnet.hidden_dims,
         config.evaluate.guidance_scales,
         config.latents.learning_rate,
         config.dataset,
@@ -124,12 +143,12 @@ def test_every_config_of_the_project_is_accepted(file, tmp_path):
 
 
 def test_a_stored_config_is_the_one_that_was_given(tmp_path):
-    overrides = ["--config.generator.hidden_dims=16,32"]
+    overrides = ["--config.hnet.hidden_dims=16,32"]
     given = load_config(QUICKSTART, tmp_path, overrides)
     pipeline.claim(given, tmp_path)
     stored = load_config(None, tmp_path, [])
     assert json.loads(stored.to_json()) == json.loads(given.to_json())
-    assert stored.generator.hidden_dims == (16, 32)
+    assert stored.hnet.hidden_dims == (16, 32)
     pipeline.claim(stored, tmp_path)
     more = load_config(None, tmp_path, ["--config.num_seeds=2"])
     pipeline.claim(more, tmp_path)
@@ -158,16 +177,17 @@ def test_a_config_imports_its_own_neighbours(tmp_path):
         (["hyperldm.guidence_scale=2"], "did you mean --config.hyperldm.guidance_scale?"),
         (["denoiser=v1"], "did you mean --config.hyperldm.denoiser?"),
         (["guidance_scale=2"], "did you mean --config.hyperldm.guidance_scale?"),
-        (["generator.num_step=2"], "did you mean --config.generator.num_steps?"),
+        (["hnet.num_step=2"], "did you mean --config.hnet.num_steps?"),
         (["hyperldm=2"], "hyperldm is a group of settings"),
         (["seed=1.5"], "--config.seed=1.5: a whole number such as 0 is expected"),
         (["seed"], "a whole number such as 0 is expected"),
         (["hyperldm.guidance_scale=two"], "a number is expected"),
-        (["generator.hidden_dims=1.5,2"], "a tuple of int such as 128,128,128 is expected"),
+        (["hnet.hidden_dims=1.5,2"], "a tuple of int such as 128,128,128 is expected"),
         (["evaluate.guidance_scales=(1,"], "a tuple of float such as 0.0,1.0"),
         (["evaluate.guidance_scales=()"], "a tuple of float such as 0.0,1.0"),
-        (["generator.learning_rate=nan"], "generator.learning_rate=nan is no finite number"),
-        (["generator.batch_size=0"], "generator.batch_size=0 is too small, 1 is least"),
+        (["hnet.learning_rates=nan"], "a tuple of float such as 0.001 is expected"),
+        (["hnet.inner_learning_rate=nan"], "hnet.inner_learning_rate=nan is no finite number"),
+        (["hnet.batch_size=0"], "hnet.batch_size=0 is too small, 1 is least"),
         (["seed=-1"], "seed=-1 is too small, 0 is least"),
         (["seed=4294967296"], "from 0 to 4294967295"),
         (["hyperldm.num_steps=7", "hyperldm.chunk_steps=5"], "the nearest is 5"),
@@ -219,7 +239,7 @@ def test_names_are_checked_before_a_work_directory_is_made(name, tmp_path, capsy
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
 def test_one_line_and_an_exit_code(error, code, line, monkeypatch, tmp_path, capsys):
-    def fail(config, workdir, until):
+    def fail(config, workdir, until, method):
         raise error
 
     monkeypatch.setattr(pipeline, "run", fail)
@@ -229,7 +249,7 @@ def test_one_line_and_an_exit_code(error, code, line, monkeypatch, tmp_path, cap
 
 @pytest.mark.parametrize("error", [ValueError("a fault"), OSError(errno.EBADF, "a fault")])
 def test_a_fault_of_the_program_keeps_its_traceback(error, monkeypatch, tmp_path):
-    def fail(config, workdir, until):
+    def fail(config, workdir, until, method):
         raise error
 
     monkeypatch.setattr(pipeline, "run", fail)

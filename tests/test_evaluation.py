@@ -1,27 +1,79 @@
-"""The controls of an evaluation, against NumPy."""
-
-from types import SimpleNamespace
+"""What is chosen on validation tasks and what is then scored on test tasks, with made-up rows."""
 
 import numpy as np
+import pytest
 
-from hyper_meta.diffusion.hyperldm import Statistics
-from hyper_meta.eval.metrics import MEAN_LATENT, NEAREST
-from hyper_meta.evaluation import _controls
+from hyper_meta.evaluation import score_row
+from hyper_meta.methods.interface import Row
+
+TOTAL = {"validation": np.array([4.0, 10.0]), "test": np.array([5.0, 2.0, 1.0])}
+# Right answers of each setting by split: on test tasks "b" would be chosen.
+RIGHT = {
+    "a": {"validation": [2, 5], "test": [1, 0, 0]},
+    "b": {"validation": [1, 9], "test": [5, 2, 1]},
+    "c": {"validation": [4, 2], "test": [3, 1, 0]},
+}
+SETTINGS = {f"setting {name}": name for name in RIGHT}
 
 
-def test_controls_are_the_mean_latent_and_that_of_the_nearest_question():
-    rng = np.random.default_rng(0)
-    known, asked = (rng.normal(size=(num, 5)).astype(np.float32) for num in (9, 6))
-    adapted = rng.normal(size=(9, 4)).astype(np.float32)
-    mean, std = np.float32([3, 0, -2, 0, 1]), np.float32([0.1, 1, 5, 1, 1])
-    statistics = Statistics(np.zeros(4), np.ones(4), mean, std, clip=np.float32(3))
-    tables = (SimpleNamespace(question_features=rows * std + mean) for rows in (known, asked))
-    controls = _controls(*tables, statistics, adapted)
+def make_row(calls, **options):
+    """A row that notes what it is asked for."""
 
-    def cosine(one, other):
-        return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+    def score(split, value, shots):
+        calls.append((split, value, shots))
+        return np.array(RIGHT[value][split], float), TOTAL[split]
 
-    nearest = [max(range(9), key=lambda row: cosine(question, known[row])) for question in asked]  # noqa: B023
-    assert len(set(nearest)) > 2
-    np.testing.assert_array_equal(controls[NEAREST], adapted[nearest][:, None])
-    np.testing.assert_allclose(controls[MEAN_LATENT], np.tile(adapted.mean(axis=0), (6, 1, 1)))
+    return Row("a title", "language", score, SETTINGS, "some setting", **options)
+
+
+@pytest.mark.parametrize("curve", [False, True])
+def test_the_test_tasks_have_no_say_in_what_is_chosen(curve):
+    """The mean over tasks decides: "c" has 0.6, "b" 0.575 and more right answers, "a" 0.5."""
+    calls = []
+    scored = score_row(make_row(calls, curve=curve), (1, 2))
+    assert scored["row"] == {
+        "title": "a title",
+        "kind": "language",
+        "varies": "some setting",
+        "chosen": "setting c",
+    }
+    shown = set(SETTINGS) if curve else {"setting c"}
+    assert set(scored["validation"]) == set(SETTINGS) and set(scored["test"]) == shown
+    for split in ("validation", "test"):
+        for setting, scores in scored[split].items():
+            right = RIGHT[SETTINGS[setting]][split]
+            assert scores == {"correct": right, "count": TOTAL[split].tolist()}
+    assert scored["shots"] == {}
+    assert {value for split, value, _ in calls if split == "test"} == {SETTINGS[s] for s in shown}
+    assert all(shots is None for *_, shots in calls)
+
+
+def test_each_number_of_shots_has_its_own_best_setting():
+    """On validation tasks "a" gains by every shot and "b" loses, on test tasks it is reversed."""
+    calls = []
+
+    def score(split, value, shots):
+        calls.append((split, value, shots))
+        gain = {"a": 1, "b": -1}[value] * (shots or 0)
+        right = 5 - gain if split == "test" else {"a": 5, "b": 6}[value] + gain
+        return np.array([right], float), np.array([10.0])
+
+    row = Row("a title", "few-shot", score, {"A": "a", "B": "b"}, "setting", shots=True)
+    scored = score_row(row, (0, 1, 2))
+    assert scored["row"]["chosen"] == "B"
+    chosen = {shots: by["chosen"] for shots, by in scored["shots"].items()}
+    assert chosen == {"0": "B", "1": "A", "2": "A"}
+    assert [by["correct"] for by in scored["shots"].values()] == [[5], [4], [3]]
+    assert {(v, k) for split, v, k in calls if split == "test"} == {
+        *(("b", None), ("b", 0), ("a", 1), ("a", 2))
+    }
+
+
+def test_a_row_without_settings():
+    def score(split, value, shots):
+        assert value is None
+        return np.ones(2), np.full(2, 4.0)
+
+    scored = score_row(Row("a title", "reference", score), (1,))
+    assert scored["row"] == {"title": "a title", "kind": "reference", "varies": None, "chosen": ""}
+    assert scored["test"] == scored["validation"] == {"": {"correct": [1, 1], "count": [4, 4]}}

@@ -1,6 +1,7 @@
 """From a sentence to weights to answers, on a random model with a random encoder."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import jax
@@ -35,10 +36,11 @@ from hyper_meta.models.adapter import num_weights
 from hyper_meta.train import checkpoints
 from hyper_meta.train.hyperldm import denoiser_module
 from hyper_meta.train.stages import generator_module
+from hyper_meta.types import UserError
 
 EMBED_DIM, HIDDEN_DIM, LATENT_DIM = 12, 5, 6
 SIZE = num_weights(EMBED_DIM, HIDDEN_DIM)
-SCALE = 1.5
+SCALE, BLEND = 1.5, 0.7
 TEMPLATES = {
     "Which colour is the one?": "the one is {}",
     "How many digits are there?": "there are {} digits",
@@ -54,9 +56,9 @@ KNOWN = {
 
 def make_config(encoder: Path) -> ConfigDict:
     """The settings that generating reads, as small as they can be."""
-    config = ConfigDict({"seed": 3, "encoder": str(encoder)})
-    config.adapter = ConfigDict({"hidden_dim": HIDDEN_DIM})
-    config.generator = ConfigDict({"latent_dim": LATENT_DIM, "hidden_dims": (7, 8)})
+    config = ConfigDict({"seed": 3, "dataset": "digits_vqa", "encoder": str(encoder)})
+    config.adapter = ConfigDict({"hidden_dim": HIDDEN_DIM, "blend": BLEND})
+    config.hnet = ConfigDict({"latent_dim": LATENT_DIM, "hidden_dims": (7, 8)})
     config.hyperldm = ConfigDict(
         {
             "denoiser": "v2",
@@ -64,7 +66,10 @@ def make_config(encoder: Path) -> ConfigDict:
             "num_blocks": 1,
             "prediction": "v",
             "diffusion_steps": 20,
+            "schedule": "cosine",
             "sampling_steps": 3,
+            "posterior_variance": 0.0,
+            "start_time": 1.0,
             "num_samples": 4,
         }
     )
@@ -118,7 +123,7 @@ def make_run(folder: Path) -> Path:
     config = make_config(make_encoder(folder / "encoder"))
     latent, question = jnp.zeros((1, LATENT_DIM)), jnp.zeros((1, EMBED_DIM))
     key, generator = jax.random.key(0), generator_module(config, EMBED_DIM)
-    denoiser = denoiser_module(config)
+    denoiser = denoiser_module(config, LATENT_DIM)
     time, keep = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
     statistics = random_like(
         Statistics(latent[0], latent[0], question[0], question[0], clip=jnp.zeros(()))
@@ -130,7 +135,10 @@ def make_run(folder: Path) -> Path:
     )
     params = jax.eval_shape(denoiser.init, key, latent, time, question, keep)["params"]
     tree = {
-        "generator": random_like(jax.eval_shape(generator.init, key, latent)["params"]),
+        "space": {
+            "e0": np.full(LATENT_DIM, 2, np.float32),
+            "generator": random_like(jax.eval_shape(generator.init, key, latent)["params"]),
+        },
         "hyperldm": {"params": random_like(params), "statistics": statistics},
     }
     notes = {
@@ -185,8 +193,10 @@ def test_weights_are_the_generator_of_the_sampled_latents(model, weights, monkey
     latents = np.random.default_rng(0).normal(size=(1, 4, LATENT_DIM)).astype(np.float32)
     monkeypatch.setattr("hyper_meta.generate.sample_tasks", lambda *args, **kwargs: latents)
     ours = generate(model, "Any?", num_samples=4, template="{}")
-    np.testing.assert_allclose(ours.samples, forward(model.generator, latents[0]), atol=1e-5)
-    mean = forward(model.generator, latents[0].mean(axis=0))
+    np.testing.assert_allclose(
+        ours.samples, forward(model.space["generator"], latents[0]), atol=1e-5
+    )
+    mean = forward(model.space["generator"], latents[0].mean(axis=0))
     np.testing.assert_allclose(ours.weights, mean, atol=1e-5)
     assert np.abs(ours.weights - ours.samples.mean(axis=0)).max() > 1e-3
 
@@ -215,6 +225,19 @@ def test_without_guidance_the_sentence_is_ignored(model):
         for task in ("Which colour?", "How many digits are there?")
     )
     np.testing.assert_allclose(one.samples, other.samples, atol=1e-6)
+
+
+def test_samples_may_start_from_e0(workdir, weights, tmp_path):
+    """As in the run: near the end of the noise, all samples are near the network of e0."""
+    text = (workdir / "config.json").read_text()
+    changed = tmp_path / "run"
+    shutil.copytree(workdir, changed)
+    (changed / "config.json").write_text(text.replace('"start_time": 1.0', '"start_time": 0.05'))
+    model = load_model(changed)
+    ours = generate(model, weights.task, num_samples=4, seed=1)
+    e0 = forward(model.space["generator"], model.space["e0"])
+    near, far = (np.abs(each.samples - e0).mean() for each in (ours, weights))
+    assert near < 0.5 * far
 
 
 def test_defaults_are_those_of_the_evaluation(model, weights):
@@ -290,16 +313,19 @@ def test_an_interrupted_save_keeps_the_old_file(weights, tmp_path, monkeypatch):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def reference_probabilities(network, features, prompts):
-    """The adapter in NumPy, from METHOD section 3."""
+def reference_probabilities(network, features, prompts, blend=BLEND):
+    """The adapter in NumPy, from METHOD section 3, blended with CLIP's own logits (section 4)."""
     cut = np.cumsum([EMBED_DIM * HIDDEN_DIM, HIDDEN_DIM, EMBED_DIM * HIDDEN_DIM])
     w1, b1, w2, b2 = np.split(network.astype(np.float64), cut)
     hidden = features @ w1.reshape(EMBED_DIM, HIDDEN_DIM) / np.sqrt(EMBED_DIM) + b1
     adapted = np.maximum(hidden, 0) @ w2.reshape(HIDDEN_DIM, EMBED_DIM) / np.sqrt(HIDDEN_DIM)
     adapted += features + b2
-    cosine = (adapted / np.linalg.norm(adapted, axis=1, keepdims=True)) @ (
-        prompts / np.linalg.norm(prompts, axis=1, keepdims=True)
-    ).T
+    clip, own = (
+        (x / np.linalg.norm(x, axis=1, keepdims=True))
+        @ (prompts / np.linalg.norm(prompts, axis=1, keepdims=True)).T
+        for x in (features, adapted)
+    )
+    cosine = clip + blend * (own - clip)
     odds = np.exp(100 * (cosine - cosine.max(axis=1, keepdims=True)))
     return odds / odds.sum(axis=1, keepdims=True)
 
@@ -341,6 +367,8 @@ def test_predictions_equal_the_adapter_in_numpy(weights_that_disagree, predicted
     agreement = (np.array(choices) == expected.argmax(axis=1)).mean(axis=0)
     np.testing.assert_allclose(result.agreement, agreement)
     assert 0 < agreement.mean() < 1
+    unblended = reference_probabilities(weights.weights, features, prompts, blend=1)
+    assert np.abs(unblended - expected).max() > 0.01
 
 
 def test_an_image_is_answered_alike_in_any_batch_and_form(weights, predicted, monkeypatch):
@@ -362,6 +390,15 @@ def test_an_answer_may_hold_braces(weights, predicted):
     paths, _, _ = predicted
     result = predict(weights, paths[:1], answers=["{}", "{red}"], template="the colour is {}")
     assert result.probabilities.shape == (1, 2)
+
+
+def test_a_run_on_precomputed_features_has_no_encoder(workdir, tmp_path):
+    changed = tmp_path / "run"
+    shutil.copytree(workdir, changed)
+    text = (workdir / "config.json").read_text()
+    (changed / "config.json").write_text(text.replace("digits_vqa", "precomputed"))
+    with pytest.raises(UserError, match="no encoder for a new sentence"):
+        load_model(changed)
 
 
 def test_a_relative_workdir_and_file_of_weights(workdir, weights, predicted, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ LAYERS = [
     {"data", "encoders", "models"},
     {"diffusion", "meta"},
     {"eval", "train"},
+    {"methods"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 NEVER = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve", "tensorflow", "torch"}

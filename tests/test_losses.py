@@ -3,7 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyper_meta.losses import correct_sum, cross_entropy_sum, info_nce, mask_logits, normalise
+from hyper_meta.losses import (
+    correct_sum,
+    cross_entropy_sum,
+    gaussian_kl,
+    info_nce,
+    mask_logits,
+    normalise,
+)
 
 
 @pytest.fixture
@@ -96,3 +103,15 @@ def test_info_nce_is_the_mean_cross_entropy_of_rows_and_columns():
     losses = [_cross_entropy(row, i) for x in (logits, logits.T) for i, row in enumerate(x)]
     loss = info_nce(jnp.float32(images), jnp.float32(texts), jnp.float32(scale))
     np.testing.assert_allclose(loss, np.mean(losses), rtol=1e-5)
+
+
+def test_gaussian_kl_is_the_integral_of_its_definition():
+    """Of p log(p / q), dimension by dimension."""
+    mean, logvar = np.random.default_rng(3).normal(size=(2, 4, 3))
+    x = np.linspace(-30, 30, 200_001)[:, None, None]
+    log_p = -0.5 * ((x - mean) ** 2 / np.exp(logvar) + logvar)
+    density = np.exp(log_p) / np.sqrt(2 * np.pi)
+    expected = np.trapezoid(density * (log_p + 0.5 * x**2), x, axis=0).sum(axis=-1)
+    kl = gaussian_kl(jnp.float32(mean), jnp.float32(logvar))
+    np.testing.assert_allclose(kl, expected, rtol=1e-5)
+    np.testing.assert_array_equal(gaussian_kl(jnp.zeros((2, 5)), jnp.zeros((2, 5))), 0)

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: one denoiser, asked with and without its condition.
+"""Guidance of a denoiser: by its condition (classifier-free) and by a support loss (few-shot).
 
 Axes: B batch, D embedding, Z latent.
 """
@@ -8,8 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from hyper_meta.diffusion.noise import NoiseProcess, decode_prediction
+from hyper_meta.diffusion.noise import NoiseProcess, decode_prediction, levels
 from hyper_meta.diffusion.samplers import DenoiseFn
+from hyper_meta.losses import normalise
 
 
 def classifier_free(
@@ -51,3 +52,36 @@ def classifier_free(
         return decode_prediction(process, z_t, t=t, output=output, prediction=prediction)
 
     return denoise_fn
+
+
+def few_shot(
+    denoise_fn: DenoiseFn,
+    process: NoiseProcess,
+    *,
+    grad_fn: Callable[[jax.Array], jax.Array],
+    strength: float | jax.Array,
+) -> DenoiseFn:
+    """The denoise_fn pushed down a loss (METHOD section 5), row by row:
+
+        eps <- eps + strength ||eps|| grad / ||grad||,   grad = grad_fn(z0)
+
+    and z0 moves by -sigma / signal of that, so that z_t = signal z0 + sigma eps still holds. At the
+    noisy end of a process that push is long in z0: let the sampler clip. A gradient of norm below
+    1e-6 has no direction and leaves its row alone, as strength 0 does, to the last bit.
+
+    Args:
+      denoise_fn: see samplers.
+      grad_fn: z0 [B, Z] -> [B, Z], the gradient of each row's loss at its predicted z0, both in
+        the units of the denoiser (standardised latents).
+      strength: scalar or [B], g; may be traced.
+    """
+
+    def guided_fn(z_t, t):
+        z0, eps = denoise_fn(z_t, t)
+        signal, sigma = levels(process, t)
+        size = jnp.broadcast_to(strength, t.shape)[:, None]
+        size = size * jnp.linalg.norm(eps, axis=-1, keepdims=True)
+        push = size * normalise(grad_fn(z0))
+        return z0 - sigma / signal * push, eps + push
+
+    return guided_fn

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hyper_meta.diffusion.guidance import classifier_free
+from hyper_meta.diffusion import guidance
 from hyper_meta.diffusion.noise import NoiseProcess
-from hyper_meta.diffusion.samplers import ddim_sample, ddpm_sample
+from hyper_meta.diffusion.samplers import ddim_sample, ddpm_sample, from_latents, from_noise
 from hyper_meta.losses import normalise
 
 
@@ -52,39 +53,143 @@ def standardise_questions(statistics: Statistics, questions: jax.Array) -> jax.A
     return (questions - statistics.question_mean) / statistics.question_std
 
 
-def question_cosine(statistics: Statistics, asked: jax.Array, known: jax.Array) -> jax.Array:
-    """Cosine of the standardised questions asked [n, D] and known [m, D], float32: [n, m]."""
-    asked, known = (normalise(standardise_questions(statistics, x)) for x in (asked, known))
+def question_cosine(
+    asked: jax.Array, known: jax.Array, scales: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    """Cosine of questions asked [n, D] and known [m, D], float32: [n, m].
+
+    scales: the `moments` of the training questions, by which both are standardised.
+    """
+    mean, std = scales
+    asked, known = (normalise((x - mean) / std) for x in (asked, known))
     return asked @ known.T
 
 
-def sample_latents(
-    predict_fn: Callable[..., jax.Array],
-    process: NoiseProcess,
-    statistics: Statistics,
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How latents are sampled, all static.
+
+    prediction: a key of noise.PREDICTIONS, what the denoiser outputs; sampling_steps: S samples
+    with DDPM, fewer with deterministic DDIM; posterior_variance: v in [0, 1], see
+    samplers.ddpm_sample, 0 with DDIM; start_time: share of the S steps in (0, 1], 1 starts from
+    noise, less from a given latent diffused that far, and takes that share of sampling_steps.
+
+    Raises ValueError for a number outside its range.
+    """
+
+    prediction: str
+    sampling_steps: int
+    posterior_variance: float
+    start_time: float
+
+    def __post_init__(self):
+        if (
+            self.sampling_steps < 1
+            or not 0 <= self.posterior_variance <= 1
+            or not 0 < self.start_time <= 1
+        ):
+            raise ValueError(
+                "Sampling expects sampling_steps >= 1, posterior_variance in [0, 1] and "
+                f"start_time in (0, 1], got {self}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoiser:
+    """A trained denoiser of standardised latents: predict_fn, see `guidance.classifier_free`."""
+
+    predict_fn: Callable[..., jax.Array]
+    process: NoiseProcess
+    statistics: Statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShot:
+    """Few-shot guidance, see `guidance.few_shot`.
+
+    grad_fn: latents [B, Z] in the generator's units -> [B, Z], the gradient of each row's support
+    loss; strength: scalar or [B] float32.
+    """
+
+    grad_fn: Callable[[jax.Array], jax.Array]
+    strength: float | jax.Array
+
+
+def draw_latents(
+    denoiser: Denoiser,
+    sampling: Sampling,
     *,
     questions: jax.Array,
     scale: jax.Array,
     keys: jax.Array,
-    prediction: str,
-    sampling_steps: int,
+    start: jax.Array,
+    few_shot: FewShot | None = None,
 ) -> jax.Array:
     """One latent per row, in the generator's units: [B, Z] float32.
 
-    predict_fn: see `guidance.classifier_free`; questions: [B, D] float32, raw; scale: [B] float32,
-    the guidance scale; keys: [B] PRNG keys. sampling_steps: S samples with DDPM, fewer with DDIM.
+    Args:
+      questions: [B, D] float32, raw.
+      scale: [B] float32, the classifier-free guidance scale.
+      keys: [B] PRNG keys.
+      start: [Z] or [B, Z] float32 in the generator's units, e0; unused at start_time 1.
+      few_shot: None for zero-shot samples.
+
+    Raises:
+      ValueError: unknown prediction, more sampling steps than S, or a posterior variance where
+        DDIM samples.
     """
-    denoise_fn = classifier_free(
-        predict_fn,
+    process, statistics = denoiser.process, denoiser.statistics
+    denoise_fn = guidance.classifier_free(
+        denoiser.predict_fn,
         process,
         condition=standardise_questions(statistics, questions),
         scale=scale,
-        prediction=prediction,
+        prediction=sampling.prediction,
     )
-    latent_dim = statistics.latent_mean.shape[0]
-    arguments = {"keys": keys, "latent_dim": latent_dim, "clip": statistics.clip}
-    if sampling_steps == process.num_steps:
-        latents = ddpm_sample(denoise_fn, process, **arguments)
-    else:
-        latents = ddim_sample(denoise_fn, process, **arguments, num_steps=sampling_steps, eta=0.0)
+    if few_shot is not None:
+        denoise_fn = _few_shot(denoise_fn, process, statistics, few_shot)
+    latents = _reverse(denoise_fn, denoiser, sampling, keys=keys, start=start)
     return latents * statistics.latent_std + statistics.latent_mean
+
+
+def _few_shot(denoise_fn, process, statistics, few_shot):
+    """The denoise_fn guided by a gradient in the generator's units; d/dz = std d/de."""
+
+    def grad_fn(z0):
+        latents = z0 * statistics.latent_std + statistics.latent_mean
+        return few_shot.grad_fn(latents) * statistics.latent_std
+
+    return guidance.few_shot(denoise_fn, process, grad_fn=grad_fn, strength=few_shot.strength)
+
+
+def _reverse(denoise_fn, denoiser, sampling, *, keys, start):
+    """[B, Z], standardised: the reverse process that `sampling` describes."""
+    process, statistics = denoiser.process, denoiser.statistics
+    if sampling.sampling_steps > process.num_steps:
+        raise ValueError(
+            f"sampling_steps must lie in [1, {process.num_steps}], got {sampling.sampling_steps}"
+        )
+    ancestral = sampling.sampling_steps == process.num_steps
+    if sampling.posterior_variance and not ancestral:
+        raise ValueError(
+            f"posterior_variance {sampling.posterior_variance} needs DDPM, which takes all "
+            f"{process.num_steps} steps, got sampling_steps={sampling.sampling_steps}"
+        )
+    latent_dim = statistics.latent_mean.shape[0]
+    if sampling.start_time == 1:
+        begin = from_noise(process, keys, latent_dim=latent_dim)
+    else:
+        latents = jnp.broadcast_to(start, (len(keys), latent_dim))
+        begin = from_latents(
+            process,
+            keys,
+            latents=standardise_latents(statistics, latents),
+            time=max(1, round(sampling.start_time * process.num_steps)) - 1,
+        )
+    arguments = {"start": begin, "keys": keys, "clip": statistics.clip}
+    if ancestral:
+        variance = sampling.posterior_variance
+        return ddpm_sample(denoise_fn, process, **arguments, posterior_variance=variance)
+    share = (begin.time + 1) / process.num_steps
+    num_steps = max(1, round(sampling.sampling_steps * share))
+    return ddim_sample(denoise_fn, process, **arguments, num_steps=num_steps, eta=0.0)

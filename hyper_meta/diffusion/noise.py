@@ -6,6 +6,7 @@ A clean latent z0 becomes z_t = sqrt(alpha_bar_t) z0 + sqrt(1 - alpha_bar_t) eps
 Axes: B batch, Z latent, S diffusion steps.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,7 +34,10 @@ class NoiseProcess:
 
     @property
     def alpha_bar(self) -> jax.Array:
-        """[S] float32 in (0, 1): the share of the clean latent in the variance of z_t."""
+        """[S] float32 in [0, 1): the share of the clean latent in the variance of z_t.
+
+        It underflows to 0 at the end of "sqrt"; the other properties do not.
+        """
         return jnp.exp(self.log_alpha_bar)
 
     @property
@@ -52,30 +56,60 @@ class NoiseProcess:
         return self.log_alpha_bar - jnp.log(-jnp.expm1(self.log_alpha_bar))
 
 
-def cosine_process(num_steps: int, *, offset: float, max_beta: float) -> NoiseProcess:
-    """The cosine schedule of Nichol and Dhariwal (2021), equation 17.
+def _cosine_beta(num_steps: int) -> np.ndarray:
+    """Nichol and Dhariwal 2021, equation 17: alpha_bar_t = f((t + 1) / S) / f(0).
 
-    With f(u) = cos^2((u + offset) / (1 + offset) * pi / 2) on u in [0, 1], step t has
-    beta_t = min(1 - f((t + 1) / S) / f(t / S), max_beta), and alpha_bar_t is the product of
-    1 - beta over the steps up to and including t. Computed in float64.
+    f(u) = cos^2((u + 0.008) / 1.008 * pi / 2); the offset keeps the first steps from being too
+    small.
+    """
+    u = np.arange(num_steps + 1, dtype=np.float64) / num_steps
+    f = np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
+    return 1 - f[1:] / f[:-1]
 
-    Args:
-      num_steps: S, at least 1 (the paper: 1000).
-      offset: non-negative; keeps the first steps from being too small (the paper: 0.008).
-      max_beta: in (0, 1); keeps the last step from erasing everything (the paper: 0.999).
+
+def _power_beta(num_steps: int, *, degree: int, root: int = 1) -> np.ndarray:
+    """beta^(root / degree) linear in the step, ends and 1000 steps of Ho et al. 2020, section 4."""
+    ends = np.array([1e-4, 0.02]) ** (1 / degree)
+    return 1000 / num_steps * np.linspace(*ends, num_steps) ** (degree / root)
+
+
+# Keeps a step from erasing everything (Nichol and Dhariwal 2021, section 3.2).
+MAX_BETA = 0.999
+# S -> beta [S] float64, not yet held below MAX_BETA. All but the cosine scale beta by 1000 / S, so
+# that the noise they add in all hardly depends on S (improved-diffusion does so for "linear").
+# Published names, and the signal left at the last of 1000 steps:
+#   cosine         Nichol and Dhariwal 2021                                      5e-5
+#   linear         Ho et al. 2020; "sqrt_linear" in CompVis latent-diffusion     6e-3
+#   scaled_linear  Rombach et al. 2022, diffusers; "linear" in CompVis           0.03
+#   sqrt           CompVis                                                       2e-22
+#   quartic        none                                                          0.06
+SCHEDULES: dict[str, Callable[[int], np.ndarray]] = {
+    "cosine": _cosine_beta,
+    "linear": functools.partial(_power_beta, degree=1),
+    "scaled_linear": functools.partial(_power_beta, degree=2),
+    "sqrt": functools.partial(_power_beta, degree=1, root=2),
+    "quartic": functools.partial(_power_beta, degree=4),
+}
+
+
+def noise_process(schedule: str, num_steps: int) -> NoiseProcess:
+    """The process of a key of SCHEDULES in num_steps = S >= 1 steps, computed in float64.
 
     Raises:
-      ValueError: an argument lies outside its range.
+      ValueError: unknown schedule, S < 1, or a signal that float32 cannot hold at the last step
+        ("sqrt" in 27 to 153 steps).
     """
-    if num_steps < 1 or offset < 0 or not 0 < max_beta < 1:
+    if schedule not in SCHEDULES:
+        raise ValueError(f"unknown schedule {schedule!r}, expected one of {list(SCHEDULES)}")
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be 1 or more, got {num_steps}")
+    log_alpha_bar = np.cumsum(np.log1p(-np.minimum(SCHEDULES[schedule](num_steps), MAX_BETA)))
+    if np.exp(log_alpha_bar[-1] / 2) < np.finfo(np.float32).tiny:
         raise ValueError(
-            "cosine_process expects num_steps >= 1, offset >= 0 and 0 < max_beta < 1, got "
-            f"num_steps={num_steps}, offset={offset}, max_beta={max_beta}"
+            f"schedule {schedule!r} in {num_steps} steps leaves no signal that float32 holds: "
+            "take more steps (1000 are usual) or another schedule"
         )
-    u = np.arange(num_steps + 1, dtype=np.float64) / num_steps
-    f = np.cos((u + offset) / (1 + offset) * np.pi / 2) ** 2
-    beta = np.minimum(1 - f[1:] / f[:-1], max_beta)
-    return NoiseProcess(log_alpha_bar=jnp.asarray(np.cumsum(np.log1p(-beta)), jnp.float32))
+    return NoiseProcess(log_alpha_bar=jnp.asarray(log_alpha_bar, jnp.float32))
 
 
 def levels(process: NoiseProcess, t: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -21,6 +21,7 @@ def denoising_loss(
     keys: jax.Array,
     drop_rate: float,
     prediction: str,
+    metric: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The sum over examples of the denoising error, and the number of examples.
 
@@ -38,6 +39,9 @@ def denoising_loss(
       keys: [B] PRNG keys, one per example.
       drop_rate: in [0, 1], the probability that an example's condition is dropped.
       prediction: a key of noise.PREDICTIONS.
+      metric: [B, Z, Z] float32, positive semi-definite, one per example, such as
+        meta.fisher.standardised_metric; the error becomes d^T metric d / Z with d = output -
+        target. None is the identity.
 
     Returns:
       (sum, count): scalars, float32. Add both over devices, then divide once.
@@ -51,7 +55,13 @@ def denoising_loss(
     t, noise, keep = _draw(keys, process.num_steps, z0=z0, drop_rate=drop_rate)
     target = prediction_target(process, z0, t=t, noise=noise, prediction=prediction)
     output = predict_fn(diffuse(process, z0, t=t, noise=noise), t, condition, keep)
-    error = jnp.mean(jnp.square(output - target), axis=-1)
+    difference = output - target
+    if metric is None:
+        weighted = difference
+    else:
+        metric = jnp.where(mask[:, None, None], metric, 0)
+        weighted = jnp.einsum("bij,bj->bi", metric, difference)
+    error = jnp.mean(difference * weighted, axis=-1)
     return jnp.sum(jnp.where(mask, error, 0)), jnp.sum(mask, dtype=error.dtype)
 
 

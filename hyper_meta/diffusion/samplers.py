@@ -1,7 +1,7 @@
-"""Samplers: from N(0, I) back to clean latents, one lax.scan each.
+"""Samplers: from noise back to clean latents, one lax.scan each.
 
 Both take a denoise_fn: (z_t [B, Z], t [B] int32) -> (z0 [B, Z], eps [B, Z]), whose two answers
-satisfy z_t = signal z0 + sigma eps. Nothing here is random except through the keys.
+satisfy z_t = signal z0 + sigma eps, and a Start. Nothing here is random except through the keys.
 
 Axes: B batch, Z latent, S diffusion steps, n visited steps.
 """
@@ -11,35 +11,80 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
-from hyper_meta.diffusion.noise import NoiseProcess, levels
+from hyper_meta.diffusion.noise import NoiseProcess, diffuse, levels
 
 DenoiseFn = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+@struct.dataclass
+class Start:
+    """Where the reverse process begins: noisy latents z_t [B, Z] at step time, a static integer.
+
+    Made by `from_noise` or `from_latents`, which see to it that z_t is as noisy as time says.
+    """
+
+    z_t: jax.Array
+    time: int = struct.field(pytree_node=False)
+
+
+def from_noise(process: NoiseProcess, keys: jax.Array, *, latent_dim: int) -> Start:
+    """N(0, I) at step S - 1, row b from keys[b] [B] alone."""
+    noise = _normal(process, keys, index=process.num_steps, latent_dim=latent_dim)
+    return Start(noise, process.num_steps - 1)
+
+
+def from_latents(process: NoiseProcess, keys: jax.Array, *, latents: jax.Array, time: int) -> Start:
+    """Clean latents diffused to step `time`, with the noise that `from_noise` starts from.
+
+    Args:
+      keys: [B] PRNG keys.
+      latents: [B, Z] float32, in the units of the denoiser.
+      time: Python integer in [0, S).
+
+    Raises:
+      ValueError: time lies outside its range.
+    """
+    if not 0 <= time < process.num_steps:
+        raise ValueError(f"time must lie in [0, {process.num_steps - 1}], got {time}")
+    noise = _normal(process, keys, index=process.num_steps, latent_dim=latents.shape[-1])
+    t = jnp.full(len(latents), time)
+    return Start(diffuse(process, latents, t=t, noise=noise), time)
 
 
 def ddpm_sample(
     denoise_fn: DenoiseFn,
     process: NoiseProcess,
     *,
+    start: Start,
     keys: jax.Array,
-    latent_dim: int,
     clip: float | jax.Array,
+    posterior_variance: float,
 ) -> jax.Array:
-    """[B, Z]: ancestral samples through all S steps (Ho et al. 2020, algorithm 2).
+    """[B, Z]: ancestral samples through every step from start.time (Ho et al. 2020, algorithm 2).
 
-    Each step draws from q(z_{t-1} | z_t, z0) at the predicted z0 (their equations 6 and 7), so the
-    variance is beta_tilde. That is DDIM with eta = 1 on every step (Song et al. 2021, section 4.1).
+    Each step draws around the mean of q(z_{t-1} | z_t, z0) at the predicted z0 (their equation 7),
+    with variance (1 - v) beta_tilde_t + v beta_t, the two choices of their section 3.2. At v = 0
+    that is DDIM with eta = 1 on every step (Song et al. 2021, section 4.1). The last step adds no
+    noise.
 
     Args:
-      denoise_fn: see the module.
-      keys: [B] PRNG keys; sample b depends on keys[b] alone.
-      latent_dim: Z.
+      denoise_fn, start: see the module.
+      keys: [B] PRNG keys, those of the start; sample b depends on keys[b] alone.
       clip: scalar or [Z], positive; the predicted z0 is held in [-clip, clip], in the units of the
         latent. jnp.inf leaves it alone.
+      posterior_variance: v, Python float in [0, 1].
+
+    Raises:
+      ValueError: posterior_variance lies outside its range.
     """
-    times = np.arange(process.num_steps)[::-1]
+    if not 0 <= posterior_variance <= 1:
+        raise ValueError(f"posterior_variance must lie in [0, 1], got {posterior_variance}")
+    times = np.arange(start.time + 1)[::-1]
+    factors = reverse_coefficients(process, times, eta=1.0, posterior_variance=posterior_variance)
     return _reverse(
-        denoise_fn, process, times=times, keys=keys, latent_dim=latent_dim, eta=1.0, clip=clip
+        denoise_fn, process, start=start, keys=keys, clip=clip, times=times, factors=factors
     )
 
 
@@ -47,8 +92,8 @@ def ddim_sample(
     denoise_fn: DenoiseFn,
     process: NoiseProcess,
     *,
+    start: Start,
     keys: jax.Array,
-    latent_dim: int,
     clip: float | jax.Array,
     num_steps: int,
     eta: float,
@@ -56,19 +101,21 @@ def ddim_sample(
     """[B, Z]: DDIM samples through num_steps evenly spaced steps (Song et al. 2021, equation 12).
 
     Args:
-      denoise_fn, keys, latent_dim, clip: as in ddpm_sample.
-      num_steps: n in [1, S], static; see strided_times. The first visited step is S - 1.
-      eta: Python float in [0, 1]. 0 is deterministic given the starting noise, 1 is ancestral
-        sampling on the strided process.
+      denoise_fn, start, keys, clip: as in ddpm_sample.
+      num_steps: n in [1, start.time + 1], static; see strided_times. The first visited step is
+        start.time.
+      eta: Python float in [0, 1]. 0 is deterministic given the start, 1 is ancestral sampling on
+        the strided process.
 
     Raises:
       ValueError: num_steps or eta lies outside its range.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta}")
-    times = strided_times(process.num_steps, num_steps)[::-1]
+    times = strided_times(start.time + 1, num_steps)[::-1]
+    factors = reverse_coefficients(process, times, eta=eta, posterior_variance=0.0)
     return _reverse(
-        denoise_fn, process, times=times, keys=keys, latent_dim=latent_dim, eta=eta, clip=clip
+        denoise_fn, process, start=start, keys=keys, clip=clip, times=times, factors=factors
     )
 
 
@@ -87,7 +134,7 @@ def strided_times(process_steps: int, num_steps: int) -> np.ndarray:
 
 
 def reverse_coefficients(
-    process: NoiseProcess, times: np.ndarray, *, eta: float
+    process: NoiseProcess, times: np.ndarray, *, eta: float, posterior_variance: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The factors (on z0, on eps, on fresh noise), each [n], of the steps t -> s between `times`.
 
@@ -97,16 +144,21 @@ def reverse_coefficients(
         eps^2 = 1 - alpha_bar_s - noise^2,   z0^2 = alpha_bar_s
     (Song et al. 2021, equations 12 and 16). Both are written through the ratio of signal-to-noise
     ratios SNR_t / SNR_s, in [0, 1), which float32 gives without subtracting near-equal numbers.
+    At eta = 1 noise^2 is beta_tilde; posterior_variance v moves it to (1 - v) beta_tilde + v beta,
+    beta = 1 - alpha_{t|s}, except before the clean latent, and leaves the other two alone.
 
     Args:
       times: [n] falling steps in [0, S).
-      eta: in [0, 1].
+      eta, posterior_variance: in [0, 1].
     """
     log_t = process.log_alpha_bar[times]
     log_s = jnp.append(log_t[1:], jnp.zeros(1, log_t.dtype))
     variance_s = -jnp.expm1(log_s)
     snr_ratio = jnp.exp(log_t - log_s) * variance_s / -jnp.expm1(log_t)
-    noise = eta * jnp.sqrt(variance_s * (1 - snr_ratio))
+    beta = jnp.where(variance_s > 0, -jnp.expm1(log_t - log_s), 0)
+    beta_tilde = variance_s * (1 - snr_ratio)
+    variance = (1 - posterior_variance) * beta_tilde + posterior_variance * beta
+    noise = eta * jnp.sqrt(variance)
     eps = jnp.sqrt(variance_s * ((1 - eta**2) + eta**2 * snr_ratio))
     return jnp.exp(log_s / 2), eps, noise
 
@@ -128,26 +180,26 @@ def clip_denoised(
     return clipped, eps + signal / sigma * (z0 - clipped)
 
 
-def _reverse(denoise_fn, process, *, times, keys, latent_dim, eta, clip):
-    """[B, Z]: the reverse process through `times`: [n] falling steps."""
+def _normal(process, keys, *, index, latent_dim):
+    """[B, Z] standard normal, one draw per key and index: steps take 0 .. S - 1, the start S."""
+
+    def draw(key):
+        key = jax.random.fold_in(key, index)
+        return jax.random.normal(key, (latent_dim,), process.log_alpha_bar.dtype)
+
+    return jax.vmap(draw)(keys)
+
+
+def _reverse(denoise_fn, process, *, start, keys, clip, times, factors):
+    """[B, Z]: the reverse process through `times`: [n] falling steps, the first start.time."""
 
     def step(z_t, inputs):
         time, z0_factor, eps_factor, noise_factor = inputs
         t = jnp.full(z_t.shape[:1], time)
         z0, eps = denoise_fn(z_t, t)
         z0, eps = clip_denoised(process, z0, eps=eps, t=t, clip=clip)
-        noise = normal(time)
+        noise = _normal(process, keys, index=time, latent_dim=z_t.shape[-1])
         return z0_factor * z0 + eps_factor * eps + noise_factor * noise, None
 
-    def normal(index):
-        def draw(key):
-            key = jax.random.fold_in(key, index)
-            return jax.random.normal(key, (latent_dim,), process.log_alpha_bar.dtype)
-
-        return jax.vmap(draw)(keys)
-
-    factors = reverse_coefficients(process, times, eta=eta)
-    # Steps fold in 0 .. S - 1, so S is free for the starting noise.
-    start = normal(process.num_steps)
-    z0, _ = jax.lax.scan(step, start, (jnp.asarray(times, jnp.int32), *factors))
+    z0, _ = jax.lax.scan(step, start.z_t, (jnp.asarray(times, jnp.int32), *factors))
     return z0

@@ -1,34 +1,30 @@
-"""The compared methods by name; accuracy over tasks, its intervals, and paired differences."""
+"""The titles and kinds of rows that the report knows; accuracy over tasks, its intervals, and
+paired differences."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from scipy.special import stdtrit
 
+# Titles are free but for these, which other rows are compared with where they are there.
 MAJORITY = "most common answer"
 CLIP = "CLIP as base model"
-UNADAPTED = "generator, not adapted"
-MEAN_LATENT = "mean latent of the training tasks"
+MULTITASK = "HNet, multitask"
+MAML = "HNet-MAML"
 NEAREST = "latent of the nearest training sentence"
-CONDITIONAL = "conditional hypernetwork"
-ADAPTED = "generator, adapted on the support set"
-# Without HyperLDM, in the order of the table.
-UNGUIDED = (MAJORITY, CLIP, UNADAPTED, MEAN_LATENT, NEAREST, CONDITIONAL, ADAPTED)
-CHOSEN = "HyperLDM, chosen scale"
-SCALE_PREFIX = "HyperLDM, scale "
+CONDITIONAL_PREFIX = "conditional "  # so begin the titles of all that map question to weights
 
-
-def scale_name(scale: float) -> str:
-    """The row of HyperLDM at a guidance scale."""
-    return f"{SCALE_PREFIX}{scale:g}"
-
-
-def one_sample(name: str) -> str:
-    """The row of one sample in place of the mean latent of several, for a row of HyperLDM."""
-    return f"{name}, one sample"
+# Kinds of rows, in the order of the table: what a row knows of the task that it answers.
+KINDS = {
+    "reference": "references",
+    "unconditional": "without language, before any adaptation",
+    "language": "from the sentence alone",
+    "control": "controls: what language has to beat",
+    "few-shot": "saw the support set, so not zero-shot",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +50,8 @@ def mean_scores(runs: Sequence[Scores]) -> Scores:
 
 
 def summarise(
-    scores: Mapping[str, Scores], rows: np.ndarray, *, num_resamples: int
-) -> dict[str, dict[str, float]]:
+    scores: Mapping[Hashable, Scores], rows: np.ndarray, *, num_resamples: int
+) -> dict[Hashable, dict[str, float]]:
     """For each method: mean over tasks with its 95% interval, pooled accuracy, and sizes.
 
     scores: all on the same T tasks; rows: [n] int64 or [T] bool, the tasks to summarise.

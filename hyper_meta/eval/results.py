@@ -1,128 +1,50 @@
-"""What the seeds of a run left, and every figure that follows from it (results.json)."""
+"""Every figure that follows from what the seeds of a run left (results.json)."""
 
 from __future__ import annotations
 
-import dataclasses
-import zipfile
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval.metrics import (
-    CHOSEN,
-    MAJORITY,
-    SCALE_PREFIX,
-    UNADAPTED,
-    UNGUIDED,
+    CLIP,
+    CONDITIONAL_PREFIX,
+    KINDS,
+    MULTITASK,
+    NEAREST,
     Scores,
     mean_scores,
-    one_sample,
     paired_differences,
-    scale_name,
     summarise,
     t_interval,
     verdict,
 )
-from hyper_meta.files import read_json
-from hyper_meta.types import UserError
+from hyper_meta.eval.runs import SPLITS, Row, Run
 
-SPLITS = ("validation", "test")
-TRAINED_STAGES = ("generator", "conditional", "hyperldm")
-BASELINES = (*(name for name in UNGUIDED if name != MAJORITY), scale_name(0), scale_name(1))
+BASELINES = (MULTITASK, NEAREST, CLIP)
 ALL = "all"  # families or groups together
 # What a group of test tasks asks; other groups are shown under their name alone.
 GROUPS = {
     "paraphrase": "what was seen in training, asked in words never seen",
     "composition": "combinations never trained on in any wording",
 }
-AGAIN = "remove the scores.json of that folder and run the stage evaluate again"
 UNITS = (
     "accuracies in percent, differences in points; mean: over tasks, each counted once; pooled: "
     "over examples; low, high: 95% bootstrap interval over tasks, with right answers averaged over "
-    "seeds; seeds: mean over tasks of each seed, and its 95% t-interval over seeds; summaries by "
-    "split, method, family and group; differences by split, method, baseline, family and group"
+    "seeds; seeds: mean over tasks of each seed, and its 95% t-interval over seeds; a row is each "
+    "seed's chosen setting; best: the row of a kind with the highest mean on validation tasks; "
+    "summaries by split, row, family and group; settings, of those that every seed has scored, by "
+    "split, row, setting and group; differences by split, row, baseline, family and group; shots, "
+    "on test tasks, by start, examples per answer and group"
 )
 
+Title = TypeVar("Title", bound=Hashable)
 # [family][group] -> figures, "all" being one of either.
 Cells = dict[str, dict[str, Any]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What one seed left.
-
-    scores: split -> method -> Scores of the tasks of that split; curves: stage -> {"evaluated",
-    "history"}; adapted: [T_train, Z] float32, mean adapted latent of each training task;
-    latents: [T_test, Z] float32, generated; answers: [T_test, n] int, those of the generated
-    network to the first n query examples of each test task.
-    """
-
-    name: str
-    chosen_scale: float
-    scores: dict[str, dict[str, Scores]]
-    curves: dict[str, dict[str, Any]]
-    adapted: np.ndarray
-    latents: np.ndarray
-    answers: np.ndarray
-
-
-def read_run(folder: Path, tasks: dict[str, list[Task]]) -> Run:
-    """Reads what one seed left, see `write_report`."""
-    saved = read_json(_left_by("evaluate", folder / "scores.json"))
-    scale = saved["chosen_scale"]
-    scores = {
-        split: _read_scores(saved["splits"][split], tasks[split], folder / "scores.json")
-        for split in SPLITS
-    }
-    for rows in scores.values():
-        rows[CHOSEN] = rows[scale_name(scale)]
-        rows[one_sample(CHOSEN)] = rows[one_sample(scale_name(scale))]
-    curves = {
-        stage: read_json(_left_by(stage, folder / "curves" / f"{stage}.json"))
-        for stage in TRAINED_STAGES
-    }
-    return Run(folder.name, scale, scores, curves, **_read_shown(folder, tasks))
-
-
-def _read_scores(
-    saved: dict[str, dict[str, list]], tasks: Sequence[Task], path: Path
-) -> dict[str, Scores]:
-    sizes = [len(task.query) for task in tasks]
-    if missing := [name for name in UNGUIDED if name not in saved]:
-        raise UserError(f"{path} has no scores of {', '.join(missing)}: {AGAIN}")
-    scores = {}
-    for name, score in saved.items():
-        if score["count"] != sizes or len(score["correct"]) != len(sizes):
-            raise UserError(f"{path} is of other tasks than the data set holds: {AGAIN}")
-        scores[name] = Scores(np.array(score["correct"], float), np.array(sizes, float))
-    return scores
-
-
-def _left_by(stage: str, path: Path) -> Path:
-    if not path.exists():
-        raise UserError(f"{path} is missing: run the stage {stage} on this --workdir first")
-    return path
-
-
-def _read_shown(folder: Path, tasks: dict[str, list[Task]]) -> dict[str, np.ndarray]:
-    """The latents and answers for the pictures, see Run."""
-    path = _left_by("evaluate", folder / "shown.npz")
-    rows = {"adapted": "train", "latents": "test", "answers": "test"}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in rows}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged ({error}): {AGAIN}") from error
-    for name, split in rows.items():
-        if len(arrays[name]) != len(tasks[split]):
-            raise UserError(
-                f"{path} is of {len(arrays[name])} {split} tasks, the data set holds "
-                f"{len(tasks[split])}: {AGAIN}"
-            )
-    return arrays
+# {(family, group): [T] bool}
+Parts = dict[tuple[str, str], np.ndarray]
 
 
 def compute_results(
@@ -133,40 +55,87 @@ def compute_results(
     num_resamples: int,
 ) -> dict[str, Any]:
     """Every figure, as JSON values; UNITS says how to read them."""
+    rows = runs[0].rows
+    best = best_titles(rows, [run.chosen("validation") for run in runs])
     results = {
         "units": UNITS,
         "seeds": [run.name for run in runs],
-        "chosen_scale": {run.name: run.chosen_scale for run in runs},
+        "rows": row_records(runs),
+        "best": best,
         "evaluated": {
             run.name: {stage: curve["evaluated"] for stage, curve in run.curves.items()}
             for run in runs
         },
         "config": config,
         "summaries": {},
+        "settings": {},
         "differences": {},
+        "shots": shot_summaries(runs, partition(tasks["test"]), num_resamples=num_resamples),
         "tasks": {},
     }
+    pairs = compared_pairs(rows, best)
     for split in SPLITS:
-        seeds = [run.scores[split] for run in runs]
-        parts = partition(tasks[split])
+        seeds, parts = [run.chosen(split) for run in runs], partition(tasks[split])
         results["summaries"][split] = summaries(seeds, parts, num_resamples=num_resamples)
-        results["differences"][split] = differences(seeds, parts, num_resamples=num_resamples)
+        results["settings"][split] = setting_summaries(
+            [run.scores[split] for run in runs], parts, num_resamples=num_resamples
+        )
+        results["differences"][split] = differences(
+            seeds, parts, pairs=pairs, by_family=best.get("language"), num_resamples=num_resamples
+        )
         results["tasks"][split] = task_records(seeds, tasks[split])
     return results
 
 
-def partition(tasks: Sequence[Task]) -> dict[tuple[str, str], np.ndarray]:
+def best_titles(rows: Sequence[Row], seeds: Sequence[dict[str, Scores]]) -> dict[str, str]:
+    """The language, conditional and few-shot rows with the highest mean accuracy over validation
+    tasks and seeds (the first of equals), of those that are there.
+
+    seeds: title -> Scores of the validation tasks, for each seed.
+    """
+    titles = {kind: [row.title for row in rows if row.kind == kind] for kind in KINDS}
+    pools = {
+        "language": titles["language"],
+        "conditional": [name for name in titles["language"] if name.startswith(CONDITIONAL_PREFIX)],
+        "few-shot": titles["few-shot"],
+    }
+    mean = {
+        row.title: float(np.mean([scores[row.title].accuracy.mean() for scores in seeds]))
+        for row in rows
+    }
+    return {name: max(pool, key=mean.__getitem__) for name, pool in pools.items() if pool}
+
+
+def row_records(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The rows by kind, in the order of the tables, with the setting that each seed chose."""
+    chosen = {row.title: {} for row in runs[0].rows}
+    for run in runs:
+        for row in run.rows:
+            chosen[row.title][run.name] = row.chosen
+    kinds = list(KINDS)
+    return [
+        {"title": row.title, "kind": row.kind, "varies": row.varies, "chosen": chosen[row.title]}
+        for row in sorted(runs[0].rows, key=lambda row: kinds.index(row.kind))
+    ]
+
+
+def group_names(tasks: Sequence[Task]) -> list[str]:
+    """The groups of tasks, in the order of GROUPS, then alphabetical."""
+    groups = {task.group for task in tasks}
+    return [group for group in GROUPS if group in groups] + sorted(groups - {*GROUPS})
+
+
+def partition(tasks: Sequence[Task]) -> Parts:
     """The tasks of each family and group: {(family, group): [T] bool}, "all" being one of either.
 
-    Families are in alphabetical order after "all"; groups in that of GROUPS, then alphabetical.
+    Families are in alphabetical order after "all"; groups follow it where there are several.
     """
     families = np.array([task.family for task in tasks])
     groups = np.array([task.group for task in tasks])
-    order = [group for group in GROUPS if group in groups]
-    order += sorted({*groups.tolist()} - {*order})
+    names = group_names(tasks)
     parts = {}
     for family in (ALL, *sorted({*families.tolist()})):
-        for group in (ALL, *order):
+        for group in (ALL, *(names if len(names) > 1 else ())):
             rows = (families == family) | (family == ALL)
             rows &= (groups == group) | (group == ALL)
             if rows.any():
@@ -175,14 +144,11 @@ def partition(tasks: Sequence[Task]) -> dict[tuple[str, str], np.ndarray]:
 
 
 def summaries(
-    seeds: Sequence[dict[str, Scores]],
-    parts: dict[tuple[str, str], np.ndarray],
-    *,
-    num_resamples: int,
-) -> dict[str, Cells]:
-    """{method: {family: {group: figures}}} for every method, see UNITS."""
+    seeds: Sequence[Mapping[Title, Scores]], parts: Parts, *, num_resamples: int
+) -> dict[Title, Cells]:
+    """{title: {family: {group: figures}}} for every title, see UNITS."""
     mean = {name: mean_scores([scores[name] for scores in seeds]) for name in seeds[0]}
-    result: dict[str, Cells] = {name: {} for name in mean}
+    result: dict[Title, Cells] = {name: {} for name in mean}
     for (family, group), rows in parts.items():
         for name, figures in summarise(mean, rows, num_resamples=num_resamples).items():
             values = [100 * float(scores[name].accuracy[rows].mean()) for scores in seeds]
@@ -191,31 +157,81 @@ def summaries(
     return result
 
 
+def setting_summaries(
+    seeds: Sequence[Mapping[str, Mapping[str, Scores]]], parts: Parts, *, num_resamples: int
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """{title: {setting: {group: figures}}} over all families, of what every seed has scored."""
+    flat = [
+        {(title, setting): score for title, row in scores.items() for setting, score in row.items()}
+        for scores in seeds
+    ]
+    shared = [key for key in flat[0] if all(key in scores for scores in flat)]
+    result: dict[str, dict[str, dict[str, Any]]] = {title: {} for title in seeds[0]}
+    if shared:
+        groups = {part: rows for part, rows in parts.items() if part[0] == ALL}
+        kept = [{key: scores[key] for key in shared} for scores in flat]
+        for (title, setting), cells in summaries(kept, groups, num_resamples=num_resamples).items():
+            result[title][setting] = cells[ALL]
+    return result
+
+
+def shot_summaries(
+    runs: Sequence[Run], parts: Parts, *, num_resamples: int
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """{start: {examples per answer: {"chosen": by seed, "groups": {group: figures}}}}."""
+    seeds = [
+        {start: {k: scores for k, (_, scores) in row.items()} for start, row in run.shots.items()}
+        for run in runs
+    ]
+    figures = setting_summaries(seeds, parts, num_resamples=num_resamples)
+    return {
+        start: {
+            k: {"chosen": {run.name: run.shots[start][k][0] for run in runs}, "groups": groups}
+            for k, groups in row.items()
+        }
+        for start, row in figures.items()
+    }
+
+
+def compared_pairs(rows: Sequence[Row], best: dict[str, str]) -> list[tuple[str, str]]:
+    """(row, baseline) for each row and each of BASELINES that is there, and for language rows the
+    best conditional hypernetwork."""
+    there = [title for title in BASELINES if title in {row.title for row in rows}]
+    conditional = [best["conditional"]] if "conditional" in best else []
+    return [
+        (row.title, baseline)
+        for row in rows
+        for baseline in there + (conditional if row.kind == "language" else [])
+        if baseline != row.title
+    ]
+
+
 def differences(
     seeds: Sequence[dict[str, Scores]],
-    parts: dict[tuple[str, str], np.ndarray],
+    parts: Parts,
     *,
+    pairs: Sequence[tuple[str, str]],
+    by_family: str | None,
     num_resamples: int,
 ) -> dict[str, dict[str, Cells]]:
-    """{method: {baseline: {family: {group: figures}}}}, see UNITS.
+    """{title: {baseline: {family: {group: figures}}}} of pairs, see UNITS.
 
-    The chosen scale of HyperLDM minus each of BASELINES, and over all families everything minus
-    the unadapted generator. Only figures over all families get a "verdict".
+    Single families, which get no "verdict", only of the row by_family.
     """
+    result: dict[str, dict[str, Cells]] = {title: {} for title in seeds[0]}
     mean = {name: mean_scores([scores[name] for scores in seeds]) for name in seeds[0]}
-    ours_only = [(CHOSEN, baseline) for baseline in BASELINES if baseline in mean]
-    others = [(name, UNADAPTED) for name in mean if name not in (CHOSEN, UNADAPTED)]
-    result: dict[str, dict[str, Cells]] = {}
     for (family, group), rows in parts.items():
-        names = ours_only + (others if family == ALL else [])
-        pairs = [(mean[ours], mean[theirs]) for ours, theirs in names]
-        compared = paired_differences(pairs, rows, num_resamples=num_resamples)
+        names = [pair for pair in pairs if family == ALL or pair[0] == by_family]
+        if not names:
+            continue
+        scores = [(mean[ours], mean[theirs]) for ours, theirs in names]
+        compared = paired_differences(scores, rows, num_resamples=num_resamples)
         for (ours, theirs), figures in zip(names, compared, strict=True):
-            gaps = [scores[ours].accuracy - scores[theirs].accuracy for scores in seeds]
+            gaps = [seed[ours].accuracy - seed[theirs].accuracy for seed in seeds]
             figures["seeds"] = _over_seeds([100 * float(gap[rows].mean()) for gap in gaps])
             if family == ALL:
                 figures["verdict"] = verdict(figures)
-            cells = result.setdefault(ours, {}).setdefault(theirs, {})
+            cells = result[ours].setdefault(theirs, {})
             cells.setdefault(family, {})[group] = figures
     return result
 
@@ -229,7 +245,7 @@ def _over_seeds(values: list[float]) -> dict[str, Any]:
 
 
 def task_records(seeds: Sequence[dict[str, Scores]], tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    """Each task with its accuracy by method and seed."""
+    """Each task with its accuracy by row and seed."""
     accuracy = {
         name: 100 * np.stack([scores[name].accuracy for scores in seeds], axis=1)
         for name in seeds[0]
@@ -246,13 +262,21 @@ def task_records(seeds: Sequence[dict[str, Scores]], tasks: Sequence[Task]) -> l
     ]
 
 
-def scales_of(results: dict[str, Any]) -> list[float]:
-    """The guidance scales that were compared, in ascending order."""
-    names = [name for name in results["summaries"]["test"] if name.startswith(SCALE_PREFIX)]
-    numbers = {name.removeprefix(SCALE_PREFIX).partition(",")[0] for name in names}
-    return sorted(map(float, numbers))
-
-
 def groups_of(results: dict[str, Any], split: str) -> list[str]:
-    """All tasks together and then each group."""
-    return list(results["summaries"][split][CHOSEN][ALL])
+    """All tasks together and then, where there are several, each group."""
+    return list(next(iter(results["summaries"][split].values()))[ALL])
+
+
+def settings_of(results: dict[str, Any], split: str, title: str) -> list[str]:
+    """The settings of a row that every seed has scored, numbers in ascending order."""
+    settings = list(results["settings"][split][title])
+    return sorted(settings, key=float) if all(map(is_number, settings)) else settings
+
+
+def is_number(setting: str) -> bool:
+    """Whether a setting or a number of examples has a place on an axis."""
+    try:
+        float(setting)
+    except ValueError:
+        return False
+    return True

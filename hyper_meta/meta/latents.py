@@ -1,10 +1,14 @@
-"""Latent data sets: every training task adapted several times (METHOD section 5)."""
+"""Latent data sets: every training task adapted several times (METHOD section 5); and k-shot
+support sets."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from hyper_meta.meta.inner_loop import GenerateFn, adapt_latent
-from hyper_meta.types import Examples
+from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
+from hyper_meta.meta.learners import Learner
+from hyper_meta.types import Examples, TaskBatch
 
 
 def random_subset(key: jax.Array, mask: jax.Array, smallest_share: float) -> jax.Array:
@@ -17,35 +21,40 @@ def random_subset(key: jax.Array, mask: jax.Array, smallest_share: float) -> jax
     return mask & (rank < keep)
 
 
-def stochastic_latents(
-    generate_fn: GenerateFn,
-    start: jax.Array,
-    examples: Examples,
-    answers: jax.Array,
-    answer_mask: jax.Array,
+def stochastic_points(
+    learner: Learner,
+    params: Any,
+    task: TaskBatch,
     keys: jax.Array,
+    loop: InnerLoop,
     *,
     smallest_share: float,
-    num_steps: int,
-    learning_rate: float,
-    pull: float,
-) -> jax.Array:
-    """Adapts one task once per key, each on its own random subset of the examples.
+) -> Any:
+    """Adapts one task once per key, each on its own random subset of the support set.
 
-    keys: [R] PRNG keys; the other shapes as in `adapt_latent`. Returns [R, Z] float32.
+    keys: [R] PRNG keys. Returns points, leaves [R, ...].
     """
 
-    def repeat(key: jax.Array) -> jax.Array:
-        subset = examples.replace(mask=random_subset(key, examples.mask, smallest_share))
-        return adapt_latent(
-            generate_fn,
-            start,
-            subset,
-            answers,
-            answer_mask,
-            num_steps=num_steps,
-            learning_rate=learning_rate,
-            pull=pull,
-        )
+    def repeat(key: jax.Array) -> Any:
+        mask = random_subset(key, task.support.mask, smallest_share)
+        subset = task.replace(support=task.support.replace(mask=mask))
+        return adapt_task(learner, params, subset, loop)
 
     return jax.vmap(repeat)(keys)
+
+
+def few_shots(key: jax.Array, examples: Examples, shots: jax.Array, width: int) -> Examples:
+    """At most `shots` random examples of each answer, moved to the front and cut to width.
+
+    examples: fields [N, ...]; shots: [] int32. The examples of k shots are among those of k + 1.
+    width: static, at least the number of examples that are kept. Returns fields [width, ...].
+    """
+    draws = jax.random.uniform(key, examples.mask.shape)
+    label = jnp.where(examples.mask, examples.label, jnp.iinfo(jnp.int32).max)
+    order = jnp.lexsort((draws, label))
+    ordered = label[order]
+    rank = jnp.arange(len(order)) - jnp.searchsorted(ordered, ordered, side="left")
+    kept = examples.mask[order] & (rank < shots)
+    front = order[jnp.argsort(~kept, stable=True)[:width]]
+    chosen = jax.tree.map(lambda leaf: leaf[front], examples)
+    return chosen.replace(mask=jnp.arange(len(front)) < kept.sum())

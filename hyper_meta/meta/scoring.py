@@ -1,11 +1,13 @@
-"""Query accuracy of a method on every task of a table, shape by shape."""
+"""Query accuracy of networks on every task of a table, shape by shape."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hyper_meta import parallel
@@ -19,7 +21,9 @@ from hyper_meta.data.tasks import (
     whole_pass,
 )
 from hyper_meta.losses import correct_sum
-from hyper_meta.meta.inner_loop import adapt_tasks
+from hyper_meta.meta.inner_loop import InnerLoop, adapt_and_read, adapt_task, task_correct
+from hyper_meta.meta.latents import few_shots
+from hyper_meta.meta.learners import Learner
 from hyper_meta.models.adapter import adapter_logits, answer_logits
 from hyper_meta.types import TaskBatch
 
@@ -31,16 +35,16 @@ Method = TaskFn
 
 def compile_pass(
     task_fn: TaskFn, table: TaskTable, *, max_shapes: int, max_examples: int
-) -> Callable[[Any, Any], Any]:
-    """Compiles task_fn for one pass over all T tasks of a table, in a few fixed shapes.
+) -> Callable[..., Any]:
+    """Compiles task_fn for passes over tasks of a table, in a few fixed shapes.
 
-    Returns a function (params, extra) -> out, a pytree of numpy arrays [T, ...]. params are
-    replicated; extra is a pytree of host arrays [T, ...].
+    Returns a function (params, extra, rows=None) -> out, a pytree of numpy arrays [n, ...]. params
+    are replicated; extra is a pytree of host arrays [n, ...]; rows: [n] int, the tasks in rising
+    order, None for all T of the table.
     """
     sizes = task_shapes(table)
     shapes = choose_shapes(sizes, max_shapes)
-    devices = jax.local_device_count()
-    passes = whole_pass(sizes, shapes, max_examples=max_examples, multiple=devices)
+    passes = whole_pass(sizes, shapes, max_examples=max_examples, multiple=jax.local_device_count())
     replicated = parallel.replicate(table)
 
     def at_shape(shape: BatchShape) -> Callable:
@@ -52,17 +56,38 @@ def compile_pass(
 
     compiled = [at_shape(shape) for shape in shapes]
 
-    def whole(params: Any, extra: Any) -> Any:
+    def whole(params: Any, extra: Any, rows: np.ndarray | None = None) -> Any:
+        rows = np.arange(len(sizes)) if rows is None else rows
+        place = np.zeros(len(sizes), int)  # of a task in extra
+        place[rows] = np.arange(len(rows))
         ids, outputs = [], []
         for run, batches in zip(compiled, passes, strict=True):
-            for batch in steps_of(batches):
-                out = run(params, replicated, (batch, _rows(extra, batch.ids)))
+            for batch in steps_of(only(batches, rows)):
+                out = run(params, replicated, (batch, _rows(extra, place[batch.ids])))
                 outputs.append(_rows(out, batch.mask))
                 ids.append(batch.ids[batch.mask])
         order = np.argsort(np.concatenate(ids))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[order], *outputs)
 
     return whole
+
+
+def only(batches: Batches, rows: np.ndarray) -> Batches:
+    """The tasks of batches of one shape that are among rows, in as few batches of the same size."""
+    member = batches.mask & np.isin(batches.ids, rows)
+    size = batches.ids.shape[1]
+    num_batches = -(-int(member.sum()) // size)
+
+    def repack(values: np.ndarray) -> np.ndarray:
+        packed = np.zeros(num_batches * size, values.dtype)
+        packed[: member.sum()] = values[member]
+        return packed.reshape(num_batches, size)
+
+    # A row that only fills the batch is a task of it: rows of the pass have data, others may not.
+    ids = repack(batches.ids)
+    mask = repack(member)
+    ids = np.where(mask, ids, ids[:, :1])
+    return Batches(batches.shape[:num_batches], ids, mask, repack(batches.window))
 
 
 def steps_of(batches: Batches) -> Iterator[Batches]:
@@ -92,10 +117,17 @@ def scores_of(method: Method) -> TaskFn:
     return score
 
 
-def query_logits(weights: jax.Array, tasks: TaskBatch) -> jax.Array:
+def query_logits(weights: jax.Array, tasks: TaskBatch, *, blend: float) -> jax.Array:
     """[B, K, P] weights -> [B, K, N, A] logits on the query set."""
-    over_samples = jax.vmap(adapter_logits, in_axes=(0, None, None, None))
-    return jax.vmap(over_samples)(weights, tasks.query.features, tasks.answers, tasks.answer_mask)
+
+    def of_task(weights: jax.Array, task: TaskBatch) -> jax.Array:
+        def of_sample(weights: jax.Array) -> jax.Array:
+            features = task.query.features
+            return adapter_logits(weights, features, task.answers, task.answer_mask, blend=blend)
+
+        return jax.vmap(of_sample)(weights)
+
+    return jax.vmap(of_task)(weights, tasks)
 
 
 def clip_method(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
@@ -104,31 +136,80 @@ def clip_method(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
     return logits[:, None]
 
 
-def latent_method(generate: Callable) -> Method:
-    """Weights generated from given latents: extra is [B, K, Z]; params are the generator's."""
+def latent_method(generate: Callable, *, blend: float = 1.0) -> Method:
+    """Weights generated from given latents: extra is [B, K, Z]; params {"generator": ...}."""
 
     def method(params: Any, tasks: TaskBatch, extra: jax.Array) -> jax.Array:
-        return query_logits(generate(params["generator"], extra), tasks)
+        return query_logits(generate(params["generator"], extra), tasks, blend=blend)
 
     return method
 
 
-def few_shot_method(generate: Callable, *, num_steps: int, learning_rate: float) -> Method:
-    """The latent adapted on the support set from e0."""
+def ensemble(method: Method) -> Method:
+    """The mean of the logits of the K samples, as one: [B, 1, N, A]."""
+
+    def mean_of(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
+        return method(params, tasks, extra).mean(axis=1, keepdims=True)
+
+    return mean_of
+
+
+def with_answers_shuffled(method: Method) -> Method:
+    """The method where each answer's text is that of the task's next answer."""
+
+    def shuffled(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
+        count = tasks.answer_mask.sum(axis=1, keepdims=True)
+        position = jnp.arange(tasks.answer_mask.shape[1])
+        following = jnp.where(tasks.answer_mask, (position + 1) % jnp.maximum(count, 1), position)
+        answers = jnp.take_along_axis(tasks.answers, following[..., None], axis=1)
+        return method(params, tasks.replace(answers=answers), extra)
+
+    return shuffled
+
+
+def adapted_method(learner: Learner, loop: InnerLoop) -> Method:
+    """The network of a learner adapted on the support set; with zero steps, of where it starts."""
 
     def method(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
-        latents = adapt_tasks(
-            generate, params, tasks, num_steps=num_steps, learning_rate=learning_rate
+        def weights(task: TaskBatch) -> jax.Array:
+            point = adapt_task(learner, params, task, loop)
+            return learner.weights(params, task.question, point)
+
+        return query_logits(jax.vmap(weights)(tasks)[:, None], tasks, blend=loop.blend)
+
+    return method
+
+
+def adaptation_curve(learner: Learner, loop: InnerLoop, *, max_shots: int | None) -> TaskFn:
+    """Query scores after 0, 1, ..., num_steps steps: (right [B, num_steps + 1], total [B, 1]).
+
+    The extra of the TaskFn is {"learning_rate": [B] float32, "shots": [B] int32, "key": [B, 2]
+    uint32, "start": points with leaves [B, ...] or None for the learner's own}; of the support set,
+    `shots` examples of each answer are used. max_shots: static, the most of them; None for all.
+    """
+
+    def one_task(params: Any, task: TaskBatch, extra: Any) -> tuple[jax.Array, jax.Array]:
+        width, num_answers = len(task.support.mask), len(task.answer_mask)
+        if max_shots is not None:
+            width = min(width, max_shots * num_answers)
+        key = jax.random.wrap_key_data(extra["key"])
+        support = few_shots(key, task.support, extra["shots"], width)
+
+        def read(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+            judged = (weights, task.query, task.answers, task.answer_mask)
+            return task_correct(*judged, blend=loop.blend)
+
+        return adapt_and_read(
+            learner,
+            params,
+            task.replace(support=support),
+            dataclasses.replace(loop, learning_rate=extra["learning_rate"]),
+            read,
+            start=extra["start"],
         )
-        return query_logits(generate(params["generator"], latents[:, None]), tasks)
 
-    return method
+    def curve(params: Any, tasks: TaskBatch, extra: Any) -> tuple[jax.Array, jax.Array]:
+        right, total = jax.vmap(one_task, (None, 0, 0))(params, tasks, extra)
+        return right, total[:, :1]
 
-
-def conditional_method(generate: Callable) -> Method:
-    """Weights from the question embedding; params are those of the conditional hypernetwork."""
-
-    def method(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
-        return query_logits(generate(params, tasks.question[:, None]), tasks)
-
-    return method
+    return curve

@@ -48,7 +48,20 @@ def answer_logits(features: jax.Array, answers: jax.Array, answer_mask: jax.Arra
 
 
 def adapter_logits(
-    weights: jax.Array, features: jax.Array, answers: jax.Array, answer_mask: jax.Array
+    weights: jax.Array,
+    features: jax.Array,
+    answers: jax.Array,
+    answer_mask: jax.Array,
+    *,
+    blend: float = 1.0,
 ) -> jax.Array:
-    """Logits of the adapted features; shapes as in `adapt_features` and `answer_logits`."""
-    return answer_logits(adapt_features(weights, features), answers, answer_mask)
+    """Logits of the adapted features; shapes as in `adapt_features` and `answer_logits`.
+
+    blend: alpha of base + alpha (adapted - base), where base are the logits of CLIP alone (METHOD
+    section 4): 0 is CLIP, 1 the adapter.
+    """
+    adapted = answer_logits(adapt_features(weights, features), answers, answer_mask)
+    if blend == 1:
+        return adapted
+    base = answer_logits(features, answers, answer_mask)
+    return base + blend * (adapted - base)

@@ -2,6 +2,7 @@
 (METHOD section 4)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -22,3 +23,16 @@ class Generator(nn.Module):
         for width in self.hidden_dims:
             x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal())(x))
         return nn.Dense(self.num_weights, kernel_init=nn.initializers.lecun_normal())(x)
+
+
+def split_layers(params: Any) -> tuple[list[dict], dict]:
+    """The parameters of a Generator as (hidden layers, last layer), each {"kernel", "bias"}."""
+    layers = [params[f"Dense_{number}"] for number in range(len(params))]
+    return layers[:-1], layers[-1]
+
+
+def apply_hidden(layers: Sequence[dict], x: jax.Array) -> jax.Array:
+    """What the last layer of a Generator sees: [..., Z] float32 -> [..., width] float32."""
+    for layer in layers:
+        x = nn.relu(x @ layer["kernel"] + layer["bias"])
+    return x

@@ -16,37 +16,62 @@ from ml_collections import ConfigDict
 from hyper_meta import parallel
 from hyper_meta.data.tasks import TaskTable
 from hyper_meta.diffusion.hyperldm import (
+    Denoiser,
+    FewShot,
+    Sampling,
+    draw_latents,
     measure,
-    sample_latents,
     standardise_latents,
     standardise_questions,
 )
-from hyper_meta.diffusion.noise import NoiseProcess, cosine_process
+from hyper_meta.diffusion.noise import NoiseProcess
+from hyper_meta.diffusion.noise import noise_process as make_process
 from hyper_meta.diffusion.objective import denoising_loss
 from hyper_meta.meta import scoring
+from hyper_meta.meta.fisher import fisher_information, standardised_metric
+from hyper_meta.meta.inner_loop import task_loss
+from hyper_meta.meta.objectives import all_examples
 from hyper_meta.models.denoiser import denoiser_class
 from hyper_meta.train.loop import Stage
-from hyper_meta.train.stages import compile_pass, generate_fn, generator_module
+from hyper_meta.train.stages import compile_pass
 from hyper_meta.train.state import TrainState, create_state, smoothed_params
+from hyper_meta.types import TaskBatch
 
 # (ldm, questions [n, D], scale [n], keys [n, 2] uint32) -> latents [n, Z] on the host; ldm is
-# {"params": ..., "statistics": Statistics}, replicated.
+# {"params": ..., "statistics": Statistics, "start": [Z]}, replicated.
 Sampler = Callable[[Any, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def denoiser_module(config: ConfigDict) -> nn.Module:
-    """The denoiser that the config describes."""
+def denoiser_module(config: ConfigDict, latent_dim: int) -> nn.Module:
+    """The denoiser that the config describes, of latents [Z]."""
     settings = config.hyperldm
     return denoiser_class(settings.denoiser)(
-        latent_dim=config.generator.latent_dim,
+        latent_dim=latent_dim,
         hidden_dim=settings.hidden_dim,
         num_blocks=settings.num_blocks,
     )
 
 
 def noise_process(config: ConfigDict) -> NoiseProcess:
-    """The cosine schedule of Nichol and Dhariwal with their constants."""
-    return cosine_process(config.hyperldm.diffusion_steps, offset=0.008, max_beta=0.999)
+    """The noise schedule that the config names."""
+    return make_process(config.hyperldm.schedule, config.hyperldm.diffusion_steps)
+
+
+def sampling(config: ConfigDict) -> Sampling:
+    """How the config says that latents are sampled."""
+    settings = config.hyperldm
+    return Sampling(
+        prediction=settings.prediction,
+        sampling_steps=settings.sampling_steps,
+        posterior_variance=settings.posterior_variance,
+        start_time=settings.start_time,
+    )
+
+
+def trained_denoiser(config: ConfigDict, ldm: Any) -> Denoiser:
+    """The denoiser of a trained {"params", "statistics"}."""
+    module = denoiser_module(config, ldm["statistics"].latent_mean.shape[0])
+    return Denoiser(predict_fn(module, ldm["params"]), noise_process(config), ldm["statistics"])
 
 
 def predict_fn(module: nn.Module, params: Any) -> Callable[..., jax.Array]:
@@ -56,20 +81,16 @@ def predict_fn(module: nn.Module, params: Any) -> Callable[..., jax.Array]:
 
 def compile_sampler(config: ConfigDict) -> Sampler:
     """Compiles sampling for any number of rows; each row has its own question, scale and key."""
-    settings = config.hyperldm
-    module, process = denoiser_module(config), noise_process(config)
 
     def sample(ldm: Any, _: None, x: tuple) -> jax.Array:
         questions, scale, keys = x
-        return sample_latents(
-            predict_fn(module, ldm["params"]),
-            process,
-            ldm["statistics"],
+        return draw_latents(
+            trained_denoiser(config, ldm),
+            sampling(config),
             questions=questions,
             scale=scale,
             keys=jax.random.wrap_key_data(keys),
-            prediction=settings.prediction,
-            sampling_steps=settings.sampling_steps,
+            start=ldm["start"],
         )
 
     mapped = parallel.compile_map(sample)
@@ -90,10 +111,54 @@ def sample_tasks(
     The k-th sample of a question starts from the same noise at every scale.
     """
     rows = len(questions) * num_samples
-    keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), rows)))
     scales = np.full(rows, scale, np.float32)
-    latents = sampler(ldm, questions.repeat(num_samples, axis=0), scales, keys)
+    repeated = questions.repeat(num_samples, axis=0)
+    latents = sampler(ldm, repeated, scales, sample_keys(seed, rows))
     return latents.reshape(len(questions), num_samples, -1)
+
+
+def sample_keys(seed: int, num_rows: int) -> np.ndarray:
+    """[n, 2] uint32: the key of each sample."""
+    return np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), num_rows)))
+
+
+def guided_by_support(config: ConfigDict, generate: Callable) -> scoring.TaskFn:
+    """Few-shot guidance (METHOD section 5): latents [B, K, Z] of samples that are pushed down the
+    loss of their task's support set at every step.
+
+    generate: (generator params, latent) -> weights. The params of the TaskFn are {"space": {"e0",
+    "generator"}, "ldm": ...}, its extra {"scale": [B], "strength": [B], "keys": [B, K, 2]}.
+    """
+
+    def sample(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
+        num_tasks, num_samples, _ = extra["keys"].shape
+
+        def support_loss(latent: jax.Array, task: TaskBatch) -> jax.Array:
+            weights = generate(params["space"]["generator"], latent)
+            judged = (weights, task.support, task.answers, task.answer_mask)
+            return task_loss(*judged, blend=config.adapter.blend)
+
+        gradients = jax.vmap(jax.vmap(jax.grad(support_loss), (0, None)))
+
+        def grad_fn(latents: jax.Array) -> jax.Array:
+            grid = latents.reshape(num_tasks, num_samples, -1)
+            return gradients(grid, tasks).reshape(latents.shape)
+
+        def rows(values: jax.Array) -> jax.Array:
+            return jnp.repeat(values, num_samples, axis=0)
+
+        latents = draw_latents(
+            trained_denoiser(config, params["ldm"]),
+            sampling(config),
+            questions=rows(tasks.question),
+            scale=rows(extra["scale"]),
+            keys=jax.random.wrap_key_data(extra["keys"].reshape(-1, 2)),
+            start=params["ldm"]["start"],
+            few_shot=FewShot(grad_fn, rows(extra["strength"])),
+        )
+        return latents.reshape(num_tasks, num_samples, -1)
+
+    return sample
 
 
 def validation_scales(config: ConfigDict) -> tuple[float, ...]:
@@ -104,20 +169,27 @@ def validation_scales(config: ConfigDict) -> tuple[float, ...]:
 
 def hyperldm_stage(
     config: ConfigDict,
+    name: str,
+    *,
     latents: np.ndarray,
+    space: Any,
+    generate: Callable,
     train: TaskTable,
     validation: TaskTable,
-    generator_params: Any,
 ) -> Stage:
-    """HyperLDM on the latent data set [T, R, Z] (METHOD section 5).
+    """HyperLDM on the latent data set [T, R, Z] of a latent space (METHOD section 5).
 
-    Best by the validation accuracy of networks generated from the moving average, with the mean
-    latent of num_samples samples, at the better of the guidance scales that are compared.
+    space: {"e0", "generator"}; generate: (generator params, latent) -> weights. Best by the
+    validation accuracy of networks generated from the moving average, with the mean latent of
+    num_samples samples, at the better of the guidance scales that are compared.
     """
     settings, questions = config.hyperldm, train.question_features
-    module = denoiser_module(config)
+    module = denoiser_module(config, latents.shape[-1])
     statistics = measure(latents.reshape(-1, latents.shape[-1]), questions)
-    accuracy_at = _compile_accuracy(config, validation, generator_params)
+    metric = None
+    if settings.fisher_share:
+        metric = _fisher_metrics(config, latents, statistics.latent_std, space, generate, train)
+    accuracy_at = _compile_accuracy(config, validation, space, generate)
     num_tasks, repeats, _ = latents.shape
 
     def init(key: jax.Array) -> TrainState:
@@ -141,27 +213,52 @@ def hyperldm_stage(
         return None, (task, repeat)
 
     def validate(state: TrainState) -> tuple[float, dict[str, float]]:
-        ldm = {"params": smoothed_params(state), "statistics": state.statistics}
-        accuracy = {scale: accuracy_at(ldm, scale) for scale in validation_scales(config)}
+        params = smoothed_params(state)
+        accuracy = {
+            scale: accuracy_at(params, state.statistics, scale)
+            for scale in validation_scales(config)
+        }
         return max(accuracy.values()), {f"scale_{s:g}": a for s, a in accuracy.items()}
 
     return Stage(
-        name="hyperldm",
+        name=name,
         num_steps=settings.num_steps,
         chunk_steps=settings.chunk_steps,
         init=init,
         step=functools.partial(_denoising_step, config, module),
-        data=(latents, questions),
+        data=(latents, questions, metric),
         schedule=schedule,
         validate=validate,
     )
+
+
+def _fisher_metrics(
+    config: ConfigDict,
+    latents: np.ndarray,
+    std: jax.Array,
+    space: Any,
+    generate: Callable,
+    train: TaskTable,
+) -> np.ndarray:
+    """The metric [T, Z, Z] of standardised latents of each training task, at its mean latent."""
+
+    def one_task(params: Any, task: TaskBatch, latent: jax.Array) -> jax.Array:
+        weights_fn = functools.partial(generate, params["generator"])
+        fisher = fisher_information(weights_fn, latent, task, blend=config.adapter.blend)
+        return standardised_metric(fisher, std, share=config.hyperldm.fisher_share)
+
+    def metrics(params: Any, tasks: TaskBatch, latents: jax.Array) -> jax.Array:
+        tasks = tasks.replace(support=all_examples(tasks))
+        return jax.vmap(one_task, (None, 0, 0))(params, tasks, latents)
+
+    return compile_pass(config, metrics, train)(parallel.replicate(space), latents.mean(axis=1))
 
 
 def _denoising_step(
     config: ConfigDict, module: nn.Module, state: TrainState, data: Any, x: Any, key: jax.Array
 ) -> tuple[TrainState, dict]:
     """One update on random repeats of random tasks."""
-    (latents, questions), (_, (task, repeat)) = data, x
+    (latents, questions, metric), (_, (task, repeat)) = data, x
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, dict]]:
         total, count = denoising_loss(
@@ -173,6 +270,7 @@ def _denoising_step(
             keys=parallel.example_keys(key, len(task)),
             drop_rate=config.hyperldm.drop_rate,
             prediction=config.hyperldm.prediction,
+            metric=None if metric is None else metric[task],
         )
         return total, (count, {})
 
@@ -182,18 +280,19 @@ def _denoising_step(
 
 
 def _compile_accuracy(
-    config: ConfigDict, validation: TaskTable, generator_params: Any
-) -> Callable[[Any, float], float]:
-    """(ldm, guidance scale) -> mean accuracy over the validation tasks, of the mean latents."""
+    config: ConfigDict, validation: TaskTable, space: Any, generate: Callable
+) -> Callable[[Any, Any, float], float]:
+    """(replicated params, replicated statistics, guidance scale) -> mean accuracy over the
+    validation tasks, of the mean latents."""
     sampler = compile_sampler(config)
-    generate = generate_fn(generator_module(config, validation.image_features.shape[1]))
-    score = compile_pass(config, scoring.scores_of(scoring.latent_method(generate)), validation)
-    replicated = parallel.replicate(generator_params)
+    method = scoring.latent_method(generate, blend=config.adapter.blend)
+    score = compile_pass(config, scoring.scores_of(method), validation)
+    replicated = parallel.replicate(space)
 
-    def accuracy_at(ldm: Any, scale: float) -> float:
+    def accuracy_at(params: Any, statistics: Any, scale: float) -> float:
         latents = sample_tasks(
             sampler,
-            ldm,
+            {"params": params, "statistics": statistics, "start": replicated["e0"]},
             validation.question_features,
             scale=scale,
             num_samples=config.hyperldm.num_samples,

@@ -6,6 +6,7 @@ Here a ConfigDict ends: everything below takes plain arguments.
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,20 +32,24 @@ from hyper_meta.data.tasks import (
 )
 from hyper_meta.diffusion.hyperldm import moments
 from hyper_meta.meta import scoring
-from hyper_meta.meta.latents import stochastic_latents
-from hyper_meta.meta.objectives import (
-    Objective,
-    all_examples,
-    conditional_objective,
-    hypernet_objective,
+from hyper_meta.meta.inner_loop import InnerLoop
+from hyper_meta.meta.latents import stochastic_points
+from hyper_meta.meta.learners import (
+    Learner,
+    fixed_learner,
+    generator_learner,
+    latent_learner,
+    weights_learner,
 )
+from hyper_meta.meta.objectives import Objective, all_examples, meta_objective
 from hyper_meta.models.adapter import num_weights
+from hyper_meta.models.film import Film, film_weights
 from hyper_meta.models.hypernet import Generator
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.state import TrainState, create_state
-from hyper_meta.types import TaskBatch, UserError
+from hyper_meta.types import TaskBatch
 
-# Inner steps and whether their gradients are constants.
+# Whether the meta-objective adapts, and whether the inner gradients are constants.
 OBJECTIVES = {"multitask": (False, False), "fomaml": (True, True), "maml": (True, False)}
 
 
@@ -58,60 +63,62 @@ def generate_fn(module: nn.Module) -> Callable:
     return lambda params, inputs: module.apply({"params": params}, inputs)
 
 
-def generator_stage(config: ConfigDict, train: TaskTable, validation: TaskTable) -> Stage:
-    """HNet: multitask, FOMAML or MAML (METHOD section 4). Best by adapted validation accuracy."""
-    settings = config.generator
-    if settings.objective not in OBJECTIVES:
-        raise UserError(
-            f"generator.objective {settings.objective!r} given, "
-            f"one of {sorted(OBJECTIVES)} is expected"
-        )
-    adapts, first_order = OBJECTIVES[settings.objective]
-    module = generator_module(config, train.image_features.shape[1])
-    generate = generate_fn(module)
+def generator_module(config: ConfigDict, embed_dim: int) -> nn.Module:
+    """The module of HNet's generator."""
+    return hypernet(config.hnet.hidden_dims, embed_dim, config.adapter.hidden_dim)
+
+
+def hnet_learner(config: ConfigDict, embed_dim: int, *, pull: float = 0.0) -> Learner:
+    """HNet moves the latent of its generator."""
+    return latent_learner(generate_fn(generator_module(config, embed_dim)), pull=pull)
+
+
+def hnet_stage(
+    config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, objective: str
+) -> Stage:
+    """HNet (METHOD section 4), with an objective of OBJECTIVES."""
+    embed_dim = train.image_features.shape[1]
+    module = generator_module(config, embed_dim)
 
     def init_params(key: jax.Array) -> dict:
         latent_key, key = jax.random.split(key)
-        latent = jax.random.normal(latent_key, (settings.latent_dim,))
+        latent = jax.random.normal(latent_key, (config.hnet.latent_dim,))
         return {"e0": latent, "generator": module.init(key, latent)["params"]}
 
-    objective = hypernet_objective(
-        generate,
-        num_steps=settings.inner_steps if adapts else 0,
-        learning_rate=settings.inner_learning_rate,
-        first_order=first_order,
-    )
-    method = scoring.few_shot_method(
-        generate,
-        num_steps=settings.inner_steps,
-        learning_rate=settings.inner_learning_rate,
-    )
-    return _task_stage(
-        "generator", config, settings, (train, validation), init_params, objective, method
+    learner = hnet_learner(config, embed_dim)
+    return _meta_stage(
+        name, config, config.hnet, (train, validation), init_params, learner, objective
     )
 
 
-def generator_module(config: ConfigDict, embed_dim: int) -> nn.Module:
-    """The module of the unconditional generator."""
-    return hypernet(config.generator.hidden_dims, embed_dim, config.adapter.hidden_dim)
+def mnet_stage(
+    config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, objective: str
+) -> Stage:
+    """MNet: the adapter itself is learnt and adapted (METHOD section 4); it starts at N(0, 1)."""
+    size = num_weights(train.image_features.shape[1], config.adapter.hidden_dim)
+
+    def init_params(key: jax.Array) -> dict:
+        return {"e0": jax.random.normal(key, (size,)), "generator": {}}
+
+    learner = weights_learner()
+    return _meta_stage(
+        name, config, config.mnet, (train, validation), init_params, learner, objective
+    )
 
 
-def conditional_stage(config: ConfigDict, train: TaskTable, validation: TaskTable) -> Stage:
-    """The conditional hypernetwork, multitask (METHOD section 4)."""
+def conditional_stage(
+    config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, objective: str
+) -> Stage:
+    """The conditional hypernetwork (METHOD section 4): the question is the generator's input, and
+    with MAML all its weights adapt."""
     module = conditional_module(config, train.image_features.shape[1])
-    generate = conditional_generate_fn(module, train.question_features)
 
     def init_params(key: jax.Array) -> Any:
         return module.init(key, jnp.zeros(train.question_features.shape[1:]))["params"]
 
-    return _task_stage(
-        "conditional",
-        config,
-        config.conditional,
-        (train, validation),
-        init_params,
-        conditional_objective(generate),
-        scoring.conditional_method(generate),
+    learner = conditional_learner(train)
+    return _meta_stage(
+        name, config, config.conditional, (train, validation), init_params, learner, objective
     )
 
 
@@ -120,10 +127,79 @@ def conditional_module(config: ConfigDict, embed_dim: int) -> nn.Module:
     return hypernet(config.conditional.hidden_dims, embed_dim, config.adapter.hidden_dim)
 
 
-def conditional_generate_fn(module: nn.Module, train_questions: np.ndarray) -> Callable:
-    """(params, question [..., D]) -> weights [..., P]; questions are standardised by [T, D]."""
-    mean, std = moments(train_questions)
-    return lambda params, question: module.apply({"params": params}, (question - mean) / std)
+def conditional_learner(train: TaskTable) -> Learner:
+    """The conditional hypernetwork, whose questions are standardised by those of training."""
+    return generator_learner(_standardiser(train))
+
+
+def film_stage(config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str) -> Stage:
+    """FiLM (METHOD section 4): one adapter, whose hidden units the question scales and shifts."""
+    embed_dim, hidden_dim = train.image_features.shape[1], config.adapter.hidden_dim
+    module = film_module(config)
+
+    def init_params(key: jax.Array) -> Any:
+        adapter_key, key = jax.random.split(key)
+        question = jnp.zeros(train.question_features.shape[1:])
+        return {
+            "adapter": jax.random.normal(adapter_key, (num_weights(embed_dim, hidden_dim),)),
+            "film": module.init(key, question)["params"],
+        }
+
+    learner = film_learner(config, train)
+    return _meta_stage(
+        name, config, config.film, (train, validation), init_params, learner, "multitask"
+    )
+
+
+def film_module(config: ConfigDict) -> nn.Module:
+    """The module that turns a question into scales and shifts."""
+    return Film(tuple(config.film.hidden_dims), config.adapter.hidden_dim)
+
+
+def film_learner(config: ConfigDict, train: TaskTable) -> Learner:
+    """FiLM; nothing moves in the inner loop."""
+    module, prepare = film_module(config), _standardiser(train)
+    embed_dim = train.image_features.shape[1]
+
+    def generate(params: Any, question: jax.Array) -> jax.Array:
+        scale, shift = module.apply({"params": params["film"]}, prepare(question))
+        return film_weights(params["adapter"], scale, shift, embed_dim)
+
+    return fixed_learner(generate)
+
+
+def _standardiser(train: TaskTable) -> Callable[[jax.Array], jax.Array]:
+    """Questions [..., D] to mean 0 and deviation 1 over the training questions."""
+    mean, std = moments(train.question_features)
+    return lambda question: (question - mean) / std
+
+
+def _meta_stage(
+    name: str,
+    config: ConfigDict,
+    settings: ConfigDict,
+    tables: tuple[TaskTable, TaskTable],
+    init_params: Callable[[jax.Array], Any],
+    learner: Learner,
+    objective: str,
+) -> Stage:
+    """A learner trained with an objective of OBJECTIVES; best by (adapted) validation accuracy."""
+    adapts, first_order = OBJECTIVES[objective]
+    loop = InnerLoop(
+        num_steps=settings.inner_steps if adapts else 0,
+        learning_rate=settings.inner_learning_rate if adapts else 0.0,
+        first_order=first_order,
+        blend=config.adapter.blend,
+    )
+    return _task_stage(
+        name,
+        config,
+        settings,
+        tables,
+        init_params,
+        meta_objective(learner, loop),
+        scoring.adapted_method(learner, loop),
+    )
 
 
 def _task_stage(
@@ -206,30 +282,31 @@ def compile_pass(config: ConfigDict, task_fn: scoring.TaskFn, table: TaskTable) 
     )
 
 
-def adapt_all_tasks(config: ConfigDict, params: Any, table: TaskTable) -> np.ndarray:
-    """The latent data set: every task adapted on random shares of its images.
+def adapt_all_tasks(
+    config: ConfigDict,
+    learner: Learner,
+    params: Any,
+    table: TaskTable,
+    loop: InnerLoop,
+    *,
+    settings: ConfigDict,
+    name: str,
+) -> Any:
+    """Every task adapted on random shares of all its images, settings.repeats times.
 
-    params: of the generator stage. Returns [T, R, Z] float32, R = latents.repeats.
+    settings: {"repeats", "smallest_share"}; name: of what is made, so that each has draws of its
+    own. Returns points, numpy leaves [T, R, ...].
     """
-    settings = config.latents
-    generate = generate_fn(generator_module(config, table.image_features.shape[1]))
-    keys = jax.random.split(
-        jax.random.fold_in(jax.random.key(config.seed), 1),
-        (len(table.answer_count), settings.repeats),
+    seed = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(name.encode()))
+    keys = jax.random.split(seed, (len(table.answer_count), settings.repeats))
+    adapt = functools.partial(
+        stochastic_points, learner, loop=loop, smallest_share=settings.smallest_share
     )
 
-    def latents_of(params: Any, tasks: TaskBatch, keys: jax.Array) -> jax.Array:
-        return jax.vmap(
-            functools.partial(
-                stochastic_latents,
-                functools.partial(generate, params["generator"]),
-                params["e0"],
-                smallest_share=settings.smallest_share,
-                num_steps=settings.num_steps,
-                learning_rate=settings.learning_rate,
-                pull=settings.pull,
-            )
-        )(all_examples(tasks), tasks.answers, tasks.answer_mask, jax.random.wrap_key_data(keys))
+    def points_of(params: Any, tasks: TaskBatch, keys: jax.Array) -> jax.Array:
+        tasks = tasks.replace(support=all_examples(tasks))
+        keys = jax.random.wrap_key_data(keys)
+        return jax.vmap(adapt, in_axes=(None, 0, 0))(params, tasks, keys)
 
-    run = compile_pass(config, latents_of, table)
+    run = compile_pass(config, points_of, table)
     return run(parallel.replicate(params), np.asarray(jax.random.key_data(keys)))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyper_meta.diffusion.noise import NoiseProcess, cosine_process
+from hyper_meta.diffusion.noise import NoiseProcess, noise_process
 
 
 def reference_alpha_bar(num_steps, offset=0.008, max_beta=0.999):
@@ -27,7 +27,7 @@ def alpha_bar():
 
 @pytest.fixture(scope="session")
 def process():
-    return cosine_process(1000, offset=0.008, max_beta=0.999)
+    return noise_process("cosine", 1000)
 
 
 @pytest.fixture

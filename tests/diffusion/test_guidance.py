@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyper_meta.diffusion.guidance import classifier_free
+from hyper_meta.diffusion.guidance import classifier_free, few_shot
 from hyper_meta.diffusion.noise import decode_prediction, score
-from hyper_meta.diffusion.samplers import ddim_sample
+from hyper_meta.diffusion.samplers import ddim_sample, from_noise
 
 _RNG = np.random.default_rng(0)
 WEIGHT = _RNG.normal(size=(3, 4))
@@ -116,6 +116,8 @@ def test_one_network_call_and_one_compilation_for_all_scales(process):
         calls.append((z_t.shape, t.shape, condition.shape, keep.shape))
         return elementwise_network(z_t, t, condition, keep)
 
+    keys = jax.random.split(jax.random.key(0), 6)
+
     @jax.jit
     def sample(scale):
         return ddim_sample(
@@ -127,8 +129,8 @@ def test_one_network_call_and_one_compilation_for_all_scales(process):
                 prediction="v",
             ),
             process,
-            keys=jax.random.split(jax.random.key(0), 6),
-            latent_dim=3,
+            start=from_noise(process, keys, latent_dim=3),
+            keys=keys,
             clip=3.0,
             num_steps=5,
             eta=0.0,
@@ -152,8 +154,8 @@ def test_conditional_sampling_recovers_the_conditional_law(process, alpha_bar):
                 prediction="v",
             ),
             process,
+            start=from_noise(process, keys, latent_dim=3),
             keys=keys,
-            latent_dim=3,
             clip=jnp.inf,
             num_steps=50,
             eta=0.0,
@@ -171,3 +173,81 @@ def test_unknown_prediction(process, noisy):
     )
     with pytest.raises(ValueError, match="unknown prediction"):
         denoise_fn(z_t, t)
+
+
+def support_loss(z0):
+    """[B]: a smooth loss of clean latents, in numpy."""
+    return np.sum(np.sin(z0 * [1, 2, 3]), axis=1) + 0.5 * np.sum(
+        (z0 - 1) ** 2 * [3, 1, 0.2], axis=1
+    )
+
+
+def support_gradient(z0):
+    """Central differences of support_loss, [B, Z]."""
+    steps = 1e-6 * np.eye(3)
+    return np.stack([support_loss(z0 + h) - support_loss(z0 - h) for h in steps], axis=1) / 2e-6
+
+
+def jax_gradient(z0):
+    """The same by hand."""
+    weights = jnp.array([1.0, 2, 3], z0.dtype)
+    return weights * jnp.cos(weights * z0) + jnp.array([3, 1, 0.2], z0.dtype) * (z0 - 1)
+
+
+@pytest.mark.parametrize("strength", [0.2, np.array([0, 0.1, 0.5, 1, 3, 10.0])])
+def test_few_shot_guidance_is_the_published_push(process64, alpha_bar, noisy, strength):
+    process = process64(1000)
+    z_t, t = noisy
+    rng = np.random.default_rng(2)
+    ab = alpha_bar(1000)[t][:, None]
+    z0 = rng.normal(size=(6, 3))
+    eps = (z_t - np.sqrt(ab) * z0) / np.sqrt(1 - ab)
+    guided = few_shot(
+        lambda *_: (jnp.asarray(z0), jnp.asarray(eps)),
+        process,
+        grad_fn=jax_gradient,
+        strength=jnp.asarray(strength),
+    )
+    guided_z0, guided_eps = guided(jnp.asarray(z_t), jnp.asarray(t))
+    gradient = support_gradient(z0)
+    unit = gradient / np.linalg.norm(gradient, axis=1, keepdims=True)
+    size = np.broadcast_to(strength, 6)[:, None] * np.linalg.norm(eps, axis=1, keepdims=True)
+    np.testing.assert_allclose(guided_eps, eps + size * unit, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(
+        np.sqrt(ab) * guided_z0 + np.sqrt(1 - ab) * guided_eps, z_t, rtol=1e-9, atol=1e-9
+    )
+
+
+def test_few_shot_guidance_lowers_the_loss(process, noisy):
+    z_t = jnp.asarray(noisy[0], jnp.float32)
+    t = jnp.array([0, 1, 100, 300, 500, 700])
+    target = jnp.array([2.0, -1, 0.5])
+
+    def plain(z_t, t):
+        z0 = jnp.tanh(z_t)
+        signal, sigma = process.signal[t][:, None], process.sigma[t][:, None]
+        return z0, (z_t - signal * z0) / sigma
+
+    z0, _ = plain(z_t, t)
+    guided, _ = few_shot(plain, process, grad_fn=lambda z0: z0 - target, strength=0.05)(z_t, t)
+    before, after = (np.sum((np.asarray(x) - target) ** 2, axis=1) for x in (z0, guided))
+    assert np.all(after < before)
+
+
+def test_without_strength_or_gradient_nothing_changes(process, noisy):
+    z_t, t = jnp.asarray(noisy[0], jnp.float32), jnp.asarray(noisy[1])
+
+    def plain(z_t, t):
+        return jnp.sin(z_t), jnp.cos(z_t)
+
+    def some(z0):
+        return z0.at[::2].set(0)
+
+    def guided(grad_fn, strength):
+        return few_shot(plain, process, grad_fn=grad_fn, strength=strength)(z_t, t)
+
+    for changed, kept in zip(guided(jnp.cos, 0.0), plain(z_t, t), strict=True):
+        np.testing.assert_array_equal(changed, kept)
+    for changed, kept in zip(guided(some, 0.5), plain(z_t, t), strict=True):
+        np.testing.assert_array_equal(changed[::2], kept[::2])
+        assert np.all(np.abs(changed[1::2] - kept[1::2]).max(axis=1) > 1e-4)

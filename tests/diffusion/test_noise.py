@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 
 from hyper_meta.diffusion.noise import (
-    cosine_process,
+    SCHEDULES,
     decode_prediction,
     diffuse,
+    noise_process,
     prediction_target,
     score,
 )
 
 
 @pytest.mark.parametrize("num_steps", [4, 1000])
-def test_cosine_process_is_the_published_formula_at_both_ends(num_steps, alpha_bar):
-    process = cosine_process(num_steps, offset=0.008, max_beta=0.999)
+def test_cosine_is_the_published_formula_at_both_ends(num_steps, alpha_bar):
+    process = noise_process("cosine", num_steps)
     expected = alpha_bar(num_steps)
     assert process.num_steps == num_steps
     assert process.log_alpha_bar.dtype == jnp.float32
@@ -24,19 +25,56 @@ def test_cosine_process_is_the_published_formula_at_both_ends(num_steps, alpha_b
     np.testing.assert_allclose(process.log_snr, np.log(expected / (1 - expected)), atol=5e-6)
 
 
-def test_cosine_process_ends_near_1e_minus_9_and_falls(process):
+def test_cosine_ends_near_1e_minus_9_and_falls(process):
     assert 1e-9 < process.alpha_bar[-1] < 1e-8
     assert np.all(np.diff(process.log_alpha_bar) < 0)
     assert np.all(np.diff(process.log_snr) < 0)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"num_steps": 0}, {"offset": -0.1}, {"max_beta": 1.0}, {"max_beta": 0.0}]
-)
-def test_cosine_process_rejects(wrong):
-    arguments = {"num_steps": 10, "offset": 0.008, "max_beta": 0.999} | wrong
-    with pytest.raises(ValueError, match="cosine_process expects"):
-        cosine_process(**arguments)
+def reference_beta(schedule, num_steps):
+    """[S] float64, entry by entry from the published definitions."""
+    low, high, values = 1e-4, 0.02, []
+    for step in range(num_steps):
+        u = step / (num_steps - 1)
+        values.append(
+            {
+                "linear": low + u * (high - low),
+                "scaled_linear": (low**0.5 + u * (high**0.5 - low**0.5)) ** 2,
+                "sqrt": (low + u * (high - low)) ** 0.5,
+                "quartic": (low**0.25 + u * (high**0.25 - low**0.25)) ** 4,
+            }[schedule]
+        )
+    return np.minimum(np.array(values) * 1000 / num_steps, 0.999)
+
+
+@pytest.mark.parametrize("num_steps", [8, 250, 1000])
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "sqrt", "quartic"])
+def test_schedules_are_the_published_formulas(schedule, num_steps):
+    process = noise_process(schedule, num_steps)
+    log_alpha_bar = np.log(1 - reference_beta(schedule, num_steps)).cumsum()
+    assert process.num_steps == num_steps and process.log_alpha_bar.dtype == jnp.float32
+    np.testing.assert_allclose(process.log_alpha_bar, log_alpha_bar, rtol=2e-7)
+    np.testing.assert_allclose(process.signal, np.exp(log_alpha_bar / 2), rtol=1e-5)
+    np.testing.assert_allclose(process.sigma, np.sqrt(-np.expm1(log_alpha_bar)), rtol=1e-6)
+    assert np.all(np.diff(process.log_alpha_bar) < 0)
+    assert np.all(np.isfinite(process.log_snr)) and np.all(process.signal > 0)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "quartic"])
+def test_the_noise_in_all_hardly_depends_on_the_number_of_steps(schedule):
+    few, many = (noise_process(schedule, n).log_alpha_bar[-1] for n in (250, 1000))
+    np.testing.assert_allclose(few, many, rtol=0.03)
+
+
+def test_noise_process_rejects():
+    with pytest.raises(ValueError, match=r"'cosin'.*'cosine', 'linear', 'scaled_linear'"):
+        noise_process("cosin", 10)
+    for schedule in SCHEDULES:
+        with pytest.raises(ValueError, match="num_steps must be 1 or more, got 0"):
+            noise_process(schedule, 0)
+    # Clipped betas of many steps: alpha_bar ends at e^-421.
+    with pytest.raises(ValueError, match="'sqrt' in 100 steps leaves no signal"):
+        noise_process("sqrt", 100)
 
 
 @pytest.mark.parametrize("step", [0, 500, 999])

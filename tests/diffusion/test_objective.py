@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyper_meta.diffusion.noise import cosine_process
+from hyper_meta.diffusion.noise import noise_process
 from hyper_meta.diffusion.objective import denoising_loss
 
 
@@ -67,9 +67,43 @@ def test_loss_by_hand(process, alpha_bar, prediction):
     np.testing.assert_array_equal(seen["condition"], batch["condition"])
 
 
+def random_metrics(size, rank=2):
+    """[B, Z, Z] float64, positive semi-definite and not of full rank."""
+    roots = np.random.default_rng(4).normal(size=(size, 3, rank))
+    return roots @ roots.transpose(0, 2, 1)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_loss_in_a_metric_by_hand(process, alpha_bar, prediction):
+    metric = random_metrics(16)
+    batch = make_batch(16) | {"metric": jnp.asarray(metric, jnp.float32)}
+    (total, count), seen = recorded(
+        process, batch, drop_rate=0.2, prediction=prediction, output=0.5
+    )
+    ab = alpha_bar(1000)[seen["t"]][:, None]
+    z0 = np.asarray(batch["z0"], np.float64)
+    eps = (np.asarray(seen["z_t"], np.float64) - np.sqrt(ab) * z0) / np.sqrt(1 - ab)
+    target = {"eps": eps, "v": np.sqrt(ab) * eps - np.sqrt(1 - ab) * z0}[prediction]
+    expected = sum(d @ m @ d / 3 for d, m in zip(0.5 - target, metric, strict=True))
+    assert total.shape == () and count == 16
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_the_identity_is_no_metric(process):
+    def loss(params, batch):
+        return denoising_loss(linear(params), process, drop_rate=0.3, prediction="v", **batch)[0]
+
+    value_and_grad = jax.jit(jax.value_and_grad(loss))
+    batch = make_batch(12)
+    plain = value_and_grad(linear_params(), batch)
+    metric = value_and_grad(linear_params(), batch | {"metric": jnp.tile(jnp.eye(3), (12, 1, 1))})
+    for left, right in zip(jax.tree.leaves(metric), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
+
+
 def test_steps_are_uniform_and_noise_is_standard_and_drops_come_at_their_rate():
     size, steps = 40_000, 8
-    process = cosine_process(steps, offset=0.008, max_beta=0.999)
+    process = noise_process("cosine", steps)
     batch = make_batch(size) | {"z0": jnp.zeros((size, 3))}
     for drop_rate, kept in ((0.0, True), (1.0, False)):
         _, seen = recorded(process, batch, drop_rate=drop_rate)
@@ -85,8 +119,11 @@ def test_steps_are_uniform_and_noise_is_standard_and_drops_come_at_their_rate():
     np.testing.assert_allclose(correlation, np.eye(3), atol=5 / np.sqrt(size))
 
 
-def test_masked_rows_change_nothing_even_when_nan(process):
+@pytest.mark.parametrize("in_metric", [False, True])
+def test_masked_rows_change_nothing_even_when_nan(process, in_metric):
     batch = make_batch(12)
+    if in_metric:
+        batch["metric"] = jnp.asarray(random_metrics(12), jnp.float32)
     kept = np.array([0, 3, 4, 8, 11])
     mask = np.zeros(12, bool)
     mask[kept] = True
@@ -95,6 +132,8 @@ def test_masked_rows_change_nothing_even_when_nan(process):
         "condition": jnp.where(mask[:, None], batch["condition"], jnp.nan),
         "mask": jnp.asarray(mask),
     }
+    if in_metric:
+        spoiled["metric"] = jnp.where(mask[:, None, None], batch["metric"], jnp.nan)
     compact = jax.tree.map(lambda array: array[kept], batch)
 
     def loss(params, batch):

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.special
+from gaussian_laws import assert_moments, diffused_law, exact_eps, reverse_map
 
-from hyper_meta.diffusion.noise import cosine_process, decode_prediction, diffuse
+from hyper_meta.diffusion.noise import decode_prediction, diffuse, noise_process
 from hyper_meta.diffusion.samplers import (
     clip_denoised,
     ddim_sample,
     ddpm_sample,
+    from_latents,
+    from_noise,
     reverse_coefficients,
     strided_times,
 )
@@ -40,47 +43,31 @@ def gaussian_denoiser(process, alpha_bar, *, prediction):
     return denoise_fn
 
 
-def exact_law(alpha_bar, times, eta):
-    """(mean, covariance) of what DDIM with the exact denoiser of the Gaussian samples.
-
-    Song et al. 2021, equation 12, is affine in z for a Gaussian, so its law is known whatever the
-    step size. With (1000 steps, eta 1) this is the law of DDPM.
-    """
-    mean, covariance = np.zeros(3), np.eye(3)
-    for t, s in zip(times, [*times[1:], None], strict=True):
-        a, b = alpha_bar[t], 1.0 if s is None else alpha_bar[s]
-        spread = eta * np.sqrt((1 - b) / (1 - a)) * np.sqrt(1 - a / b)
-        direction = np.sqrt(max(1 - b - spread**2, 0))
-        eps_gain = np.sqrt(1 - a) * np.linalg.inv(a * COVARIANCE + (1 - a) * np.eye(3))
-        z0_gain = (np.eye(3) - np.sqrt(1 - a) * eps_gain) / np.sqrt(a)
-        gain = np.sqrt(b) * z0_gain + direction * eps_gain
-        mean = gain @ (mean - np.sqrt(a) * MEAN) + np.sqrt(b) * MEAN
-        covariance = gain @ covariance @ gain.T + spread**2 * np.eye(3)
-    return mean, covariance
+def gaussian_map(alpha_bar, times, **options):
+    """What the reverse process does with the exact denoiser of N(MEAN, COVARIANCE)."""
+    return reverse_map(alpha_bar, times, lambda ab: exact_eps(ab, MEAN, COVARIANCE), **options)
 
 
-def assert_moments(samples, mean, covariance):
-    """Both moments within five standard errors."""
-    samples, count = np.asarray(samples, np.float64), len(samples)
-    variance = np.diag(covariance)
-    errors = np.sqrt((np.outer(variance, variance) + covariance**2) / count)
-    assert np.all(np.abs(samples.mean(0) - mean) < 5 * np.sqrt(variance / count))
-    assert np.all(np.abs(np.cov(samples.T) - covariance) < 5 * errors)
+def begin(process, count, seed):
+    """{"start", "keys"} of `count` samples in three dimensions from noise."""
+    keys = jax.random.split(jax.random.key(seed), count)
+    return {"start": from_noise(process, keys, latent_dim=3), "keys": keys}
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_ddpm_recovers_a_gaussian(process, alpha_bar, prediction):
     samples = jax.jit(
-        lambda keys: ddpm_sample(
+        lambda begin: ddpm_sample(
             gaussian_denoiser(process, alpha_bar, prediction=prediction),
             process,
-            keys=keys,
-            latent_dim=3,
+            **begin,
             clip=jnp.inf,
+            posterior_variance=0.0,
         )
-    )(jax.random.split(jax.random.key(0), 6000))
+    )(begin(process, 6000, 0))
     assert_moments(samples, MEAN, COVARIANCE)
-    assert_moments(samples, *exact_law(alpha_bar(1000), range(999, -1, -1), 1.0))
+    exact = gaussian_map(alpha_bar(1000), range(999, -1, -1), eta=1.0)
+    assert_moments(samples, *exact.law(np.zeros(3), np.eye(3)))
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
@@ -89,17 +76,17 @@ def test_ddim_recovers_a_gaussian(process, alpha_bar, prediction, eta, bias):
     # Fifty steps shrink the spread a little even with the exact denoiser. What they shrink it to
     # is known, so the samples are held to that law, and that law to the Gaussian.
     samples = jax.jit(
-        lambda keys: ddim_sample(
+        lambda begin: ddim_sample(
             gaussian_denoiser(process, alpha_bar, prediction=prediction),
             process,
-            keys=keys,
-            latent_dim=3,
+            **begin,
             clip=jnp.inf,
             num_steps=50,
             eta=eta,
         )
-    )(jax.random.split(jax.random.key(1), 40_000))
-    mean, covariance = exact_law(alpha_bar(1000), range(999, -1, -20), eta)
+    )(begin(process, 40_000, 1))
+    exact = gaussian_map(alpha_bar(1000), range(999, -1, -20), eta=eta)
+    mean, covariance = exact.law(np.zeros(3), np.eye(3))
     assert_moments(samples, mean, covariance)
     np.testing.assert_allclose(mean, MEAN, atol=1e-3)
     shrinkage = np.linalg.eigvals(np.linalg.solve(COVARIANCE, covariance))
@@ -138,8 +125,8 @@ def test_deterministic_ddim_converges_to_the_probability_flow(process64):
         return ddim_sample(
             denoise_fn,
             process,
+            start=from_noise(process, keys, latent_dim=2),
             keys=keys,
-            latent_dim=2,
             clip=jnp.inf,
             num_steps=num_steps,
             eta=0.0,
@@ -176,18 +163,24 @@ def test_deterministic_ddim_converges_to_the_probability_flow(process64):
     assert 3 < errors[0] / errors[1] < 5 and 3 < errors[1] / errors[2] < 5
 
 
-def test_ddpm_step_is_the_published_posterior(process, alpha_bar):
-    # Ho et al. 2020, equations 6 and 7, in the coefficients of z0 and z_t.
+@pytest.mark.parametrize("posterior_variance", [0.0, 0.3, 1.0])
+def test_ddpm_step_is_the_published_posterior(process, alpha_bar, posterior_variance):
+    # Ho et al. 2020, equations 6 and 7, in the coefficients of z0 and z_t. The last step adds no
+    # noise (their algorithm 2).
     ab = alpha_bar(1000)
     before = np.append(1.0, ab[:-1])
     alpha, beta = ab / before, 1 - ab / before
     on_z0 = np.sqrt(before) * beta / (1 - ab)
     on_zt = np.sqrt(alpha) * (1 - before) / (1 - ab)
-    variance = (1 - before) / (1 - ab) * beta
+    beta_tilde = (1 - before) / (1 - ab) * beta
+    variance = (1 - posterior_variance) * beta_tilde + posterior_variance * beta
+    variance[0] = 0
     times = np.arange(999, -1, -1)
     z0, eps, noise = (
         np.asarray(factor, np.float64)[::-1]
-        for factor in reverse_coefficients(process, times, eta=1.0)
+        for factor in reverse_coefficients(
+            process, times, eta=1.0, posterior_variance=posterior_variance
+        )
     )
     np.testing.assert_allclose(eps / np.sqrt(1 - ab), on_zt, rtol=1e-5)
     np.testing.assert_allclose(z0 - eps * np.sqrt(ab / (1 - ab)), on_z0, atol=2e-6)
@@ -198,7 +191,7 @@ def test_ddpm_step_is_the_published_posterior(process, alpha_bar):
 def test_strided_step_is_the_published_update(process, alpha_bar, eta):
     ab = alpha_bar(1000)
     times = [999, 700, 350, 20]
-    factors = reverse_coefficients(process, np.array(times), eta=eta)
+    factors = reverse_coefficients(process, np.array(times), eta=eta, posterior_variance=0.0)
     for i, (t, s) in enumerate(zip(times, [*times[1:], None], strict=True)):
         a, b = ab[t], 1.0 if s is None else ab[s]
         spread = eta * np.sqrt((1 - b) / (1 - a)) * np.sqrt(1 - a / b)
@@ -233,10 +226,12 @@ def visited(sample):
 def test_whole_chain_in_numpy(alpha_bar, eta):
     # eta None is DDPM. Fresh noise is what is left after the known part: it must be standard
     # normal and independent from step to step.
-    process = cosine_process(12, offset=0.008, max_beta=0.999)
-    common = {"keys": jax.random.split(jax.random.key(3), 4000), "latent_dim": 2, "clip": jnp.inf}
+    process = noise_process("cosine", 12)
+    keys = jax.random.split(jax.random.key(3), 4000)
+    start = from_noise(process, keys, latent_dim=2)
+    common = {"start": start, "keys": keys, "clip": jnp.inf}
     if eta is None:
-        sample = functools.partial(ddpm_sample, process=process, **common)
+        sample = functools.partial(ddpm_sample, process=process, posterior_variance=0.0, **common)
         times = list(range(11, -1, -1))
     else:
         sample = functools.partial(ddim_sample, process=process, num_steps=4, eta=eta, **common)
@@ -263,15 +258,11 @@ def test_whole_chain_in_numpy(alpha_bar, eta):
 
 
 def test_ddpm_is_ddim_with_every_step_and_eta_one(alpha_bar):
-    process = cosine_process(20, offset=0.008, max_beta=0.999)
-    arguments = {
-        "keys": jax.random.split(jax.random.key(4), 3),
-        "latent_dim": 3,
-        "clip": jnp.inf,
-    }
+    process = noise_process("cosine", 20)
+    arguments = begin(process, 3, 4) | {"clip": jnp.inf}
     denoise_fn = gaussian_denoiser(process, alpha_bar, prediction="v")
     np.testing.assert_array_equal(
-        jax.jit(lambda: ddpm_sample(denoise_fn, process, **arguments))(),
+        jax.jit(lambda: ddpm_sample(denoise_fn, process, posterior_variance=0.0, **arguments))(),
         jax.jit(lambda: ddim_sample(denoise_fn, process, num_steps=20, eta=1.0, **arguments))(),
     )
 
@@ -282,8 +273,9 @@ def test_a_sample_depends_on_its_own_key_alone(process, alpha_bar, eta):
 
     @jax.jit
     def sample(keys):
+        start = from_noise(process, keys, latent_dim=3)
         return ddim_sample(
-            denoise_fn, process, keys=keys, latent_dim=3, clip=4.0, num_steps=10, eta=eta
+            denoise_fn, process, start=start, keys=keys, clip=4.0, num_steps=10, eta=eta
         )
 
     keys = jax.random.split(jax.random.key(5), 8)
@@ -328,8 +320,7 @@ def test_clipping_cures_the_blow_up_of_eps_prediction(process, alpha_bar):
         samples = ddim_sample(
             denoise_fn,
             process,
-            keys=jax.random.split(jax.random.key(6), 200),
-            latent_dim=3,
+            **begin(process, 200, 6),
             clip=clip,
             num_steps=10,
             eta=0.0,
@@ -342,21 +333,135 @@ def test_clipping_cures_the_blow_up_of_eps_prediction(process, alpha_bar):
     assert largest("v", jnp.inf) < data_range
 
 
-def test_samplers_reject_what_they_cannot_do(process):
-    def sample(num_steps, eta):
-        return ddim_sample(
-            lambda z_t, t: (z_t, z_t),
+def sampler(process, name, **options):
+    """A sampler of this name, deterministic if it is DDIM, that waits for its denoise_fn."""
+    if name == "ddpm":
+        return functools.partial(ddpm_sample, process=process, posterior_variance=0.0, **options)
+    return functools.partial(ddim_sample, process=process, eta=0.0, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "time", "num_steps"), [("ddpm", 399, 400), ("ddim", 399, 40), ("ddim", 149, 150)]
+)
+def test_started_from_the_data_it_ends_in_the_data(process, alpha_bar, name, time, num_steps):
+    count = 20_000
+    rng = np.random.default_rng(5)
+    latents = jnp.asarray(rng.multivariate_normal(MEAN, COVARIANCE, size=count), jnp.float32)
+    keys = jax.random.split(jax.random.key(7), count)
+    steps = {} if name == "ddpm" else {"num_steps": num_steps}
+    denoise_fn = gaussian_denoiser(process, alpha_bar, prediction="v")
+
+    @jax.jit
+    def sample(latents, keys):
+        start = from_latents(process, keys, latents=latents, time=time)
+        options = {"start": start, "keys": keys, "clip": jnp.inf}
+        return sampler(process, name, **options, **steps)(denoise_fn)
+
+    samples = sample(latents, keys)
+    ab = alpha_bar(1000)
+    stride = 1 if name == "ddpm" else (time + 1) // num_steps
+    exact = gaussian_map(ab, range(time, -1, -stride), eta=float(name == "ddpm"))
+    mean, covariance = exact.law(*diffused_law(ab[time], MEAN, COVARIANCE))
+    assert_moments(samples, mean, covariance)
+    np.testing.assert_allclose(mean, MEAN, atol=1e-3)
+    shrinkage = np.linalg.eigvals(np.linalg.solve(COVARIANCE, covariance))
+    assert np.all(np.abs(shrinkage - 1) < 0.04)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim"])
+def test_started_from_one_point_the_noise_is_added_first(process, alpha_bar, name):
+    # METHOD section 8, fault 4. From time t the law of z_t is N(signal e0, sigma^2 I).
+    point, time, count = np.array([4.0, 0.0, -3.0]), 299, 20_000
+    keys = jax.random.split(jax.random.key(8), count)
+    denoise_fn = gaussian_denoiser(process, alpha_bar, prediction="v")
+    steps = {} if name == "ddpm" else {"num_steps": 30}
+
+    @jax.jit
+    def sample(keys):
+        latents = jnp.broadcast_to(jnp.asarray(point, jnp.float32), (count, 3))
+        start = from_latents(process, keys, latents=latents, time=time)
+        options = {"start": start, "keys": keys, "clip": jnp.inf}
+        return sampler(process, name, **options, **steps)(denoise_fn)
+
+    ab = alpha_bar(1000)
+    stride = 1 if name == "ddpm" else 10
+    exact = gaussian_map(ab, range(time, -1, -stride), eta=float(name == "ddpm"))
+    assert_moments(sample(keys), *exact.law(*diffused_law(ab[time], point, np.zeros((3, 3)))))
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim"])
+def test_only_steps_up_to_the_start_are_visited(process, name):
+    keys = jax.random.split(jax.random.key(9), 2)
+    start = from_latents(process, keys, latents=jnp.ones((2, 3)), time=11)
+    steps = {} if name == "ddpm" else {"num_steps": 4}
+    sample = sampler(process, name, start=start, keys=keys, clip=jnp.inf, **steps)
+    trajectory, _ = visited(sample)
+    expected = list(range(11, -1, -1)) if name == "ddpm" else [11, 8, 5, 2]
+    assert [t for _, t in trajectory] == expected
+    np.testing.assert_array_equal(trajectory[0][0], np.asarray(start.z_t, np.float64))
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim"])
+def test_started_at_the_last_step_it_is_a_start_from_noise(alpha_bar, name):
+    # The cosine process leaves 5e-5 of the latent there.
+    process = noise_process("cosine", 100)
+    keys = jax.random.split(jax.random.key(10), 5)
+    denoise_fn = gaussian_denoiser(process, alpha_bar, prediction="v")
+    steps = {} if name == "ddpm" else {"num_steps": 10}
+    starts = (
+        from_noise(process, keys, latent_dim=3),
+        from_latents(process, keys, latents=2 * jnp.ones((5, 3)), time=99),
+    )
+    plain, started = (
+        jax.jit(
+            lambda s: sampler(process, name, start=s, keys=keys, clip=9.0, **steps)(denoise_fn)
+        )(start)
+        for start in starts
+    )
+    np.testing.assert_allclose(started, plain, atol=4e-3)
+
+
+@pytest.mark.parametrize("posterior_variance", [0.4, 1.0])
+def test_posterior_variance_widens_as_the_closed_form_says(alpha_bar, posterior_variance):
+    # With few steps beta and beta_tilde differ enough to tell their laws apart.
+    process = noise_process("cosine", 25)
+    samples = jax.jit(
+        lambda begin: ddpm_sample(
+            gaussian_denoiser(process, alpha_bar, prediction="v"),
             process,
-            keys=jax.random.split(jax.random.key(0), 2),
-            latent_dim=3,
-            clip=1.0,
-            num_steps=num_steps,
-            eta=eta,
+            **begin,
+            clip=jnp.inf,
+            posterior_variance=posterior_variance,
         )
+    )(begin(process, 40_000, 11))
+    mean, covariance = gaussian_map(
+        alpha_bar(25), range(24, -1, -1), eta=1.0, posterior_variance=posterior_variance
+    ).law(np.zeros(3), np.eye(3))
+    assert_moments(samples, mean, covariance)
+    _, narrow = gaussian_map(alpha_bar(25), range(24, -1, -1), eta=1.0).law(np.zeros(3), np.eye(3))
+    assert np.trace(covariance) > 1.05 * np.trace(narrow)
+
+
+def test_samplers_reject_what_they_cannot_do(process):
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    def start(time):
+        return from_latents(process, keys, latents=jnp.zeros((2, 3)), time=time)
+
+    def sample(sampler, time=999, **options):
+        sampler(lambda z, t: (z, z), process, start=start(time), keys=keys, clip=1.0, **options)
 
     for num_steps in (0, 1001):
         with pytest.raises(ValueError, match=r"num_steps must lie in \[1, 1000\]"):
-            sample(num_steps, 0.0)
+            sample(ddim_sample, num_steps=num_steps, eta=0.0)
+    with pytest.raises(ValueError, match=r"num_steps must lie in \[1, 8\], got 9"):
+        sample(ddim_sample, time=7, num_steps=9, eta=0.0)
     for eta in (-0.1, 1.1):
         with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\]"):
-            sample(10, eta)
+            sample(ddim_sample, num_steps=10, eta=eta)
+    for variance in (-0.1, 1.1):
+        with pytest.raises(ValueError, match=r"posterior_variance must lie in \[0, 1\]"):
+            sample(ddpm_sample, posterior_variance=variance)
+    for time in (-1, 1000):
+        with pytest.raises(ValueError, match=r"time must lie in \[0, 999\]"):
+            start(time)

@@ -6,9 +6,7 @@ from hyper_meta.eval.metrics import (
     Scores,
     bootstrap_interval,
     mean_scores,
-    one_sample,
     paired_differences,
-    scale_name,
     summarise,
     t_interval,
     verdict,
@@ -120,8 +118,3 @@ def test_interval_over_seeds_is_student_t(num_seeds):
 )
 def test_verdict(low, high, words):
     assert verdict({"low": low, "high": high}) == words
-
-
-def test_names_of_scales():
-    assert scale_name(2.0) == "HyperLDM, scale 2"
-    assert one_sample(scale_name(1.5)) == "HyperLDM, scale 1.5, one sample"

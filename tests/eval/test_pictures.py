@@ -17,15 +17,21 @@ def _size(png):
 
 
 def _panel(title, chosen):
-    scales = np.array([0.0, 1.0, 2.0])
-    band = np.array([[50.0, 45.0, 55.0]] * 3)
     return pictures.ScalePanel(
         title=title,
-        scales=scales,
-        curves={"mean": band, "one": band - 5},
+        varies="guidance scale",
+        settings=("0", "1", "2"),
+        curve=np.array([[50.0, 45.0, 55.0]] * 3),
         lines={f"baseline {n}": 30.0 + n for n in range(7)},
         chosen=chosen,
     )
+
+
+def _shots(title):
+    band = np.array([[50.0, 45.0, 55.0]] * 3)
+    gap = np.array([[np.nan] * 3, [60, 58, 61], [np.nan] * 3])
+    curves = {**{f"start {n}": band + n for n in range(9)}, "with gaps": gap}
+    return pictures.ShotPanel(title, ("0", "1", "10"), curves)
 
 
 def _scene(right, question):
@@ -41,8 +47,14 @@ def drawn():
     families = [f"family {n}" for n in range(40)]
     rows = [{"step": 10, "loss": 1.0, "validation_score": 0.5}, {"step": 20, "loss": 0.5}]
     result = {
-        "scales": pictures.accuracy_by_scale([_panel(str(n), (1.0, 1.0, 2.0)) for n in range(3)]),
+        "scales": pictures.accuracy_by_scale([_panel(str(n), ("1", "1", "2")) for n in range(3)]),
+        "one scale": pictures.accuracy_by_scale([_panel("one seed", ("0",))]),
+        "shots": pictures.accuracy_by_shots([_shots(str(n)) for n in range(3)]),
         "curves": pictures.training_curves({"one": {"seed_0": rows}, "two": {"seed_0": rows[1:]}}),
+        "one stage": pictures.training_curves({"one": {"seed_0": rows}}),
+        "many stages": pictures.training_curves(
+            {str(n): {"seed_0": rows, "seed_1": rows} for n in range(9)}
+        ),
         "latents": pictures.latent_map(
             rng.normal(size=(40, 6)), families, rng.normal(size=(3, 6)), ["new", *families[:2]]
         ),

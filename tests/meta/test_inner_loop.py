@@ -6,104 +6,114 @@ import numpy as np
 import pytest
 from toy_tasks import (
     DIM,
+    LATENT,
     generate,
     init_params,
     make_table,
+    numpy_cosines,
     numpy_logits,
     numpy_loss,
-    task_alone,
+    one_task,
 )
 
-from hyper_meta.meta.inner_loop import adapt, adapt_latent, task_correct, task_loss
+from hyper_meta.meta.inner_loop import (
+    InnerLoop,
+    adapt_and_read,
+    adapt_task,
+    task_correct,
+    task_loss,
+)
+from hyper_meta.meta.learners import latent_learner
 from hyper_meta.types import Examples
 
 RATE = 0.1
 
 
-@pytest.fixture
-def quadratic():
-    """1/2 (e - c)^T A (e - c) with A positive definite: (A, c, start)."""
-    rng = np.random.default_rng(0)
-    root = rng.normal(size=(3, 3))
-    return np.float32(root @ root.T), *rng.normal(size=(2, 3)).astype(np.float32)
-
-
-def _adapt(matrix, centre, start, **options):
-    def loss_fn(e):
-        return 0.5 * (e - centre) @ matrix @ (e - centre)
-
-    return adapt(loss_fn, start, learning_rate=RATE, **options)
-
-
-@pytest.mark.parametrize("num_steps", [0, 1, 10])
-@pytest.mark.parametrize("first_order", [False, True])
-def test_on_a_quadratic_adaptation_has_its_closed_form(quadratic, num_steps, first_order):
-    """e_n = c + (I - lr A)^n (e_0 - c); its derivative in e_0 is (I - lr A)^n, or I for FOMAML."""
-    matrix, centre, start = quadratic
-    power = np.linalg.matrix_power(np.eye(3) - RATE * matrix, num_steps)
-    options = {"num_steps": num_steps, "first_order": first_order}
-    end = _adapt(matrix, centre, start, **options)
-    np.testing.assert_allclose(end, centre + power @ (start - centre), rtol=1e-4, atol=1e-5)
-    jacobian = jax.jacobian(lambda e: _adapt(matrix, centre, e, **options))(start)
-    expected = np.eye(3) if first_order else power
-    np.testing.assert_allclose(jacobian, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_adaptation_is_differentiable_in_what_the_loss_closes_over(quadratic):
-    matrix, centre, start = quadratic
-    power = np.linalg.matrix_power(np.eye(3) - RATE * matrix, 4)
-    jacobian = jax.jacobian(lambda c: _adapt(matrix, c, start, num_steps=4))(centre)
-    np.testing.assert_allclose(jacobian, np.eye(3) - power, rtol=1e-4, atol=1e-5)
-
-
-def test_loss_and_right_answers_of_a_task_equal_numpy():
-    task = task_alone(make_table([(9, 2, 4)]), 0)
+@pytest.mark.parametrize("blend", [1.0, 0.3])
+def test_loss_and_right_answers_of_a_task_equal_numpy(blend):
+    task = one_task(make_table([(9, 2, 4)]), 0)
     weights = generate(init_params(0)["generator"], init_params(0)["e0"])
-    examples = jax.tree.map(lambda x: x[0], task.support)
-    inputs = (weights, examples, task.answers[0], task.answer_mask[0])
-    logits = numpy_logits(weights, examples.features, task.answers[0])
-    loss = jax.jit(task_loss)(*inputs)
-    np.testing.assert_allclose(loss, numpy_loss(logits, examples.label), rtol=1e-4)
-    assert jax.jit(task_correct)(*inputs) == (
+    examples = task.support
+    inputs = (weights, examples, task.answers, task.answer_mask)
+    base = numpy_cosines(np.asarray(examples.features), np.asarray(task.answers))
+    adapted = numpy_logits(weights, np.asarray(examples.features), np.asarray(task.answers))
+    logits = base + blend * (adapted - base)
+    loss = jax.jit(functools.partial(task_loss, blend=blend))(*inputs)
+    np.testing.assert_allclose(loss, numpy_loss(logits, np.asarray(examples.label)), rtol=1e-4)
+    assert jax.jit(functools.partial(task_correct, blend=blend))(*inputs) == (
         (logits.argmax(axis=1) == examples.label).sum(),
         9,
     )
 
 
-def _adapt_latent(params, *inputs, **options):
-    """adapt_latent from e0."""
-
-    def run(params, *inputs):
-        generate_one = functools.partial(generate, params["generator"])
-        return adapt_latent(generate_one, params["e0"], *inputs, learning_rate=RATE, **options)
-
-    return jax.jit(run)(params, *inputs)
+def _adapt(params, task, num_steps, *, pull=0.0, **options):
+    """adapt_task of HNet, compiled."""
+    learner, start = latent_learner(generate, pull=pull), options.pop("start", None)
+    loop = InnerLoop(num_steps, RATE, **options)
+    return jax.jit(lambda *inputs, start: adapt_task(learner, *inputs, loop, start=start))(
+        params, task, start=start
+    )
 
 
 def test_a_task_without_examples_has_no_loss_and_stays_where_it_starts():
-    params = init_params(0)
+    params, task = init_params(0), one_task(make_table([(4, 1, 2)]), 0)
     nothing = Examples(jnp.zeros((4, DIM)), jnp.zeros(4, int), jnp.zeros(4, bool))
-    answers, mask = jnp.ones((2, DIM)), jnp.ones(2, bool)
     weights = generate(params["generator"], params["e0"])
-    loss, gradient = jax.jit(jax.value_and_grad(task_loss))(weights, nothing, answers, mask)
+    loss, gradient = jax.jit(jax.value_and_grad(task_loss))(
+        weights, nothing, task.answers, task.answer_mask
+    )
     assert loss == 0 and np.all(gradient == 0)
-    latent = _adapt_latent(params, nothing, answers, mask, num_steps=3, pull=2.0)
+    latent = _adapt(params, task.replace(support=nothing), 3, pull=2.0)
     np.testing.assert_array_equal(latent, params["e0"])
 
 
-@pytest.mark.parametrize("pull", [0.0, 0.7, 5.0])
-def test_adapted_latents_follow_the_steps_written_out(pull):
+def _path(params, task, num_steps, *, pull=0.0, blend=1.0, start=None):
+    """The latents before, between and after steps written out: [num_steps + 1, Z]."""
+
+    def loss(latent):
+        weights = generate(params["generator"], latent)
+        return task_loss(weights, task.support, task.answers, task.answer_mask, blend=blend)
+
+    gradient_fn = jax.jit(jax.grad(loss))
+    latents = [params["e0"] if start is None else start]
+    for _ in range(num_steps):
+        away = latents[-1] - params["e0"]
+        latents.append(latents[-1] - RATE * (gradient_fn(latents[-1]) + pull * away))
+    return np.stack(latents)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return init_params(1), one_task(make_table([(8, 3, 3)], seed=1), 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"pull": 0.7}, {"pull": 5.0}, {"blend": 0.4}], ids=str)
+def test_adapted_latents_follow_the_steps_written_out(problem, options):
     """e <- e - lr (dCE/de + pull (e - e_0))."""
-    params, task = init_params(1), task_alone(make_table([(8, 1, 3)], seed=1), 0)
-    inputs = jax.tree.map(lambda x: x[0], (task.support, task.answers, task.answer_mask))
+    expected = _path(*problem, 5, **options)[-1]
+    adapted = _adapt(*problem, 5, **options)
+    np.testing.assert_allclose(adapted, expected, rtol=1e-4, atol=1e-5)
+    assert np.linalg.norm(adapted - problem[0]["e0"]) > 0.01
 
-    def generate_one(e):
-        return generate(params["generator"], e)
 
-    gradient_fn = jax.jit(jax.grad(lambda e: task_loss(generate_one(e), *inputs)))
-    latent = start = params["e0"]
-    for _ in range(5):
-        latent = latent - RATE * (gradient_fn(latent) + pull * (latent - start))
-    adapted = _adapt_latent(params, *inputs, num_steps=5, pull=pull)
-    np.testing.assert_allclose(adapted, latent, rtol=1e-4, atol=1e-5)
-    assert np.linalg.norm(adapted - start) > 0.01
+def test_it_may_start_elsewhere_and_is_still_pulled_to_e0(problem):
+    start = np.random.default_rng(3).normal(size=LATENT).astype(np.float32)
+    expected = _path(*problem, 4, pull=0.7, start=start)[-1]
+    adapted = _adapt(*problem, 4, pull=0.7, start=start)
+    np.testing.assert_allclose(adapted, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(adapted - _adapt(*problem, 4, pull=0.7)).max() > 0.1
+    np.testing.assert_array_equal(_adapt(*problem, 0, start=start), start)
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 4])
+def test_reading_sees_the_weights_before_and_after_every_step(problem, num_steps):
+    params, task = problem
+    learner, loop = latent_learner(generate), InnerLoop(num_steps, RATE)
+
+    def read(weights):
+        return {"weights": weights, "sum": weights.sum()}
+
+    seen = jax.jit(lambda p, t: adapt_and_read(learner, p, t, loop, read))(params, task)
+    expected = generate(params["generator"], _path(params, task, num_steps))
+    np.testing.assert_allclose(seen["weights"], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(seen["sum"], expected.sum(axis=1), rtol=1e-3, atol=1e-3)

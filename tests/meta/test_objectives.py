@@ -6,31 +6,46 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 from toy_tasks import (
+    ADAPTER_DIM,
     DIM,
-    LATENT,
     as_float64,
     generate,
     init_params,
     make_table,
+    numpy_cosines,
     numpy_logits,
     numpy_loss,
     task_alone,
 )
 
 from hyper_meta.data.tasks import Batches, BatchShape, gather
-from hyper_meta.meta.inner_loop import adapt_latent, task_loss
-from hyper_meta.meta.objectives import all_examples, conditional_objective, hypernet_objective
+from hyper_meta.meta.inner_loop import InnerLoop, adapt_task, task_loss
+from hyper_meta.meta.learners import (
+    generator_learner,
+    latent_learner,
+    weights_learner,
+)
+from hyper_meta.meta.objectives import all_examples, meta_objective
+from hyper_meta.models.adapter import num_weights
 
 SIZES = [(6, 4, 3), (3, 5, 2), (5, 2, 4)]
 SHAPE = (6, 5, 4)
-STEPS = {"num_steps": 3, "learning_rate": 0.02}
-OBJECTIVES = {
-    "multitask": hypernet_objective(generate, num_steps=0, learning_rate=0.1, first_order=False),
-    "fomaml": hypernet_objective(generate, **STEPS, first_order=True),
-    "maml": hypernet_objective(generate, **STEPS, first_order=False),
-    "conditional": conditional_objective(lambda params, q: generate(params["generator"], q)),
+HNET, MNET = latent_learner(generate), weights_learner()
+CONDITIONAL = generator_learner(lambda question: question)
+ADAPTING, STILL = InnerLoop(3, 0.02), InnerLoop(0, 0.0)
+FIRST_ORDER = InnerLoop(3, 0.02, first_order=True)
+LEARNERS = {
+    "multitask": (HNET, STILL),
+    "fomaml": (HNET, FIRST_ORDER),
+    "maml": (HNET, ADAPTING),
+    "mnet_fomaml": (MNET, FIRST_ORDER),
+    "mnet_maml": (MNET, ADAPTING),
+    "conditional": (CONDITIONAL, STILL),
+    "conditional_fomaml": (CONDITIONAL, FIRST_ORDER),
+    "conditional_maml": (CONDITIONAL, ADAPTING),
+    "blended": (HNET, InnerLoop(3, 0.02, blend=0.4)),
 }
-
+OBJECTIVES = {name: meta_objective(*pair) for name, pair in LEARNERS.items()}
 
 # (params, batch) -> ((sum, (count, metrics)), gradient)
 GRADIENTS = {
@@ -43,7 +58,14 @@ PAD = jax.jit(gather, static_argnums=2)
 
 
 def _params(name):
-    return init_params(0, DIM if name == "conditional" else LATENT)
+    learner, _ = LEARNERS[name]
+    if learner is MNET:
+        size = num_weights(DIM, ADAPTER_DIM)
+        start = np.random.default_rng(0).normal(size=size).astype(np.float32)
+        return {"e0": start, "generator": {}}
+    if learner is CONDITIONAL:
+        return init_params(0, DIM)["generator"]
+    return init_params(0)
 
 
 def _batch(shape, *, ids, mask, table=None):
@@ -59,76 +81,67 @@ def batch():
     return _batch(SHAPE, ids=[0, 1, 2], mask=[True, True, True])
 
 
-@pytest.fixture
-def wide(batch):
-    """Parameters and the batch in float64, which the test runs in."""
+def _adapted_points(name, params, batch):
+    """Leaves [T, ...]."""
+    learner, loop = LEARNERS[name]
+    return jax.jit(jax.vmap(lambda task: adapt_task(learner, params, task, loop)))(batch)
+
+
+@pytest.mark.parametrize("network", ["", "mnet_", "conditional_"])
+def test_maml_gradient_equals_finite_differences(network, batch):
     with jax.enable_x64(True):
-        yield as_float64(init_params(0)), as_float64(batch)
+        params, batch = as_float64((_params(f"{network}maml"), batch))
+        flat, unravel = ravel_pytree(params)
+        objective = OBJECTIVES[f"{network}maml"]
+
+        @jax.jit
+        def losses(rows):
+            return jax.lax.map(lambda row: objective(unravel(row), batch)[0], rows)
+
+        nudges = 1e-6 * jnp.eye(len(flat))
+        minus, plus = jnp.split(losses(jnp.concatenate([flat - nudges, flat + nudges])), 2)
+        differences = (plus - minus) / 2e-6
+        gradient, first_order = (
+            ravel_pytree(GRADIENTS[network + name](params, batch)[1])[0]
+            for name in ("maml", "fomaml")
+        )
+        assert gradient.dtype == jnp.float64
+        np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-6)
+        assert np.linalg.norm(first_order - differences) > 0.01 * np.linalg.norm(differences)
 
 
-@jax.jit
-def _adapted_latents(params, batch):
-    """[T, Z]"""
+def test_fomaml_gradient_is_the_plain_gradient_at_the_adapted_latents(batch):
+    with jax.enable_x64(True):
+        params, batch = as_float64((init_params(0), batch))
+        latents = _adapted_points("fomaml", params, batch)
 
-    def one_task(*inputs):
-        generate_one = functools.partial(generate, params["generator"])
-        return adapt_latent(generate_one, params["e0"], *inputs, **STEPS)
+        def query_loss(generator, latents):
+            weights = generate(generator, latents)
+            inputs = (weights, batch.query, batch.answers, batch.answer_mask)
+            return jax.vmap(task_loss)(*inputs).sum()
 
-    return jax.vmap(one_task)(batch.support, batch.answers, batch.answer_mask)
-
-
-def test_maml_gradient_equals_finite_differences(wide):
-    params, batch = wide
-    flat, unravel = ravel_pytree(params)
-
-    @jax.jit
-    def losses(rows):
-        return jax.lax.map(lambda row: OBJECTIVES["maml"](unravel(row), batch)[0], rows)
-
-    nudges = 1e-6 * jnp.eye(len(flat))
-    minus, plus = jnp.split(losses(jnp.concatenate([flat - nudges, flat + nudges])), 2)
-    differences = (plus - minus) / 2e-6
-    gradient, first_order = (
-        ravel_pytree(GRADIENTS[name](params, batch)[1])[0] for name in ("maml", "fomaml")
-    )
-    assert gradient.dtype == jnp.float64
-    np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-6)
-    assert np.linalg.norm(first_order - differences) > 0.01 * np.linalg.norm(differences)
-
-
-def test_fomaml_gradient_is_the_plain_gradient_at_the_adapted_latents(wide):
-    params, batch = wide
-    latents = _adapted_latents(params, batch)
-
-    def query_loss(generator, latents):
-        weights = generate(generator, latents)
-        inputs = (weights, batch.query, batch.answers, batch.answer_mask)
-        return jax.vmap(task_loss)(*inputs).sum()
-
-    generator, each = jax.jit(jax.grad(query_loss, (0, 1)))(params["generator"], latents)
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12),
-        GRADIENTS["fomaml"](params, batch)[1],
-        {"e0": each.sum(axis=0), "generator": generator},
-    )
+        generator, each = jax.jit(jax.grad(query_loss, (0, 1)))(params["generator"], latents)
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12),
+            GRADIENTS["fomaml"](params, batch)[1],
+            {"e0": each.sum(axis=0), "generator": generator},
+        )
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_loss_and_accuracy_equal_numpy_task_by_task(name, batch):
-    """MAML and FOMAML adapt alike and are judged on the query set, the others on all examples."""
+    """What adapts is judged on the query set, the others on all examples."""
     params, table = _params(name), make_table(SIZES)
-    sources = {
-        "multitask": lambda: jnp.tile(params["e0"], (3, 1)),
-        "conditional": lambda: batch.question,
-    }
-    adapted = functools.partial(_adapted_latents, params, batch)
-    weights = generate(params["generator"], sources.get(name, adapted)())
+    (learner, loop), points = LEARNERS[name], _adapted_points(name, params, batch)
+    weights = jax.vmap(learner.weights, (None, 0, 0))(params, batch.question, points)
     losses, accuracies = [], []
     for number, size in enumerate(SIZES):
         task = task_alone(table, number)
-        examples = all_examples(task) if name in sources else task.query
-        assert examples.label.shape == (1, sum(size[:2]) if name in sources else size[1])
+        examples = task.query if loop.num_steps else all_examples(task)
+        assert examples.label.shape == (1, size[1] if loop.num_steps else sum(size[:2]))
+        base = numpy_cosines(examples.features[0], task.answers[0])
         logits = numpy_logits(weights[number], examples.features[0], task.answers[0])
+        logits = base + loop.blend * (logits - base)
         losses.append(numpy_loss(logits, examples.label[0]))
         accuracies.append((logits.argmax(axis=1) == examples.label[0]).mean())
     (loss, (count, metrics)), _ = GRADIENTS[name](params, batch)
@@ -168,7 +181,7 @@ def _poisoned(numbers):
     return table.replace(**{k: v.astype(np.float32) for k, v in poisoned.items()})
 
 
-@pytest.mark.parametrize("name", ["multitask", "maml", "conditional"])
+@pytest.mark.parametrize("name", ["multitask", "maml", "mnet_maml", "conditional_maml"])
 def test_padding_is_exact(name):
     """Loss, gradient and accuracy of each task in a padded batch equal those of it alone."""
     params, table = _params(name), make_table(SIZES)

@@ -82,6 +82,11 @@ def task_alone(table: TaskTable, number: int) -> TaskBatch:
     )
 
 
+def one_task(table: TaskTable, number: int) -> TaskBatch:
+    """`task_alone` without its axis T."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), task_alone(table, number))
+
+
 def as_float64(tree):
     """The float leaves as jax arrays of float64; the caller turned x64 on."""
 

@@ -97,3 +97,18 @@ def test_unit_weights_change_features_by_two_in_variance():
     x /= np.sqrt((x**2).mean())
     change = jax.vmap(adapt_features, (0, None))(weights, x) - x
     np.testing.assert_allclose(np.var(change), 2, rtol=0.05)
+
+
+@pytest.mark.parametrize("blend", [0.0, 0.3, 1.0, 1.5])
+def test_blending_goes_from_clip_to_the_adapter(problem, blend):
+    """base + alpha (adapted - base), METHOD section 4; padded answers stay ruled out."""
+    mask = np.array([True, False, True])
+    clip, adapted = (
+        np.array([adapter_by_hand(weights, x, problem["answers"]) for x in problem["features"]])
+        for weights in (0 * problem["weights"], problem["weights"])
+    )
+    logits = adapter_logits(**problem, answer_mask=mask, blend=blend)
+    expected = (1 - blend) * clip + blend * adapted
+    np.testing.assert_allclose(logits[:, mask], expected[:, mask], rtol=1e-4, atol=1e-4)
+    assert np.all(logits[:, 1] < -0.9 * abs(MASKED_LOGIT))
+    assert np.abs(clip - adapted).max() > 10

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from hyper_meta.models.hypernet import Generator
+from hyper_meta.models.hypernet import Generator, apply_hidden, split_layers
 
 HIDDEN, OUTPUT, LATENT = (300, 400), 500, 200
 
@@ -41,3 +41,21 @@ def test_output_equals_numpy_on_any_leading_axes(generator):
         x = x @ params[f"Dense_{i}"]["kernel"] + params[f"Dense_{i}"]["bias"]
         x = x if i == 2 else np.maximum(x, 0)
     np.testing.assert_allclose(module.apply({"params": params}, latents), x, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("hidden_dims", [(), (3,), (3,) * 11])
+def test_split_layers_are_those_of_the_module_in_their_order(hidden_dims):
+    """Eleven layers: by name, Dense_10 would come before Dense_2."""
+    module, latent = Generator(hidden_dims, 5), np.float32([1, -2, 0.5])
+    params = module.init(jax.random.key(0), latent)["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), params)
+    hidden, last = split_layers(params)
+    assert len(hidden) == len(hidden_dims) and last["kernel"].shape[1] == 5
+    code = np.float64(latent)
+    for i in range(len(hidden_dims)):
+        layer = params[f"Dense_{i}"]
+        code = np.maximum(code @ layer["kernel"] + layer["bias"], 0)
+    np.testing.assert_allclose(apply_hidden(hidden, latent), code, rtol=1e-4, atol=1e-5)
+    expected = module.apply({"params": params}, latent)
+    np.testing.assert_allclose(code @ last["kernel"] + last["bias"], expected, rtol=1e-4, atol=1e-4)

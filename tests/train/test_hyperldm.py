@@ -1,4 +1,9 @@
+"""HyperLDM: training, sampling, and every option of both."""
+
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_stages import (
@@ -7,21 +12,32 @@ from test_stages import (
     compile_in_a_hurry,  # noqa: F401
     tiny_config,
     tiny_table,
+    whole_task,
 )
 
 from hyper_meta import parallel
+from hyper_meta.configuration import override
 from hyper_meta.diffusion.hyperldm import standardise_latents, standardise_questions
+from hyper_meta.diffusion.noise import SCHEDULES
+from hyper_meta.diffusion.objective import denoising_loss
+from hyper_meta.meta.fisher import fisher_information
+from hyper_meta.meta.inner_loop import task_loss
+from hyper_meta.models.denoiser import DENOISERS
+from hyper_meta.train import hyperldm
 from hyper_meta.train.hyperldm import (
     compile_sampler,
     denoiser_module,
+    guided_by_support,
     hyperldm_stage,
+    sample_keys,
     sample_tasks,
     validation_scales,
 )
 from hyper_meta.train.loop import run_stage
-from hyper_meta.train.stages import generator_module
+from hyper_meta.train.stages import compile_pass, generate_fn, generator_module
 
 REPEATS, LATENT = 3, 4
+E0 = np.float32([1, -2, 0, 3])
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +49,40 @@ def latents():
     return np.float32(np.tanh(told) * [3, 0.2, 1, 5] + noise + 7)
 
 
+GENERATE = generate_fn(generator_module(tiny_config(), DIM))
+
+
 @pytest.fixture(scope="module")
-def stage(latents):
-    config, table = tiny_config(), tiny_table()
+def space():
+    """A latent space with a random generator."""
+    module = generator_module(tiny_config(), DIM)
+    return {"e0": E0, "generator": module.init(jax.random.key(0), E0)["params"]}
+
+
+def changed(*overrides):
+    """The tiny config with overrides such as "hyperldm.denoiser=v1", as the command takes them."""
+    config = tiny_config()
     config.batching.num_shapes = 1
-    generator = generator_module(config, DIM).init(jax.random.key(0), latents[0, 0])["params"]
-    params = {"e0": latents[0, 0], "generator": generator}
-    return hyperldm_stage(config, latents, table, tiny_table(1), params)
+    for argument in overrides:
+        override(config, argument.partition("=")[0], [f"--config.{argument}"])
+    return config
+
+
+def make_stage(config, latents, space):
+    return hyperldm_stage(
+        config,
+        "hyperldm",
+        latents=latents,
+        space=space,
+        generate=GENERATE,
+        train=tiny_table(),
+        validation=tiny_table(1),
+    )
+
+
+@pytest.fixture(scope="module")
+def stage(latents, space):
+    return make_stage(changed(), latents, space)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +96,7 @@ def trained(stage, tmp_path_factory):
 def ldm(trained):
     """The trained model, replicated. Its outputs depend on question, scale and key."""
     state, _ = trained
-    return parallel.replicate({"params": state.params, "statistics": state.statistics})
+    return parallel.replicate({"params": state.params, "statistics": state.statistics, "start": E0})
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +195,8 @@ def test_samples_of_a_task_start_from_the_same_noise_at_every_scale(sampler, tra
     """An untrained denoiser outputs zero whatever it is asked, which leaves the noise alone."""
     config, questions = tiny_config(), tiny_table(2).question_features
     zero = jax.tree.map(np.zeros_like, trained[0].params)
-    ldm = parallel.replicate({"params": zero, "statistics": trained[0].statistics})
-    assert denoiser_module(config).latent_dim == LATENT
+    ldm = parallel.replicate({"params": zero, "statistics": trained[0].statistics, "start": E0})
+    assert denoiser_module(config, LATENT).latent_dim == LATENT
     low, high, other = (
         sample_tasks(sampler, ldm, questions, scale=scale, num_samples=5, seed=seed)
         for scale, seed in ((0.0, 1), (4.0, 1), (0.0, 2))
@@ -169,3 +212,177 @@ def test_a_scale_that_is_set_is_the_only_one_to_choose_from():
     assert validation_scales(config) == (0.0, 1.0)
     config.hyperldm.guidance_scale = 2.5
     assert validation_scales(config) == (2.5,)
+
+
+# Options of training: each must be reachable, give a finite loss, and make a difference.
+
+
+def one_step(config, latents, space):
+    """(parameters after a step, its loss) on one device."""
+    stage = make_stage(config, latents, space)
+    state = parallel.replicate(stage.init(jax.random.key(0)))
+    step = parallel.compile_chunk(stage.step)
+    data, xs = parallel.replicate(stage.data), stage.schedule(0, 1)
+    state, metrics = step(state, data, xs, jax.random.key(1))
+    total, count = parallel.first(metrics["loss"])
+    return parallel.first(state.params), total / count
+
+
+@pytest.fixture(scope="module")
+def plain_step(latents, space):
+    return one_step(changed(), latents, space)
+
+
+TRAINING = (
+    *(f"hyperldm.schedule={name}" for name in SCHEDULES if name != "cosine"),
+    *(f"hyperldm.denoiser={name}" for name in DENOISERS if name != "v2"),
+    "hyperldm.prediction=eps",
+    "hyperldm.fisher_share=0.5",
+)
+
+
+@pytest.mark.parametrize("option", TRAINING)
+def test_options_of_training(option, plain_step, latents, space):
+    params, loss = one_step(changed(option), latents, space)
+    assert np.isfinite(loss) and all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+    same = jax.tree.structure(params) == jax.tree.structure(plain_step[0]) and all(
+        np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(params), jax.tree.leaves(plain_step[0]), strict=True)
+    )
+    assert not same
+
+
+def test_all_schedules_and_denoisers_are_among_the_options():
+    assert set(SCHEDULES) == {"cosine", "linear", "scaled_linear", "sqrt", "quartic"}
+    assert set(DENOISERS) == {"v1", "v2"}
+
+
+@pytest.mark.parametrize("blend", [1.0, 0.4])
+def test_the_fisher_loss_is_that_of_the_metric_at_each_mean_latent(blend, latents, space):
+    """d^T M d / Z with M = share Z F_s / tr F_s + (1 - share) I, F of all examples of a task."""
+    share = 0.5
+    config = changed(f"hyperldm.fisher_share={share}", f"adapter.blend={blend}")
+    stage = make_stage(config, latents, space)
+    metric = stage.data[2]
+    std = latents.reshape(-1, LATENT).std(axis=0)
+    assert metric.shape == (NUM_TASKS, LATENT, LATENT)
+    weights_fn = functools.partial(GENERATE, space["generator"])
+    information = jax.jit(
+        lambda latent, task: fisher_information(weights_fn, latent, task, blend=blend)
+    )
+    for number in range(3):
+        task = whole_task(tiny_table(), number)
+        both = jax.tree.map(lambda *x: np.concatenate(x), task.support, task.query)
+        fisher = information(latents[number].mean(axis=0), task.replace(support=both))
+        scaled = np.asarray(fisher) * std[:, None] * std
+        expected = share * LATENT * scaled / np.trace(scaled) + (1 - share) * np.eye(LATENT)
+        np.testing.assert_allclose(metric[number], expected, rtol=1e-3, atol=1e-4)
+    _, loss = one_step(config, latents, space)
+    expected = loss_of_the_first_step(config, stage, metric)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+
+
+def loss_of_the_first_step(config, stage, metric):
+    """The mean of d^T M d / Z; an untrained denoiser outputs zero, so -d is its target."""
+    (task, repeat), seen = stage.schedule(0, 1)[1], []
+    statistics = stage.init(jax.random.key(0)).statistics
+    z0 = np.asarray(standardise_latents(statistics, stage.data[0][task[0], repeat[0]]))
+    step_key = jax.random.fold_in(jax.random.key(1), 0)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(len(z0)))
+
+    def outputs_zero(z_t, t, condition, keep):
+        seen.append((z_t, t))
+        return jnp.zeros_like(z_t)
+
+    process = hyperldm.noise_process(config)
+    denoising_loss(
+        outputs_zero,
+        process,
+        z0=z0,
+        condition=z0,
+        mask=np.ones(len(z0), bool),
+        keys=keys,
+        drop_rate=0.2,
+        prediction="v",
+    )
+    ((z_t, t),) = seen
+    levels = process.signal, process.sigma
+    signal, sigma = (np.float64(level)[np.asarray(t)][:, None] for level in levels)
+    target = signal * (z_t - signal * z0) / sigma - sigma * z0
+    return np.einsum("bi,bij,bj->b", target, metric[task[0]], target).mean() / LATENT
+
+
+# Options of sampling.
+
+
+SAMPLING = (
+    ("hyperldm.start_time=0.4",),
+    ("hyperldm.sampling_steps=20",),
+    ("hyperldm.sampling_steps=20", "hyperldm.posterior_variance=1.0"),
+    ("hyperldm.sampling_steps=20", "hyperldm.start_time=0.4"),
+    ("hyperldm.sampling_steps=7",),
+)
+
+
+def test_options_of_sampling(sampler, ldm, rows):
+    """Each is reachable, and gives samples of its own."""
+    samples = [sampler(ldm, *rows)]
+    samples += [compile_sampler(changed(*options))(ldm, *rows) for options in SAMPLING]
+    assert np.isfinite(samples).all()
+    for number, one in enumerate(samples):
+        for other in samples[:number]:
+            assert np.abs(one - other).max() > 1e-3
+
+
+def test_a_start_at_hardly_any_noise_stays_at_e0(sampler, ldm, rows):
+    plain, sampler = sampler, compile_sampler(changed("hyperldm.start_time=0.05"))
+    statistics = parallel.first(ldm)["statistics"]
+    near = {**parallel.first(ldm), "start": statistics.latent_mean + statistics.latent_std}
+    samples = sampler(parallel.replicate(near), *rows)
+    noise = plain(ldm, *rows)
+    away, far = (np.abs(x - near["start"]) / statistics.latent_std for x in (samples, noise))
+    assert away.mean() < 0.25 * far.mean()
+
+
+# Few-shot guidance.
+
+
+@pytest.fixture(scope="module")
+def guided(trained, space):
+    """strength -> latents [T, K, Z] of guidance by the support sets, at scale 1."""
+    state, _ = trained
+    config, table = changed("hyperldm.sampling_steps=20"), tiny_table(1)
+    run = compile_pass(config, guided_by_support(config, GENERATE), table)
+    ldm = {"params": state.params, "statistics": state.statistics, "start": E0}
+    params = parallel.replicate({"space": space, "ldm": ldm})
+    keys = sample_keys(3, 2 * NUM_TASKS).reshape(NUM_TASKS, 2, 2)
+
+    def at(strength):
+        scale = np.ones(NUM_TASKS, np.float32)
+        extra = {"scale": scale, "strength": strength * scale, "keys": keys}
+        return run(params, extra)
+
+    return at
+
+
+def test_without_strength_guided_samples_are_the_plain_ones(guided, ldm):
+    sampler = compile_sampler(changed("hyperldm.sampling_steps=20"))
+    questions = tiny_table(1).question_features
+    plain = sample_tasks(sampler, ldm, questions, scale=1.0, num_samples=2, seed=3)
+    np.testing.assert_allclose(guided(0.0), plain, rtol=1e-4, atol=1e-4)
+
+
+def test_guidance_by_the_support_set_lowers_its_loss(guided, space):
+    """On average over the tasks, the more the stronger."""
+    table = tiny_table(1)
+    tasks = [whole_task(table, number) for number in range(NUM_TASKS)]
+    loss = jax.jit(lambda w, task: task_loss(w, task.support, task.answers, task.answer_mask))
+
+    def mean_loss(latents):
+        weights = GENERATE(space["generator"], latents)
+        return np.mean(
+            [loss(w, task) for each, task in zip(weights, tasks, strict=True) for w in each]
+        )
+
+    none, some, more = (mean_loss(guided(strength)) for strength in (0.0, 0.3, 1.0))
+    assert more < some < none - 0.01

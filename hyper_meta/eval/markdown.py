@@ -1,0 +1,214 @@
+"""The report in words: the main result, what is mere memory, and the whole in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hyper_meta.eval.metrics import CLIP, MULTITASK, NEAREST
+from hyper_meta.eval.pictures import Scene
+from hyper_meta.eval.results import ALL, GROUPS, groups_of
+from hyper_meta.eval.tables import (
+    Table,
+    as_markdown,
+    chosen_table,
+    curve_titles,
+    difference_table,
+    family_table,
+    interval,
+    main_table,
+    seed_table,
+    setting_table,
+    shot_table,
+)
+
+NOTES = """\
+* Accuracy is the mean over tasks, each counted once; *pooled* counts each example once.
+* Brackets are 95% bootstrap intervals over tasks. Right answers are averaged over seeds first, so \
+they say nothing about another seed. Several wordings of one question are several tasks, which \
+makes them narrower than intervals over different questions; with the few tasks of one family they \
+are a rough guide, and there are many families, so none is given a verdict.
+* A method *beats* another where the interval of the paired difference lies above zero. With many \
+methods some do so by chance: of 40 that are no better, one.
+* *multitask* is the unconditional network of all tasks; *nearest* the network of the training \
+task with the nearest sentence, which is what memory alone gives: what does not beat it does no \
+more than remember.
+* A row is each seed's setting with the highest accuracy on validation tasks.
+* Rows that saw the support set have labelled examples of the test task: an upper reference, not \
+zero-shot. The most common answer uses the support set as well."""
+REMEMBERS = (
+    "does not beat the nearest training sentence: on these tasks it does no more than remember"
+)
+CALLED = {
+    MULTITASK: "the unconditional multitask network",
+    NEAREST: f"the {NEAREST}",
+    CLIP: CLIP,
+}
+Sections = list[str]
+
+
+def headline(results: dict[str, Any]) -> str:
+    """The main result in one sentence a group, verdicts and intervals included: that of the
+    language row which is best on validation tasks."""
+    title = results["best"].get("language")
+    if title is None:
+        return "No method here answers from the sentence alone."
+    groups = groups_of(results, "test")
+    sentences = [f"From the sentence alone, {title} (the best such method on validation tasks):"]
+    for group in groups[1:] or groups:
+        figures = results["summaries"]["test"][title][ALL][group]
+        name = "test" if group == ALL else group
+        meaning = f" ({GROUPS[group]})" if group in GROUPS else ""
+        claims = [
+            f"{cells[ALL][group]['verdict']} {CALLED.get(baseline, f'the {baseline}')} "
+            f"({interval(cells[ALL][group], '+')} points)"
+            for baseline, cells in results["differences"]["test"][title].items()
+        ]
+        share = interval(figures).replace(" ", "% ", 1)
+        told = f": it {_listed(claims)}" if claims else ""
+        sentences.append(
+            f"on {figures['tasks']} {name} tasks{meaning} it is right in {share}{told};"
+        )
+    return " ".join(sentences).removesuffix(";") + "."
+
+
+def _listed(claims: Sequence[str]) -> str:
+    *others, last = claims
+    return f"{', '.join(others)}, and {last}" if others else last
+
+
+def memory(results: dict[str, Any]) -> list[str]:
+    """A sentence for each language row and group of test tasks on which it does not beat the
+    nearest training sentence."""
+    sentences = []
+    groups = groups_of(results, "test")
+    for row in results["rows"]:
+        gaps = results["differences"]["test"][row["title"]].get(NEAREST)
+        if row["kind"] != "language" or gaps is None:
+            continue
+        for group in groups:
+            figures = gaps[ALL][group]
+            if figures["low"] <= 0:
+                where = "" if len(groups) == 1 else f" on {group} tasks"
+                minus = f"({interval(figures, '+')} points)"
+                sentences.append(f"{row['title']}{where} {minus} {REMEMBERS}.")
+    return sentences
+
+
+def compose(results: dict[str, Any], scenes: Sequence[Scene], shown: Sequence[str]) -> str:
+    """The whole report. shown: the file names of its pictures."""
+    config, seeds = results["config"], results["seeds"]
+    sections = [
+        "# From a sentence to weights: results",
+        f"**{headline(results)}**",
+        f"Data set `{config.get('dataset')}`, {len(seeds)} seed{'s' * (len(seeds) > 1)} "
+        f"({', '.join(seeds)}). Every figure, and the accuracy on every task, is in "
+        "`../results.json`; the configuration is in `../config.json`.",
+        "## Test tasks",
+        as_markdown(main_table(results, "test")),
+        NOTES,
+        *_memory(results),
+        "## Differences on test tasks",
+        *_by_group(results, lambda group: difference_table(results, "test", group)),
+        *_families(results),
+        *_settings(results, shown),
+        *_shots(results),
+        "## Validation tasks",
+        "Early stopping and settings were chosen on these, so they flatter the methods that were "
+        "trained.",
+        as_markdown(main_table(results, "validation")),
+        "## Seeds",
+        as_markdown(seed_table(results)),
+        *_training(results),
+        *_latents(results, shown),
+        *_examples(results, scenes),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _by_group(results: dict[str, Any], table: Callable[[str], Table]) -> Sections:
+    """A table for each group of test tasks, with its name above where there are several."""
+    sections = []
+    groups = groups_of(results, "test")
+    for group in groups:
+        if len(groups) > 1:
+            sections.append(f"### {'All test tasks' if group == ALL else group.capitalize()}")
+        sections.append(as_markdown(table(group)))
+    return sections
+
+
+def _memory(results: dict[str, Any]) -> Sections:
+    if NEAREST not in results["summaries"]["test"] or "language" not in results["best"]:
+        return []
+    sentences = memory(results)
+    told = "\n".join(f"* {sentence}" for sentence in sentences)
+    everyone = "Every method that answers from the sentence beats the nearest training sentence."
+    return ["## Guided or remembered", told or everyone]
+
+
+def _families(results: dict[str, Any]) -> Sections:
+    table = family_table(results, "test")
+    return ["## By question family, test tasks", as_markdown(table)] if table else []
+
+
+def _settings(results: dict[str, Any], shown: Sequence[str]) -> Sections:
+    table, curves = chosen_table(results), curve_titles(results)
+    if len(table) == 1 and not curves:
+        return []
+    sections = [
+        "## Settings",
+        "Chosen in every seed anew, by the mean accuracy on validation tasks.",
+    ]
+    sections += [as_markdown(table)] if len(table) > 1 else []
+    for title in curves:
+        sections += [f"### {title}", as_markdown(setting_table(results, title))]
+    if "accuracy_by_scale.png" in shown:
+        sections.append("![Accuracy by guidance scale](accuracy_by_scale.png)")
+    return sections
+
+
+def _shots(results: dict[str, Any]) -> Sections:
+    if not results["shots"]:
+        return []
+    return [
+        "## From zero-shot to few-shot",
+        "Adapted with so many labelled examples per answer of each test task, from the start that "
+        "the line names; 0 is zero-shot.",
+        *_by_group(results, lambda group: shot_table(results, group)),
+        "![Accuracy by examples per answer](accuracy_by_shots.png)",
+    ]
+
+
+def _training(results: dict[str, Any]) -> Sections:
+    lines = [
+        f"* {seed}, {stage}: {phrase}"
+        for seed, stages in results["evaluated"].items()
+        for stage, phrase in stages.items()
+    ]
+    if not lines:
+        return []
+    picture = "![Training curves](training_curves.png)"
+    return ["## Training", "Evaluated were:", "\n".join(lines), picture]
+
+
+def _latents(results: dict[str, Any], shown: Sequence[str]) -> Sections:
+    if "latents.png" not in shown:
+        return []
+    return [
+        "## Latents",
+        f"Those of {results['seeds'][0]}, in the plane of the largest variance of the adapted "
+        "ones.",
+        "![Latents in two dimensions](latents.png)",
+    ]
+
+
+def _examples(results: dict[str, Any], scenes: Sequence[Scene]) -> Sections:
+    if not scenes:
+        return []
+    right = sum(scene.answer == scene.right for scene in scenes)
+    return [
+        "## Examples",
+        f"Test scenes, chosen by a rule that does not look at the answers: {right} of "
+        f"{len(scenes)} right ({results['seeds'][0]}).",
+        "![Examples](examples.png)",
+    ]

@@ -1,0 +1,116 @@
+"""What language has to beat: memory of the training tasks, and questions or answers that say
+nothing. A method that does no better than the nearest training sentence has memorised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hyper_meta import parallel
+from hyper_meta.diffusion.hyperldm import moments, question_cosine
+from hyper_meta.eval.metrics import NEAREST
+from hyper_meta.meta import scoring
+from hyper_meta.methods.hyperclip import latent_scores, question_features
+from hyper_meta.methods.hyperldm import (
+    chosen_scale,
+    question_sampler,
+    sampled_latents,
+)
+from hyper_meta.methods.interface import Method, Row, Scores, Setup, compile_scores
+from hyper_meta.methods.spaces import Space
+
+
+def nearest_tasks(setup: Setup, split: str, number: int = 1) -> np.ndarray:
+    """[T, number] int: the training tasks whose questions are nearest to each of the split, nearest
+    first, by the cosine of standardised embeddings."""
+    known = setup.tables["train"].question_features
+    cosine = question_cosine(question_features(setup, split), known, moments(known))
+    return np.argsort(-np.asarray(cosine), axis=1, stable=True)[:, :number]
+
+
+def _latent_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
+    space: Space = trained["hnet"]
+    adapted = space.latents.mean(axis=1)
+    run = latent_scores(setup, "hnet", space)
+
+    def mean_latent(split: str, _: None, shots: int | None) -> Scores:
+        latents = np.broadcast_to(adapted.mean(axis=0), (len(setup.tasks[split]), adapted.shape[1]))
+        return run(latents[:, None], split)
+
+    def nearest(split: str, number: int, shots: int | None) -> Scores:
+        chosen = adapted[nearest_tasks(setup, split, number)]
+        return run(chosen.mean(axis=1, keepdims=True), split)
+
+    return [
+        Row("mean latent of the training tasks", "control", mean_latent),
+        Row(NEAREST, "control", nearest, {"": 1}),
+        Row(
+            "mean latent of the nearest training sentences",
+            "control",
+            nearest,
+            {str(number): number for number in (3, 5, 10, 20)},
+            varies="sentences",
+        ),
+    ]
+
+
+def _weights_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
+    weights = trained["mnet_weights"].mean(axis=1)
+    method = scoring.latent_method(lambda _, point: point, blend=setup.config.adapter.blend)
+    run = compile_scores(setup, "weights", scoring.scores_of(method))
+
+    def nearest(split: str, _: None, shots: int | None) -> Scores:
+        chosen = weights[nearest_tasks(setup, split)]
+        return run(parallel.replicate({"generator": {}}), chosen, split)
+
+    return [Row("weights of the nearest training sentence", "control", nearest)]
+
+
+def _question_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
+    """HyperLDM in HNet's space at its chosen scale, asked or judged wrongly."""
+    space, left = trained["hnet"], trained["hnet_hyperldm"]
+    scale = chosen_scale(setup, "hnet", space, left)
+    sample = question_sampler(setup, "hnet", space, left)
+    latents = sampled_latents(setup, "hnet", space, left)
+    run = latent_scores(setup, "hnet", space)
+    run_shuffled = latent_scores(setup, "hnet", space, scoring.with_answers_shuffled)
+
+    def asked(title: str, questions: Any) -> Row:
+        def score(split: str, _: None, shots: int | None) -> Scores:
+            rng = np.random.default_rng([setup.config.seed, len(split)])
+            wrong = questions(rng, question_features(setup, split))
+            return run(sample(wrong, scale).mean(axis=1, keepdims=True), split)
+
+        return Row(f"HNet + HyperLDM, {title}", "control", score)
+
+    def unguided(split: str, _: None, shots: int | None) -> Scores:
+        return run(latents(split, 0.0).mean(axis=1, keepdims=True), split)
+
+    def shuffled(split: str, _: None, shots: int | None) -> Scores:
+        return run_shuffled(latents(split, scale).mean(axis=1, keepdims=True), split)
+
+    known = setup.tables["train"].question_features
+    mean, std = known.mean(axis=0), known.std(axis=0)
+    return [
+        Row("HNet + HyperLDM, guidance 0", "control", unguided),
+        asked(
+            "a random training question",
+            lambda rng, q: known[rng.integers(len(known), size=len(q))],
+        ),
+        asked(
+            "another task's question",
+            lambda rng, q: np.roll(q, 1 + rng.integers(len(q) - 1), axis=0),
+        ),
+        asked(
+            "noise for a question",
+            lambda rng, q: (mean + std * rng.normal(size=q.shape)).astype(np.float32),
+        ),
+        Row("HNet + HyperLDM, answers shuffled", "control", shuffled),
+    ]
+
+
+LATENTS = Method(_latent_rows, needs=lambda config: ("hnet",))
+WEIGHTS = Method(_weights_rows, needs=lambda config: ("mnet_weights",))
+QUESTIONS = Method(_question_rows, needs=lambda config: ("hnet", "hnet_hyperldm"))

@@ -1,0 +1,124 @@
+"""Rows that see labelled examples: a learner adapted on the support set, or on k examples of each
+answer, from its own start or from points generated from language."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from hyper_meta import parallel
+from hyper_meta.meta import scoring
+from hyper_meta.meta.inner_loop import InnerLoop
+from hyper_meta.meta.learners import Learner
+from hyper_meta.methods.interface import Row, Scores, Setup, choose, compile_scores, remember
+
+
+def few_shot_row(
+    setup: Setup,
+    title: str,
+    learner: Learner,
+    params: Any,
+    *,
+    key: str,
+    shots: bool,
+    starts: Callable[[str], np.ndarray] | None = None,
+) -> Row:
+    """The row of a learner adapted with the steps and learning rates of config.evaluate.
+
+    key: what the compiled function is remembered by; shots: whether it is scored with few examples
+    too, at the learning rate chosen with all; starts: split -> points [T, ...], None for the
+    learner's own.
+    """
+    settings = {
+        f"{steps} steps, rate {rate:g}": (steps, rate)
+        for rate in setup.config.evaluate.few_shot_rates
+        for steps in setup.config.evaluate.few_shot_steps
+    }
+    curve = adaptation_curves(
+        setup,
+        learner,
+        params,
+        num_steps=max(setup.config.evaluate.few_shot_steps),
+        key=key,
+        starts=starts,
+    )
+
+    def score(split: str, value: tuple[int, float], shots: int | None) -> Scores:
+        steps, rate = value
+        right, total = curve(split, rate, shots)
+        return right[:, steps], total[:, 0]
+
+    def at_its_rate(chosen: str) -> dict[str, tuple[int, float]]:
+        _, rate = settings[chosen]
+        return {name: value for name, value in settings.items() if value[1] == rate}
+
+    varies = "inner steps and learning rate"
+    return Row(title, "few-shot", score, settings, varies, shots=at_its_rate if shots else None)
+
+
+def adaptation_curves(
+    setup: Setup,
+    learner: Learner,
+    params: Any,
+    *,
+    num_steps: int,
+    key: str,
+    starts: Callable[[str], np.ndarray] | None = None,
+) -> Callable[[str, float, int | None], tuple[np.ndarray, np.ndarray]]:
+    """(split, learning rate, shots) -> (right [T, num_steps + 1], total [T, 1]) after each step.
+
+    The shots of a task are drawn anew in every seed; those of k are among those of k + 1.
+    """
+    loop = InnerLoop(num_steps, 0.0, blend=setup.config.adapter.blend)
+    replicated = parallel.replicate(params)
+    key = (key, num_steps, starts is not None)
+
+    @functools.cache
+    def curve(split: str, rate: float, shots: int | None) -> tuple[np.ndarray, np.ndarray]:
+        most = None if shots is None else max(setup.config.evaluate.shots)
+        task_fn = scoring.adaptation_curve(learner, loop, max_shots=most)
+        run = compile_scores(setup, ("curve", key, most), task_fn)
+        num_tasks = len(setup.tasks[split])
+        everything = np.iinfo(np.int32).max
+        extra = {
+            "learning_rate": np.full(num_tasks, rate, np.float32),
+            "shots": np.full(num_tasks, everything if shots is None else shots, np.int32),
+            "key": _keys(setup, split),
+            "start": None if starts is None else starts(split),
+        }
+        return run(replicated, extra, split)
+
+    return curve
+
+
+def choose_rate(
+    setup: Setup, learner: Learner, params: Any, settings: ConfigDict, *, key: str
+) -> float:
+    """The one of settings.learning_rates whose settings.num_steps steps on the support sets are
+    best on the validation tasks, the first of equals."""
+    rates = settings.learning_rates
+    if len(rates) == 1:
+        return rates[0]
+    curve = adaptation_curves(setup, learner, params, num_steps=settings.num_steps, key=key)
+
+    def score(rate: float) -> Scores:
+        right, total = curve("validation", rate, None)
+        return right[:, -1], total[:, 0]
+
+    return float(choose(score, {rate: rate for rate in rates}))
+
+
+def _keys(setup: Setup, split: str) -> np.ndarray:
+    """[T, 2] uint32: a key for each task, from which its shots are drawn."""
+
+    def make() -> np.ndarray:
+        key = jax.random.fold_in(jax.random.key(setup.config.seed), len(split))
+        keys = jax.random.split(key, len(setup.tasks[split]))
+        return np.asarray(jax.random.key_data(keys))
+
+    return remember(setup, ("shots", split), make)

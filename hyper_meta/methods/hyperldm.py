@@ -1,0 +1,174 @@
+"""HyperLDM in a latent space (METHOD section 5): classifier-free guidance over scales, ensembles of
+samples, and what the support set adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from hyper_meta import parallel
+from hyper_meta.meta import scoring
+from hyper_meta.methods.few_shot import few_shot_row
+from hyper_meta.methods.hyperclip import latent_scores, question_features
+from hyper_meta.methods.interface import (
+    Method,
+    Row,
+    Scores,
+    Setup,
+    choose,
+    compile_scores,
+    fit,
+    remember,
+)
+from hyper_meta.methods.spaces import Space
+from hyper_meta.train.hyperldm import (
+    compile_sampler,
+    guided_by_support,
+    hyperldm_stage,
+    sample_keys,
+    sample_tasks,
+    validation_scales,
+)
+
+
+def diffused(space_name: str) -> Method:
+    """Diffusion in the space that the method space_name leaves."""
+    name = f"{space_name}_hyperldm"
+
+    def train(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
+        space: Space = trained[space_name]
+        return fit(
+            setup,
+            "hyperldm",
+            name,
+            lambda config: hyperldm_stage(
+                config,
+                name,
+                latents=space.latents,
+                space=space.params,
+                generate=space.generate,
+                train=setup.tables["train"],
+                validation=setup.tables["validation"],
+            ),
+        )
+
+    def rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
+        return _rows(setup, space_name, trained[space_name], trained[name])
+
+    return Method(
+        rows,
+        train,
+        needs=lambda config: (space_name,),
+        settings=("hyperldm", "evaluate.guidance_scales"),
+    )
+
+
+def _rows(setup: Setup, space_name: str, space: Space, left: dict[str, Any]) -> list[Row]:
+    title = f"{space.title} + HyperLDM"
+    latents = sampled_latents(setup, space_name, space, left)
+    one, mean_of_logits = (
+        latent_scores(setup, space_name, space, change) for change in (None, scoring.ensemble)
+    )
+
+    def mean_latent(split: str, scale: float, shots: int | None) -> Scores:
+        return one(latents(split, scale).mean(axis=1, keepdims=True), split)
+
+    def mean_logits(split: str, scale: float, shots: int | None) -> Scores:
+        return mean_of_logits(latents(split, scale), split)
+
+    def one_sample(split: str, scale: float, shots: int | None) -> Scores:
+        return one(latents(split, scale), split)
+
+    scales = {f"{scale:g}": scale for scale in validation_scales(setup.config)}
+    guided = {"settings": scales, "varies": "guidance scale"}
+    scale = chosen_scale(setup, space_name, space, left)
+    starts = lambda split: latents(split, scale).mean(axis=1)  # noqa: E731
+    adapted = few_shot_row(
+        setup,
+        f"{title}, adapted",
+        space.learner(),
+        space.params,
+        key=space_name,
+        shots=True,
+        starts=starts,
+    )
+    return [
+        Row(title, "language", mean_latent, **guided, curve=True),
+        Row(f"{title}, mean of logits", "language", mean_logits, **guided),
+        Row(f"{title}, one sample", "language", one_sample, **guided),
+        adapted,
+        *_support_guided(setup, space_name, space, left, scale),
+    ]
+
+
+def sampled_latents(
+    setup: Setup, space_name: str, space: Space, left: dict[str, Any]
+) -> Callable[[str, float], np.ndarray]:
+    """(split, scale) -> latents [T, K, Z], sampled once."""
+    sample = question_sampler(setup, space_name, space, left)
+
+    def of(split: str, scale: float) -> np.ndarray:
+        questions = question_features(setup, split)
+        make = lambda: sample(questions, scale)  # noqa: E731
+        return remember(setup, ("sampled", space_name, split, scale), make)
+
+    return of
+
+
+def question_sampler(
+    setup: Setup, space_name: str, space: Space, left: dict[str, Any]
+) -> Callable[[np.ndarray, float], np.ndarray]:
+    """(questions [T, D], scale) -> latents [T, K, Z] of config.hyperldm.num_samples samples."""
+    sampler = remember(setup, "sampler", lambda: compile_sampler(setup.config))
+    ldm = parallel.replicate({**left, "start": space.params["e0"]})
+    return lambda questions, scale: sample_tasks(
+        sampler,
+        ldm,
+        questions,
+        scale=scale,
+        num_samples=setup.config.hyperldm.num_samples,
+        seed=setup.config.seed,
+    )
+
+
+def chosen_scale(setup: Setup, space_name: str, space: Space, left: dict[str, Any]) -> float:
+    """The guidance scale whose mean latents are best on the validation tasks."""
+    scales = {f"{scale:g}": scale for scale in validation_scales(setup.config)}
+    latents = sampled_latents(setup, space_name, space, left)
+    run = latent_scores(setup, space_name, space)
+
+    def score(scale: float) -> Scores:
+        return run(latents("validation", scale).mean(axis=1, keepdims=True), "validation")
+
+    return remember(setup, ("scale", space_name), lambda: scales[choose(score, scales)])
+
+
+def _support_guided(
+    setup: Setup, space_name: str, space: Space, left: dict[str, Any], scale: float
+) -> list[Row]:
+    """Few-shot guidance of the diffusion, at each of config.hyperldm.few_shot_guidance."""
+    config, strengths = setup.config, setup.config.hyperldm.few_shot_guidance
+    if not strengths:
+        return []
+    task_fn = guided_by_support(config, space.generate)
+    sample = compile_scores(setup, ("support-guided", space_name), task_fn)
+    run = latent_scores(setup, space_name, space)
+    ldm = {**left, "start": space.params["e0"]}
+    params = parallel.replicate({"space": space.params, "ldm": ldm})
+
+    def score(split: str, strength: float, shots: int | None) -> Scores:
+        num_tasks, num_samples = len(setup.tasks[split]), config.hyperldm.num_samples
+        keys = sample_keys(config.seed, num_tasks * num_samples)
+        extra = {
+            "scale": np.full(num_tasks, scale, np.float32),
+            "strength": np.full(num_tasks, strength, np.float32),
+            "keys": keys.reshape(num_tasks, num_samples, 2),
+        }
+        latents = sample(params, extra, split)
+        return run(latents.mean(axis=1, keepdims=True), split)
+
+    settings = {f"strength {strength:g}": strength for strength in strengths}
+    title = f"{space.title} + HyperLDM, guided by the support set"
+    return [Row(title, "few-shot", score, settings, varies="few-shot guidance")]

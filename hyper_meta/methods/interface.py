@@ -1,0 +1,181 @@
+"""What a method is: what it needs, what it trains, and the rows it adds to the table.
+
+Adding a method is one file with a METHOD (or a function that makes some) and one line in
+methods/registry.py; methods/README.md shows it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from hyper_meta.data.tasks import Task, TaskTable
+from hyper_meta.files import write_json
+from hyper_meta.meta import scoring
+from hyper_meta.train import checkpoints
+from hyper_meta.train.loop import Stage, run_stage
+from hyper_meta.train.stages import compile_pass
+from hyper_meta.train.state import evaluation_params
+
+# (right answers [T], query examples [T]) of every task of a split.
+Scores = tuple[np.ndarray, np.ndarray]
+
+
+# Settings that the training of every method reads.
+SHARED = ("seed", "dataset", "validation_share", "encoder", "adapter", "batching")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What every method of one seed works with.
+
+    config: with this seed; folder: where the seed's results go; tasks: by split; tables: of
+    "train", of "validation", and of "evaluation": the validation tasks followed by the test tasks,
+    so that one compiled function scores both; memory: what `remember` holds.
+    """
+
+    config: ConfigDict
+    folder: Path
+    tasks: dict[str, list[Task]]
+    tables: dict[str, TaskTable]
+    memory: dict[Any, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def embed_dim(self) -> int:
+        """D."""
+        return self.tables["train"].image_features.shape[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    title: its name; kind: one of eval.metrics.KINDS. score: (split, a value of settings, shots) ->
+    Scores; only a few-shot row sees labelled examples of a task: `shots` of each answer, or None
+    for all of the support set. settings: {how it is called: value}, of which the best on the
+    validation tasks is chosen; varies: what they are settings of; curve: all of them are shown on
+    test tasks too. shots: for a row that is scored with each of config.evaluate.shots: the setting
+    chosen with the whole support set -> the settings to choose from with few.
+    """
+
+    title: str
+    kind: str
+    score: Callable[[str, Any, int | None], Scores]
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"": None})
+    varies: str | None = None
+    curve: bool = False
+    shots: Callable[[str], Mapping[str, Any]] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method of the registry.
+
+    rows: (setup, trained) -> its rows. train: (setup, trained) -> what it leaves for its rows and
+    for other methods, or None; trained: {name: what that method left}. needs: config -> names of
+    the methods it builds on. settings: the sections of the config that its training reads, besides
+    SHARED, so that a sweep trains again only what a setting touches.
+    """
+
+    rows: Callable[[Setup, Mapping[str, Any]], list[Row]] = lambda setup, trained: []
+    train: Callable[[Setup, Mapping[str, Any]], Any] = lambda setup, trained: None
+    needs: Callable[[ConfigDict], tuple[str, ...]] = lambda config: ()
+    settings: tuple[str, ...] = ()
+
+
+def fit(
+    setup: Setup, section: str, name: str, build: Callable[[ConfigDict], Stage]
+) -> dict[str, Any]:
+    """Trains or restores a stage: {"params": for evaluation, "statistics"}, numpy leaves.
+
+    Each of the section's learning_rates is tried, and the one whose best validation score is
+    highest is kept, the first of equals. build: config with the section's learning_rate -> Stage.
+    """
+    rates = setup.config[section].learning_rates
+    best = None
+    for rate in rates:
+        config = setup.config.copy_and_resolve_references()
+        with config.unlocked():
+            config[section].learning_rate = rate
+        folder = setup.folder / (name if len(rates) == 1 else f"{name}_rate_{rate:g}")
+        state, history = run_stage(
+            build(config),
+            folder,
+            seed=config.seed,
+            checkpoint_every=config.checkpoint_every,
+            progress=True,
+        )
+        if best is None or state.best_score > best[0].best_score:
+            best = state, history, rate
+    state, history, rate = best
+    params, chosen = evaluation_params(state)
+    if len(rates) > 1:
+        chosen += f", learning rate {rate:g} of {', '.join(f'{r:g}' for r in rates)}"
+    write_json(setup.folder / "curves" / f"{name}.json", {"evaluated": chosen, "history": history})
+    return {"params": params, "statistics": state.statistics}
+
+
+def keep_array(
+    setup: Setup, name: str, shape: tuple[int, ...], compute: Callable[[], tuple[np.ndarray, Any]]
+) -> np.ndarray:
+    """A float32 array of a known shape that is computed once and kept in the seed's folder.
+
+    compute: () -> (the array, JSON values that say what was chosen for it); see `choices`.
+    """
+    path = setup.folder / name
+    if path.exists():
+        expected = {"array": jax.ShapeDtypeStruct(shape, np.float32)}
+        tree, notes = checkpoints.restore_tree(path, expected)
+        array = tree["array"]
+    else:
+        array, notes = compute()
+        checkpoints.save_tree(path, {"array": array}, notes=notes)
+    setup.memory["choice", name] = notes
+    return array
+
+
+def choices(setup: Setup) -> dict[str, Any]:
+    """What was chosen on validation tasks for the arrays of `keep_array`: {name: notes}."""
+    return {key[1]: notes for key, notes in setup.memory.items() if key[0] == "choice"}
+
+
+def remember(setup: Setup, key: Any, make: Callable[[], Any]) -> Any:
+    """make(), called once for each key: compiled functions, and what several rows use."""
+    if key not in setup.memory:
+        setup.memory[key] = make()
+    return setup.memory[key]
+
+
+def rows_of(setup: Setup, split: str) -> np.ndarray:
+    """The rows of the evaluation table that hold a split, "validation" or "test"."""
+    num_validation = len(setup.tasks["validation"])
+    if split == "validation":
+        return np.arange(num_validation)
+    return np.arange(num_validation, num_validation + len(setup.tasks["test"]))
+
+
+def compile_scores(setup: Setup, key: Any, task_fn: scoring.TaskFn) -> Callable:
+    """compile_pass over the evaluation table as (replicated params, extra, split) -> out; compiled
+    once for each key."""
+
+    def make() -> Callable:
+        run = compile_pass(setup.config, task_fn, setup.tables["evaluation"])
+        return lambda params, extra, split: run(params, extra, rows_of(setup, split))
+
+    return remember(setup, ("scores", key), make)
+
+
+def choose(score: Callable[[Any], Scores], settings: Mapping[str, Any]) -> str:
+    """The setting with the highest mean accuracy over tasks, the first of equals."""
+
+    def accuracy(name: str) -> float:
+        right, total = score(settings[name])
+        return float(np.mean(right / total))
+
+    return max(settings, key=accuracy)

@@ -1,0 +1,37 @@
+"""What needs no training: the most common answer, and CLIP as base model (METHOD section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hyper_meta import parallel
+from hyper_meta.eval.metrics import CLIP, MAJORITY
+from hyper_meta.meta import scoring
+from hyper_meta.methods.interface import Method, Row, Scores, Setup, compile_scores
+
+
+def _rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
+    score = compile_scores(setup, "clip", scoring.scores_of(scoring.clip_method))
+
+    def majority(split: str, _: None, shots: int | None) -> Scores:
+        return majority_scores(setup.tasks[split])
+
+    def clip(split: str, _: None, shots: int | None) -> Scores:
+        return score(parallel.replicate({}), None, split)
+
+    return [Row(MAJORITY, "reference", majority), Row(CLIP, "reference", clip)]
+
+
+def majority_scores(tasks: list) -> Scores:
+    """Always the most common answer of the support set (the first of equals)."""
+    right = []
+    for task in tasks:
+        guess = np.bincount([label for _, label in task.support]).argmax()
+        right.append(sum(label == guess for _, label in task.query))
+    return np.array(right, float), np.array([len(task.query) for task in tasks], float)
+
+
+METHOD = Method(rows=_rows)

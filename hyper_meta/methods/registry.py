@@ -1,0 +1,64 @@
+"""Every method by name, in the order of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ml_collections import ConfigDict
+
+from hyper_meta.methods import (
+    conditional,
+    controls,
+    hyperclip,
+    hyperldm,
+    references,
+    ridge,
+    spaces,
+    unconditional,
+)
+from hyper_meta.methods.interface import Method
+from hyper_meta.types import UserError
+
+METHODS: dict[str, Method] = {
+    "references": references.METHOD,
+    "mnet_multitask": unconditional.mnet("multitask"),
+    "mnet_fomaml": unconditional.mnet("fomaml"),
+    "mnet_maml": unconditional.mnet("maml"),
+    "hnet_multitask": unconditional.hnet("multitask"),
+    "hnet_fomaml": unconditional.hnet("fomaml"),
+    "hnet_maml": unconditional.hnet("maml"),
+    "conditional": conditional.hypernetwork("multitask"),
+    "conditional_maml": conditional.hypernetwork("maml"),
+    "film": conditional.FILM,
+    "hnet": spaces.HNET,
+    "mnet_weights": spaces.MNET_WEIGHTS,
+    "hvae": spaces.HVAE,
+    "ridge": ridge.METHOD,
+    "hnet_hyperclip": hyperclip.guided("hnet"),
+    "hvae_hyperclip": hyperclip.guided("hvae"),
+    "hnet_hyperldm": hyperldm.diffused("hnet"),
+    "hvae_hyperldm": hyperldm.diffused("hvae"),
+    "nearest_latent": controls.LATENTS,
+    "nearest_weights": controls.WEIGHTS,
+    "questions": controls.QUESTIONS,
+}
+
+
+def in_order(names: Iterable[str], config: ConfigDict) -> list[str]:
+    """The named methods and all that they need, each after what it needs, else as in METHODS.
+
+    Raises UserError for a name that is none of METHODS.
+    """
+    wanted: set[str] = set()
+
+    def add(name: str) -> None:
+        if name not in METHODS:
+            raise UserError(f"method {name!r} given, one of {list(METHODS)} is expected")
+        if name not in wanted:
+            wanted.add(name)
+            for need in METHODS[name].needs(config):
+                add(need)
+
+    for name in names:
+        add(name)
+    return [name for name in METHODS if name in wanted]

@@ -1,0 +1,125 @@
+"""Latent spaces of networks, with the latents of the training tasks in them (METHOD sections 4 and
+5): HNet's, and that of HVAE, an autoencoder of adapted weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from hyper_meta.meta.hyperclip import GENERATOR, Factors, generate_weights
+from hyper_meta.meta.inner_loop import InnerLoop
+from hyper_meta.meta.learners import Learner, latent_learner, weights_learner
+from hyper_meta.methods.few_shot import choose_rate
+from hyper_meta.methods.interface import Method, Row, Setup, fit, keep_array
+from hyper_meta.methods.unconditional import learner_rows
+from hyper_meta.models.adapter import num_weights
+from hyper_meta.train import hvae
+from hyper_meta.train.stages import adapt_all_tasks
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """A latent space of networks.
+
+    title: "HNet" or "HVAE"; params: {"e0": [Z], "generator": pytree}, numpy leaves; factors: of
+    that generator; latents: [T, R, Z] float32, the training tasks adapted R times.
+    """
+
+    title: str
+    params: Any
+    factors: Factors
+    latents: np.ndarray
+
+    @property
+    def generate(self) -> Callable:
+        """(generator params, latent [..., Z]) -> weights [..., P]."""
+        return functools.partial(generate_weights, self.factors)
+
+    def learner(self, *, pull: float = 0.0) -> Learner:
+        """What adapts a latent of this space."""
+        return latent_learner(self.generate, pull=pull)
+
+
+def _train_hnet(setup: Setup, trained: Mapping[str, Any]) -> Space:
+    params = trained[setup.config.latents.base]["params"]
+    return _space(setup, "hnet", "HNet", params, GENERATOR)
+
+
+def _train_weights(setup: Setup, trained: Mapping[str, Any]) -> np.ndarray:
+    settings = setup.config.hvae.weights
+    params = trained[settings.base]["params"]
+    size = num_weights(setup.embed_dim, setup.config.adapter.hidden_dim)
+    shape = (len(setup.tasks["train"]), settings.repeats, size)
+    return _adapted(setup, "mnet_weights", shape, weights_learner(), params, settings, key="mnet")
+
+
+def _train_hvae(setup: Setup, trained: Mapping[str, Any]) -> Space:
+    weights = trained["mnet_weights"]
+    start = trained[setup.config.hvae.weights.base]["params"]["e0"]
+    left = fit(
+        setup, "hvae", "hvae", lambda config: hvae.hvae_stage(config, "hvae", weights, start)
+    )
+    params = hvae.hvae_space(setup.config, left["params"], left["statistics"], start)
+    return _space(setup, "hvae", "HVAE", params, hvae.HVAE)
+
+
+def _space(setup: Setup, name: str, title: str, params: Any, factors: Factors) -> Space:
+    """A trained space with its latents, which are computed once."""
+    settings = setup.config.latents
+    learner = Space(title, params, factors, np.empty(0)).learner(pull=settings.pull)
+    shape = (len(setup.tasks["train"]), settings.repeats, len(params["e0"]))
+    # Few-shot rows adapt in the same space without the pull.
+    key = f"{name}, pull {settings.pull:g}"
+    latents = _adapted(setup, f"{name}_latents", shape, learner, params, settings, key=key)
+    return Space(title, params, factors, latents)
+
+
+def _adapted(
+    setup: Setup,
+    name: str,
+    shape: tuple[int, ...],
+    learner: Learner,
+    params: Any,
+    settings: ConfigDict,
+    *,
+    key: str,
+) -> np.ndarray:
+    """The points of all training tasks, adapted at the learning rate that is best on validation
+    tasks; computed once."""
+
+    def compute() -> tuple[np.ndarray, Any]:
+        rate = choose_rate(setup, learner, params, settings, key=key)
+        loop = InnerLoop(settings.num_steps, rate, blend=setup.config.adapter.blend)
+        points = adapt_all_tasks(
+            setup.config, learner, params, setup.tables["train"], loop, settings=settings, name=name
+        )
+        return points, {"learning_rate": rate, "of": list(settings.learning_rates)}
+
+    return keep_array(setup, name, shape, compute)
+
+
+def _hvae_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
+    space = trained["hvae"]
+    return learner_rows(
+        setup, space.title, "unconditional", space.learner(), space.params, key="hvae", shots=False
+    )
+
+
+HNET = Method(train=_train_hnet, needs=lambda config: (config.latents.base,), settings=("latents",))
+# The adapters themselves, adapted to every training task: [T, R, P].
+MNET_WEIGHTS = Method(
+    train=_train_weights,
+    needs=lambda config: (config.hvae.weights.base,),
+    settings=("hvae.weights",),
+)
+HVAE = Method(
+    _hvae_rows,
+    _train_hvae,
+    needs=lambda config: ("mnet_weights", config.hvae.weights.base),
+    settings=("hvae", "latents"),
+)

@@ -1,0 +1,41 @@
+"""FiLM (Perez et al. 2018): a question scales and shifts the hidden units of one adapter."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hyper_meta.models.adapter import split_weights
+
+
+class Film(nn.Module):
+    """Question [..., D] float32 -> scale and shift of the hidden units, each [..., H] float32.
+
+    hidden_dims: widths of the ReLU layers; adapter_dim: H. The last layer starts at zero and the
+    scale at one, so an untrained Film leaves the adapter as it is.
+    """
+
+    hidden_dims: Sequence[int]
+    adapter_dim: int
+
+    @nn.compact
+    def __call__(self, question: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = question
+        for width in self.hidden_dims:
+            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal())(x))
+        x = nn.Dense(2 * self.adapter_dim, kernel_init=nn.initializers.zeros)(x)
+        scale, shift = jnp.split(x, 2, axis=-1)
+        return 1 + scale, shift
+
+
+def film_weights(
+    adapter: jax.Array, scale: jax.Array, shift: jax.Array, embed_dim: int
+) -> jax.Array:
+    """The adapter with relu(scale (W1 x / sqrt(D) + b1) + shift) for its hidden units: [P].
+
+    adapter: [P] float32; scale, shift: [H] float32. The scale goes into the columns of W1 and into
+    b1, the shift into b1, so the result is a plain adapter.
+    """
+    w1, b1, w2, b2 = split_weights(adapter, embed_dim)
+    return jnp.concatenate([(w1 * scale).ravel(), b1 * scale + shift, w2.ravel(), b2])

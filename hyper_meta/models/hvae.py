@@ -1,0 +1,68 @@
+"""HVAE: a variational autoencoder of adapted weights, whose decoder is a generator like HNet's
+(METHOD section 4). Weights enter and leave it standardised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hyper_meta.losses import gaussian_kl
+
+
+class Encoder(nn.Module):
+    """[..., P] float32 -> mean and log-variance of the posterior, [..., Z] float32 each.
+
+    hidden_dims: widths of the ReLU layers. The log-variance starts around -1, as METHOD has it. The
+    first layer's 1/sqrt(P) is in the forward pass: with P terms to a sum, steps of Adam on a kernel
+    of that scale would be far too long.
+    """
+
+    hidden_dims: Sequence[int]
+    latent_dim: int
+
+    @nn.compact
+    def __call__(self, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = weights / jnp.sqrt(weights.shape[-1])
+        kernel_init = nn.initializers.normal(math.sqrt(2))
+        for width in self.hidden_dims:
+            x = nn.relu(nn.Dense(width, kernel_init=kernel_init)(x))
+            kernel_init = nn.initializers.he_normal()
+        mean, raw = jnp.split(nn.Dense(2 * self.latent_dim)(x), 2, axis=-1)
+        return mean, raw - 1
+
+
+def sample_posterior(mean: jax.Array, logvar: jax.Array, keys: jax.Array) -> jax.Array:
+    """z = mean + exp(logvar / 2) * N(0, I), row b from keys[b] alone: [B, Z] float32."""
+    noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:], mean.dtype))(keys)
+    return mean + jnp.exp(logvar / 2) * noise
+
+
+def hvae_loss(
+    encode: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    decode: Callable[[jax.Array], jax.Array],
+    weights: jax.Array,
+    *,
+    beta: float,
+    keys: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The loss of each example, [ ||decode(z) - x||^2 + beta * KL ] / sqrt(P) (METHOD section 4).
+
+    Args:
+      encode: x [B, P] -> mean, log-variance [B, Z].
+      decode: z [B, Z] -> [B, P].
+      weights: x, [B, P] float32, divided by their scale s already.
+      beta: weight of the KL, beta >= 0.
+      keys: [B] PRNG keys, one per example.
+
+    Returns:
+      The loss [B] float32, and its parts: "error" [B], the squared error summed over the weights,
+      and "kl" [B], in nats.
+    """
+    mean, logvar = encode(weights)
+    error = jnp.sum(jnp.square(decode(sample_posterior(mean, logvar, keys)) - weights), axis=-1)
+    kl = gaussian_kl(mean, logvar)
+    return (error + beta * kl) / jnp.sqrt(weights.shape[-1]), {"error": error, "kl": kl}

@@ -1,0 +1,49 @@
+"""HyperCLIP's weight encoder: from adapter weights to the space of questions (METHOD section 5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# Radford et al. 2021, sections 2.4 and 2.5.
+FIRST_SCALE, MAX_SCALE = 1 / 0.07, 100.0
+
+
+class HyperCLIP(nn.Module):
+    """Standardised weights [..., P] float32 -> embedding [..., D] float32, of any length.
+
+    hidden_dims: widths of the softplus layers; embed_dim: D. The first layer's 1/sqrt(P) is in the
+    forward pass: with P terms to a sum, steps of Adam on a kernel of that scale would be far too
+    long.
+    """
+
+    hidden_dims: Sequence[int]
+    embed_dim: int
+
+    def setup(self) -> None:
+        first, *others = *self.hidden_dims, self.embed_dim
+        unit = nn.initializers.normal(1.0)
+        self.layers = [nn.Dense(first, kernel_init=unit), *map(nn.Dense, others)]
+        self.log_scale = self.param(
+            "log_scale", nn.initializers.constant(math.log(FIRST_SCALE)), ()
+        )
+
+    def __call__(self, weights: jax.Array) -> jax.Array:
+        return self.finish(self.layers[0](weights / jnp.sqrt(weights.shape[-1])))
+
+    def finish(self, x: jax.Array) -> jax.Array:
+        """What follows the first linear layer: its output [..., 128] -> [..., D].
+
+        Apart, because guidance folds the first layer into the generator's last.
+        """
+        for layer in self.layers[1:]:
+            x = layer(nn.softplus(x))
+        return x
+
+    def scale(self) -> jax.Array:
+        """The inverse temperature of the contrastive loss, [] float32, at most 100."""
+        return jnp.minimum(jnp.exp(self.log_scale), MAX_SCALE)

@@ -1,0 +1,465 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hyper_meta
+from hyper_meta.configuration import load_config
+from hyper_meta.data import precomputed
+from hyper_meta.data.tasks import (
+    Task,
+    build_table,
+    cap_sizes,
+    choose_shapes,
+    scheduled_batches,
+    smallest_fit,
+    task_shapes,
+    wasted_share,
+    whole_pass,
+)
+from hyper_meta.types import UserError
+
+REPOSITORY = Path(hyper_meta.__file__).parents[1]
+META_VQA = REPOSITORY.parent / "shared" / "meta_vqa"
+DIM = 5
+TRAIN = {
+    "How many cats?": {
+        "train": [["a", "2"], ["b", "1"], ["c", "2"]],
+        "test": [["d", "2"]],
+        "answers": ["1", "2"],
+    },
+    "What color is it?": {
+        "train": [["b", "red"]],
+        "test": [["a", "{}"], ["e", "red"]],
+        "answers": ["red", "blue", "{}"],
+    },
+    "Where?": {"train": [["c", "in"]], "test": [["d", "out"]], "answers": ["out", "in"]},
+    "How  MANY dogs?": {"train": [["e", "1"]], "test": [["b", "1"]], "answers": ["1", "3"]},
+}
+TEST = {"What color?": {"train": [["f", "red"]], "test": [["a", "x"]], "answers": ["x", "red"]}}
+TEMPLATES = {
+    "How many cats?": "{} cats",
+    "What color is it?": "it is {}",
+    "Where?": "it is {}",
+    "How  MANY dogs?": "{} dogs",
+    "What color?": "{} it is",
+    "Not asked?": "never {}",
+}
+IMAGES = ["e", "unused", "d", "c", "b", "a", "f"]
+
+
+def _prompts():
+    """The prompts of every task, one after another."""
+    tasks = TRAIN | TEST
+    return [TEMPLATES[q].replace("{}", answer) for q in tasks for answer in tasks[q]["answers"]]
+
+
+def _vectors(names):
+    """Features that tell which name they belong to, exact in float16."""
+    codes = [[ord(letter) for letter in name] + [len(name)] for name in names]
+    return np.array([[code[i % len(code)] for i in range(DIM)] for code in codes], np.float32)
+
+
+def _arrays():
+    questions = [*(TRAIN | TEST), "Not asked?"]
+    return {
+        "image_ids": np.array(IMAGES),
+        "image_features": _vectors(IMAGES).astype(np.float16),
+        "questions": np.array(questions),
+        "question_features": _vectors(questions),
+        "answer_prompts": np.array(_prompts()),
+        "answer_features": _vectors(_prompts()),
+        "meta": np.array("more than is asked for"),
+    }
+
+
+def _write(folder, *, train=TRAIN, test=TEST, templates=TEMPLATES, arrays=None):
+    folder.mkdir(exist_ok=True)
+    (folder / "meta_train.json").write_text(json.dumps(train))
+    (folder / "meta_test.json").write_text(json.dumps(test))
+    (folder / "prompt_meta.json").write_text(json.dumps(templates))
+    np.savez(folder / "features.npz", **(_arrays() if arrays is None else arrays))
+    return folder
+
+
+def _load(folder, share=0.25, seed=0):
+    return precomputed.load(folder, validation_share=share, seed=seed)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return _write(tmp_path / "data")
+
+
+def test_tasks_are_those_of_the_files(folder):
+    tasks, _ = _load(folder)
+    assert [len(tasks[split]) for split in ("train", "validation", "test")] == [3, 1, 1]
+    read = {task.sentence: task for split in tasks.values() for task in split}
+    for group, split in tasks.items():
+        assert {task.group for task in split} == {group}
+    color = read["What color is it?"]
+    assert color == Task(
+        sentence="What color is it?",
+        answers=("red", "blue", "{}"),
+        template="it is {}",
+        family="other",
+        group=color.group,
+        support=(("b", 0),),
+        query=(("a", 2), ("e", 0)),
+    )
+    assert read["How many cats?"].support == (("a", 1), ("b", 0), ("c", 1))
+    assert [task.sentence for task in tasks["test"]] == ["What color?"]
+
+
+def test_features_are_those_of_the_files_and_only_those_in_use(folder):
+    tasks, features = _load(folder)
+    assert features.image_ids == ("e", "d", "c", "b", "a", "f")
+    assert set(features.sentences) == {*TRAIN, *TEST, *_prompts()}
+    assert len(features.sentences) == len(set(features.sentences))
+    for names, values in (
+        (features.image_ids, features.image_features),
+        (features.sentences, features.sentence_features),
+    ):
+        assert values.dtype == np.float32
+        np.testing.assert_array_equal(values, _vectors(names))
+    for split in tasks.values():
+        table = _table(split, features)
+        rows = table.item_image[: table.support_size[0]]
+        support = [image for image, _ in split[0].support]
+        np.testing.assert_array_equal(table.image_features[rows], _vectors(support))
+
+
+def _table(tasks, features):
+    return build_table(
+        tasks,
+        image_ids=features.image_ids,
+        image_features=features.image_features,
+        sentences=features.sentences,
+        sentence_features=features.sentence_features,
+    )
+
+
+def _many(num):
+    record = TRAIN["Where?"]
+    return {f"Where {i}?": record for i in range(num)}
+
+
+@pytest.mark.parametrize("share, count", [(0.1, 4), (0.15, 6), (0.5, 20), (0.98, 39)])
+def test_validation_tasks_are_a_share_drawn_by_the_seed_alone(tmp_path, share, count):
+    train = _many(40)
+    arrays = _arrays()
+    for name in ("questions", "question_features"):
+        more = list(train) if name == "questions" else _vectors(train)
+        arrays[name] = np.concatenate([arrays[name], more])
+    templates = TEMPLATES | dict.fromkeys(train, "it is {}")
+    folder = _write(tmp_path / "data", train=train, templates=templates, arrays=arrays)
+    splits = {}
+    for seed in (0, 1, 0):
+        tasks, _ = _load(folder, share, seed)
+        names = {split: [task.sentence for task in tasks[split]] for split in tasks}
+        assert len(names["validation"]) == count
+        assert sorted(names["validation"] + names["train"]) == sorted(train)
+        # Each split keeps the order of the file.
+        assert names["validation"] == [q for q in train if q in names["validation"]]
+        assert names["test"] == list(TEST)
+        assert splits.setdefault(seed, names) == names
+    assert splits[0] != splits[1]
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, 0.1, 0.9, float("nan")])
+def test_a_share_that_leaves_no_tasks_is_refused(folder, share):
+    with pytest.raises(UserError, match=f"validation_share={share} of 4 training tasks"):
+        _load(folder, share)
+
+
+def test_families_are_kinds_of_twenty_questions_or_more():
+    many = [f"How  MANY cats are {i}?" for i in range(20)]
+    few = [f"what color is {i}?" for i in range(19)]
+    where = ["Where? ", *(f"where {'?' * i}" for i in range(1, 20))]
+    assert len(set(where)) == 20
+    expected = dict.fromkeys(many, "how many") | dict.fromkeys(few, "other")
+    expected |= dict.fromkeys(where, "where")
+    assert precomputed.families([*many, *few, *where]) == expected
+
+
+def test_every_missing_file_is_named_at_once(folder):
+    (folder / "meta_test.json").unlink()
+    (folder / "features.npz").unlink()
+    for call in (_load, precomputed.fingerprint):
+        with pytest.raises(UserError, match=r"has no meta_test.json, features.npz: .*prompt_meta"):
+            call(folder)
+        with pytest.raises(UserError, match="has no meta_train.json, meta_test.json, prompt_"):
+            call(folder / "absent")
+
+
+def test_the_fingerprint_is_that_of_each_file(folder):
+    before = precomputed.fingerprint(folder)
+    assert before == precomputed.fingerprint(folder) and len(before) == 64
+    seen = {before}
+    for name in precomputed.FILES:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content + b" ")
+        seen.add(precomputed.fingerprint(folder))
+        (folder / name).write_bytes(content)
+    # A byte that moves from one file to the next counts too.
+    first, second = (folder / name for name in precomputed.FILES[:2])
+    content = first.read_bytes()
+    first.write_bytes(content[:-1])
+    second.write_bytes(content[-1:] + second.read_bytes())
+    assert len(seen | {precomputed.fingerprint(folder)}) == 6
+
+
+def _record(**changes):
+    return {"Where?": TRAIN["Where?"] | changes}
+
+
+BAD_TASKS = {
+    "no object": ({"Where?": [1]}, r"'Where\?' of .* is not an object with the lists train, test"),
+    "no query": ({"Where?": {"train": [], "answers": []}}, "is not an object with the lists"),
+    "no list": (_record(test="c"), "is not an object with the lists"),
+    "support empty": (_record(train=[]), "has an empty support set"),
+    "query empty": (_record(test=[]), "has an empty query set"),
+    "one answer": (_record(answers=["in"]), r"has the answers \['in'\], two different strings"),
+    "answers no strings": (_record(answers=[1, 2]), r"has the answers \[1, 2\], two different"),
+    "answers nested": (_record(answers=["in", ["out"]]), "two different strings"),
+    "answer twice": (_record(answers=["in", "out", "in"]), "lists the answer 'in' twice"),
+    "unknown answer": (_record(test=[["d", "up"]]), r"has \['d', 'up'\] in its query set, an"),
+    "image no string": (_record(train=[[7, "in"]]), r"has \[7, 'in'\] in its support set, \[image"),
+    "item too long": (_record(train=[["c", "in", 1]]), "in its support set, .image id, answer"),
+    "item no list": (_record(test=["in"]), "has 'in' in its query set"),
+    "image shared": (_record(test=[["c", "in"]]), "has the image 'c' in both support and query"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TASKS)
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_malformed_task_is_refused_by_name(tmp_path, case, part):
+    record, message = BAD_TASKS[case]
+    train = {q: TRAIN[q] for q in TRAIN if q != "Where?"}
+    files = {"train": train | record} if part == "train" else {"train": train, "test": record}
+    with pytest.raises(UserError, match=message) as caught:
+        _load(_write(tmp_path / "data", **files))
+    assert "correct its files" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("template", [None, 3, "no place for an answer", ""])
+def test_a_task_without_a_template_is_refused(tmp_path, template):
+    templates = TEMPLATES | {"Where?": template}
+    with pytest.raises(UserError, match=r"'Where\?' of .* has the template"):
+        _load(_write(tmp_path / "data", templates=templates))
+    del templates["Where?"]
+    with pytest.raises(UserError, match=r"'Where\?' of .* has the template None"):
+        _load(_write(tmp_path / "data", templates=templates))
+
+
+def test_a_question_of_training_and_test_tasks_is_refused(tmp_path):
+    folder = _write(tmp_path / "data", test=TEST | {"Where?": TRAIN["Where?"]})
+    with pytest.raises(UserError, match="has 1 questions among both .* the first 'Where"):
+        _load(folder)
+
+
+@pytest.mark.parametrize("name", precomputed.FILES[:3])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[]", "holds no questions"),
+        (b"{}", "no q"),
+    ],
+)
+def test_a_file_that_is_no_object_is_refused(folder, name, content, message):
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} .*{message}"):
+        _load(folder)
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "one array", "bit"])
+def test_a_damaged_npz_is_refused(folder, damage):
+    path = folder / "features.npz"
+    content = bytearray(path.read_bytes())
+    if damage == "one array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    else:
+        content[content.index(_arrays()["image_features"].tobytes())] ^= 1
+        cut = bytes(content[: len(content) // 2])
+        path.write_bytes({"empty": b"", "text": b"abc", "cut": cut, "bit": content}[damage])
+    with pytest.raises(UserError, match="features.npz is damaged"):
+        _load(folder)
+
+
+def test_a_damaged_compressed_npz_is_refused(folder):
+    path = folder / "features.npz"
+    np.savez_compressed(path, **_arrays())
+    _load(folder)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"image_features.npy") + 40
+    content[start : start + 20] = b"\xff" * 20
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="features.npz is damaged"):
+        _load(folder)
+
+
+def test_pickles_are_refused(tmp_path):
+    arrays = _arrays()
+    arrays["image_ids"] = arrays["image_ids"].astype(object)
+    with pytest.raises(UserError, match="features.npz is damaged, it is no npz without pickle"):
+        _load(_write(tmp_path / "data", arrays=arrays))
+
+
+def _only(arrays, name, kind):
+    """All but one of the images, questions or prompts."""
+    keep = arrays[kind] != name
+    return arrays | {key: arrays[key][keep] for key in (kind, precomputed.ARRAYS[kind])}
+
+
+@pytest.mark.parametrize(
+    "name, kind, message",
+    [
+        ("a", "image_ids", "no features for 1 images of the tasks, the first 'a'"),
+        ("Where?", "questions", "no features for 1 sentences of the tasks, the first 'Where?'"),
+        ("it is {}", "answer_prompts", "1 sentences of the tasks, the first 'it is {}'"),
+        ("3 dogs", "answer_prompts", "1 sentences of the tasks, the first '3 dogs'"),
+    ],
+)
+def test_what_has_no_features_is_refused_by_name(tmp_path, name, kind, message):
+    folder = _write(tmp_path / "data", arrays=_only(_arrays(), name, kind))
+    with pytest.raises(UserError) as caught:
+        _load(folder)
+    assert message in str(caught.value)
+
+
+def test_all_missing_arrays_are_named_at_once(tmp_path):
+    arrays = _arrays()
+    del arrays["questions"], arrays["answer_features"]
+    with pytest.raises(UserError, match="has no arrays questions, answer_features"):
+        _load(_write(tmp_path / "data", arrays=arrays))
+
+
+BAD_ARRAYS = {
+    "one too few": ("image_features", lambda x: x[:-1]),
+    "flat": ("question_features", lambda x: x.ravel()),
+    "deep": ("answer_features", lambda x: x[..., None]),
+    "integers": ("answer_features", lambda x: x.astype(np.int32)),
+    "doubles": ("question_features", lambda x: x.astype(np.float64)),
+    "numbered images": ("image_ids", lambda x: np.arange(len(x))),
+    "bytes": ("questions", lambda x: x.astype(bytes)),
+    "names in a table": ("answer_prompts", lambda x: x[:, None]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_wrong_shapes_and_types_are_refused_by_name(tmp_path, case):
+    name, change = BAD_ARRAYS[case]
+    arrays = _arrays()
+    arrays[name] = change(arrays[name])
+    with pytest.raises(UserError) as caught:
+        _load(_write(tmp_path / "data", arrays=arrays))
+    assert f"{name} {arrays[name].dtype} {list(arrays[name].shape)}" in str(caught.value)
+
+
+def test_empty_and_unequally_wide_features_are_refused(tmp_path):
+    arrays = _arrays()
+    empty = arrays | {name: arrays[name][:0] for name in ("image_ids", "image_features")}
+    with pytest.raises(UserError, match=r"has image_ids <U6 \[0\]"):
+        _load(_write(tmp_path / "data", arrays=empty))
+    arrays["image_features"] = arrays["image_features"][:, :-1]
+    with pytest.raises(UserError, match="unequal width .*'image_features': 4, 'question"):
+        _load(_write(tmp_path / "data", arrays=arrays))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "kind, name", [("image_ids", "c"), ("questions", "Where?"), ("answer_prompts", "3 dogs")]
+)
+def test_features_that_are_not_finite_are_refused_by_name(tmp_path, bad, kind, name):
+    arrays = _arrays()
+    arrays[precomputed.ARRAYS[kind]][arrays[kind] == name, -1] = bad
+    with pytest.raises(UserError, match="features.npz has 1 feature vectors with NaN or inf") as e:
+        _load(_write(tmp_path / "data", arrays=arrays))
+    assert repr(name) in str(e.value)
+
+
+@pytest.mark.parametrize("kind, name", [("image_ids", "a"), ("answer_prompts", "2 cats")])
+def test_one_name_with_two_features_is_refused_and_with_equal_ones_is_not(tmp_path, kind, name):
+    arrays = _arrays()
+    values = precomputed.ARRAYS[kind]
+    arrays[kind] = np.append(arrays[kind], name)
+    same = arrays[values][arrays[kind][:-1] == name][:1]
+    once = _load(_write(tmp_path / "data"))[1]
+    arrays[values] = np.concatenate([arrays[values], same])
+    twice = _load(_write(tmp_path / "data", arrays=arrays))[1]
+    assert (twice.image_ids, twice.sentences) == (once.image_ids, once.sentences)
+    np.testing.assert_array_equal(twice.image_features, once.image_features)
+    np.testing.assert_array_equal(twice.sentence_features, once.sentence_features)
+    arrays[values][-1] *= 1.1
+    with pytest.raises(UserError, match=f"1 names that come again .* the first '{name}'"):
+        _load(_write(tmp_path / "data", arrays=arrays))
+
+
+@pytest.fixture(scope="module")
+def meta_vqa():
+    """(tasks, features, the config) of the published split."""
+    if not META_VQA.exists():
+        pytest.skip("the published Meta-VQA split is not beside this repository")
+    config = load_config(str(REPOSITORY / "configs" / "meta_vqa.py"), Path(), [])
+    return *_load(META_VQA, config.validation_share, config.seed), config
+
+
+def test_meta_vqa_has_the_published_counts(meta_vqa):
+    """METHOD section 6."""
+    tasks, features, _ = meta_vqa
+    counts = {split: len(tasks[split]) for split in tasks}
+    assert counts == {"train": 740, "validation": 130, "test": 373}
+    parts = {"train": tasks["train"] + tasks["validation"], "test": tasks["test"]}
+    assert len(parts["train"]) == 870
+    items = {name: _sizes(part)[:, :2].sum(axis=0).tolist() for name, part in parts.items()}
+    assert items == {"train": [51_491, 23_021], "test": [20_424, 9_176]}
+    everyone = parts["train"] + parts["test"]
+    sizes = _sizes(everyone)
+    assert sizes[:, :2].sum() == 104_112
+    # The support median is of training tasks; of all tasks it is 28.
+    assert np.median(_sizes(parts["train"])[:, 0]) == 29
+    assert np.median(sizes[:, 2]) == 7
+    np.testing.assert_array_equal(sizes.max(axis=0)[[0, 2]], [1242, 203])
+    assert len({answer for task in everyone for answer in task.answers}) == 1850
+    images = {image for task in everyone for image, _ in (*task.support, *task.query)}
+    assert len(images) == len(features.image_ids) == 64_665
+    assert features.image_features.shape == (64_665, 384)
+
+
+def _sizes(tasks):
+    return np.array([[len(t.support), len(t.query), len(t.answers)] for t in tasks])
+
+
+def test_without_an_adapter_meta_vqa_is_as_its_readme_says(meta_vqa):
+    """The highest cosine is the right answer of 44.3% of the query examples, mean over tasks."""
+    tasks, features, _ = meta_vqa
+    table = _table(tasks["test"], features)
+    answers = table.answer_features / np.linalg.norm(table.answer_features, axis=1, keepdims=True)
+    accuracies = []
+    for task in range(len(table.answer_count)):
+        start = table.item_offset[task] + table.support_size[task]
+        items = slice(start, start + table.query_size[task])
+        first = table.answer_offset[task]
+        candidates = answers[first : first + table.answer_count[task]]
+        cosine = table.image_features[table.item_image[items]] @ candidates.T
+        accuracies.append(np.mean(cosine.argmax(axis=1) == table.item_label[items]))
+    assert 100 * np.mean(accuracies) == pytest.approx(44.3, abs=0.05)
+
+
+def test_the_config_of_meta_vqa_wastes_a_third_of_its_examples_at_most(meta_vqa):
+    tasks, features, config = meta_vqa
+    batching = config.batching
+    for split in tasks:
+        sizes = task_shapes(_table(tasks[split], features))
+        shapes = choose_shapes(sizes, batching.num_shapes)
+        passes = whole_pass(sizes, shapes, max_examples=batching.max_examples, multiple=1)
+        assert wasted_share(passes, sizes, shapes) < 1 / 3
+    sizes = cap_sizes(_sizes(tasks["train"]), batching.max_support, batching.max_query)
+    shapes = choose_shapes(sizes, batching.num_shapes)
+    fit = smallest_fit(sizes, shapes)
+    batches = scheduled_batches(0, 0, 48, fit=fit, batch_size=config.generator.batch_size)
+    assert wasted_share([batches], sizes, shapes) < 1 / 3

@@ -1,0 +1,50 @@
+"""What is reported, in plain NumPy from the definitions and from the files that seeds leave."""
+
+import json
+
+import numpy as np
+
+
+def read(folders):
+    """The scores.json of each seed."""
+    return [json.loads((folder / "scores.json").read_text()) for folder in folders]
+
+
+def percent(score):
+    """[T], the accuracy on each task."""
+    return 100 * np.array(score["correct"]) / np.array(score["count"])
+
+
+def chosen_setting(saved, title):
+    return next(row["chosen"] for row in saved["rows"] if row["title"] == title)
+
+
+def of_row(seeds, split, title, setting=None):
+    """[T, seeds] in percent, at the setting that each seed chose if none is given."""
+    columns = []
+    for saved in seeds:
+        name = chosen_setting(saved, title) if setting is None else setting
+        columns.append(percent(saved[split][title][name]))
+    return np.stack(columns, axis=1)
+
+
+def members(tasks, family, group):
+    """[T] bool."""
+    return np.array(
+        [family in ("all", task.family) and group in ("all", task.group) for task in tasks]
+    )
+
+
+def bounds(by_seed, num_resamples):
+    """Mean and 95% percentile interval over tasks (Efron 1979), right answers first averaged over
+    seeds; by_seed: [T, seeds]."""
+    values = by_seed.mean(axis=1)
+    rng = np.random.default_rng(0)
+    draws = rng.integers(len(values), size=(num_resamples, len(values)))
+    return values.mean(), *np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+
+
+def shown(by_seed, num_resamples, sign=""):
+    """As the tables print it."""
+    mean, low, high = bounds(by_seed, num_resamples)
+    return f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

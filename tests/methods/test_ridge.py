@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+
+from hyper_meta.methods.ridge import fit_ridge
+
+
+@pytest.fixture
+def problem():
+    """(questions [T, D], latents [T, Z]): a linear map with an offset, and noise."""
+    rng = np.random.default_rng(0)
+    questions, linear = rng.normal(size=(12, 5)) + 2, rng.normal(size=(5, 3))
+    return questions, questions @ linear - 7 + 0.1 * rng.normal(size=(12, 3))
+
+
+@pytest.mark.parametrize("penalty", [0.01, 1.0, 10.0])
+def test_it_is_least_squares_with_rows_for_the_penalty(penalty, problem):
+    """min mean |x W + b - z|^2 + penalty |W|^2: T rows, and one for each unit of W."""
+    questions, latents = problem
+    num, dim = questions.shape
+    rows = np.block(
+        [[questions, np.ones((num, 1))], [np.sqrt(penalty * num) * np.eye(dim), np.zeros((dim, 1))]]
+    )
+    targets = np.concatenate([latents, np.zeros((dim, latents.shape[1]))])
+    expected = np.linalg.lstsq(rows, targets, rcond=None)[0]
+    np.testing.assert_allclose(fit_ridge(questions, latents, penalty), expected, atol=1e-10)
+
+
+def test_a_large_penalty_leaves_the_mean(problem):
+    questions, latents = problem
+    fitted = fit_ridge(questions, latents, 1e9)
+    np.testing.assert_allclose(fitted[:-1], 0, atol=1e-6)
+    np.testing.assert_allclose(fitted[-1], latents.mean(axis=0), rtol=1e-6)
