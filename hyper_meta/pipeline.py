@@ -122,11 +122,11 @@ def check_choices(config: ConfigDict) -> None:
         raise UserError(
             "this configuration names no methods: take one such as configs/quickstart.py"
         )
-    in_order(config.methods, config)
     for name, known in CHOICES.items():
         value = values.get(name)
         if value not in known:
             raise UserError(f"{name}={value!r} given, one of {sorted(known)} is expected")
+    in_order(config.methods, config)
     guidance_settings(config)
 
 

@@ -163,7 +163,7 @@ def test_workdir_that_holds_something_else(refused, tmp_path):
 
 def test_config_of_an_encoder_given_to_run(refused, tmp_path):
     line = refused("run", "--config", CONFIGS / "encoder.py", "--workdir", tmp_path / "w")
-    assert "dataset=None given" in line
+    assert "this configuration names no methods" in line
 
 
 # Models.

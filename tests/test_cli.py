@@ -116,7 +116,7 @@ def test_overrides_have_the_types_of_the_config(calls, tmp_path):
         "--config.hnet.hidden_dims=16,32",
         "--config.evaluate.guidance_scales",
         "0,1.5",
-        "--config.latents.learning_rate=1",
+        "--config.latents.pull=1",
         "--config.dataset=other",
         "--config.seed=5",
     ]
@@ -126,7 +126,7 @@ def test_overrides_have_the_types_of_the_config(calls, tmp_path):
         config.hyperldm.guidance_scale,
         config.hnet.hidden_dims,
         config.evaluate.guidance_scales,
-        config.latents.learning_rate,
+        config.latents.pull,
         config.dataset,
         config.seed,
     )

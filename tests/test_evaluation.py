@@ -49,18 +49,28 @@ def test_the_test_tasks_have_no_say_in_what_is_chosen(curve):
 
 
 def test_each_number_of_shots_has_its_own_best_setting():
-    """On validation tasks "a" gains by every shot and "b" loses, on test tasks it is reversed."""
-    calls = []
+    """Among those that the setting chosen with all examples allows: "b" is best with all and
+    allows "a", never "c". On validation tasks "a" gains by every shot and "b" loses, on test tasks
+    it is reversed; "c" would be the best with few.
+    """
+    calls, asked = [], []
 
     def score(split, value, shots):
         calls.append((split, value, shots))
-        gain = {"a": 1, "b": -1}[value] * (shots or 0)
-        right = 5 - gain if split == "test" else {"a": 5, "b": 6}[value] + gain
+        if value == "c":
+            right = 0 if shots is None else 10
+        else:
+            gain = {"a": 1, "b": -1}[value] * (shots or 0)
+            right = 5 - gain if split == "test" else {"a": 5, "b": 6}[value] + gain
         return np.array([right], float), np.array([10.0])
 
-    row = Row("a title", "few-shot", score, {"A": "a", "B": "b"}, "setting", shots=True)
-    scored = score_row(row, (0, 1, 2))
-    assert scored["row"]["chosen"] == "B"
+    def allowed(chosen):
+        asked.append(chosen)
+        return {"A": "a", "B": "b"}
+
+    settings = {"A": "a", "B": "b", "C": "c"}
+    scored = score_row(Row("", "few-shot", score, settings, "setting", shots=allowed), (0, 1, 2))
+    assert scored["row"]["chosen"] == "B" and set(asked) == {"B"}
     chosen = {shots: by["chosen"] for shots, by in scored["shots"].items()}
     assert chosen == {"0": "B", "1": "A", "2": "A"}
     assert [by["correct"] for by in scored["shots"].values()] == [[5], [4], [3]]

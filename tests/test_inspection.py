@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from hyper_meta import inspection
+from hyper_meta import inspection_figures as figures
 from hyper_meta.data.tasks import Task, build_table
 from hyper_meta.eval.pictures import principal_plane
 from hyper_meta.inspection import Movement, Neighbours, Run
@@ -203,7 +204,7 @@ def test_parts_are_of_one_size_and_lose_no_row(count):
 
 def test_projection_and_interpolation_and_distances():
     plane = (np.array([1.0, 2, 3]), np.array([[0.0, 1, 0], [0, 0, -1]]), np.array([0.5, 0.2]))
-    np.testing.assert_array_equal(inspection.project(plane, np.array([[5.0, 4, 1]])), [[2, 2]])
+    np.testing.assert_array_equal(figures.project(plane, np.array([[5.0, 4, 1]])), [[2, 2]])
     line = inspection.interpolate(np.array([0.0, 2]), np.array([4.0, 0]), np.array([0, 0.25, 1]))
     np.testing.assert_array_equal(line, [[0, 2], [1, 1.5], [4, 0]])
     known, std = np.array([[1.0, 1], [5, 9]]), np.array([1.0, 2])
@@ -248,25 +249,25 @@ def test_drawings_show_what_they_are_given():
     rng = np.random.default_rng(0)
     adapted, names = rng.normal(size=(30, 6)), [f"family {n % 9}" for n in range(30)]
     plane = principal_plane(adapted)
-    grid = inspection.draw_families(plane, adapted, names, adapted[:4], ["new", *names[:3]])
+    grid = figures.draw_families(plane, adapted, names, adapted[:4], ["new", *names[:3]])
     assert [axes.get_title() for axes in grid.axes] == sorted({*names, "new"})
     path, values = rng.normal(size=(5, 6)), rng.uniform(size=5)
     moved = Movement(
         "Costs it $5 or $6?", np.arange(5), path, {"accuracy": values}, path[0], float(values[0])
     )
-    figure = inspection.draw_movements(plane, adapted, [moved] * 9, places="step", chosen=3)
+    figure = figures.draw_movements(plane, adapted, [moved] * 9, places="step", chosen=3)
     shown = [axes.get_lines()[0].get_xydata() for axes in figure.axes]
     np.testing.assert_allclose(shown[0], (path - plane[0]) @ plane[1].T)
     np.testing.assert_allclose(shown[1], np.stack([np.arange(5), values], axis=1))
     found = Neighbours(path, np.arange(3), values[:3], np.arange(2, 5), values[:3])
     statistics = {kind: rng.normal(size=(7, 4, 3)) for kind in ("adapted", "generated")}
     others = [
-        inspection.draw_neighbours(plane, adapted, found),
-        inspection.draw_interpolation(
+        figures.draw_neighbours(plane, adapted, found),
+        figures.draw_interpolation(
             values, {"one?": values, "two?": values}, {"one?": 0.1, "two?": 0.2}
         ),
-        inspection.draw_statistics(statistics),
-        inspection.draw_distances({"adapted": values, "generated": values}),
+        figures.draw_statistics(statistics),
+        figures.draw_distances({"adapted": values, "generated": values}),
     ]
     for drawn in (grid, figure, *others):
         assert _picture(drawn).std() > 0

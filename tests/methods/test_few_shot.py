@@ -76,7 +76,12 @@ def test_a_row_is_the_learner_adapted_on_the_whole_support_set(setup, params, fr
         shots=True,
         starts=points.get if from_elsewhere else None,
     )
-    assert row.kind == "few-shot" and row.shots
+    assert row.kind == "few-shot"
+    # With few examples only the number of steps is chosen anew.
+    assert row.shots("0 steps, rate 0.5") == {
+        "0 steps, rate 0.5": (0, 0.5),
+        "2 steps, rate 0.5": (2, 0.5),
+    }
     assert row.settings["2 steps, rate 0.5"] == (2, 0.5) and len(row.settings) == 4
     starts = points["test"] if from_elsewhere else None
     for steps, rate in ((0, 0.1), (2, 0.5)):

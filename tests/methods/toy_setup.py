@@ -28,6 +28,7 @@ def tiny_config():
     config.hnet.latent_dim = config.hvae.latent_dim = LATENT
     config.latents.update(repeats=2, num_steps=2, learning_rates=(1.0, 10.0))
     config.hvae.weights.update(repeats=2, num_steps=1, learning_rates=(1.0,))
+    config.hyperclip.guidance.optimizer = "sgd"
     config.hyperclip.guidance.update(steps=(1, 3), learning_rates=(0.1,), pull=(0.0, 1.0))
     config.hyperldm.update(hidden_dim=8, num_blocks=1, diffusion_steps=8, sampling_steps=3)
     config.hyperldm.update(num_samples=2, few_shot_guidance=(0.3,))
