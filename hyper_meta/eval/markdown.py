@@ -185,6 +185,12 @@ def _training(results: dict[str, Any]) -> Sections:
         for seed, stages in results["evaluated"].items()
         for stage, phrase in stages.items()
     ]
+    lines += [
+        f"* {seed}, {name}: learning rate {choice['learning_rate']:g} of "
+        f"{', '.join(f'{rate:g}' for rate in choice['of'])}"
+        for seed, choices in results["choices"].items()
+        for name, choice in choices.items()
+    ]
     if not lines:
         return []
     picture = "![Training curves](training_curves.png)"

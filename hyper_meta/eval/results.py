@@ -62,6 +62,7 @@ def compute_results(
         "seeds": [run.name for run in runs],
         "rows": row_records(runs),
         "best": best,
+        "choices": {run.name: run.choices for run in runs},
         "evaluated": {
             run.name: {stage: curve["evaluated"] for stage, curve in run.curves.items()}
             for run in runs

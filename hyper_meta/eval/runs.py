@@ -35,8 +35,8 @@ class Run:
     """What one seed left.
 
     scores: split -> title -> setting -> Scores of the tasks of that split; shots: start -> examples
-    per answer -> (chosen setting, Scores) of the test tasks; curves: stage -> {"evaluated",
-    "history"}; shown: None or "adapted" [T_train, Z] float32, mean adapted latent of each training
+    per answer -> (chosen setting, Scores) of the test tasks; choices: what else validation tasks
+    chose, {of what: {"learning_rate", "of"}}; curves: stage -> {"evaluated", "history"}; shown: None or "adapted" [T_train, Z] float32, mean adapted latent of each training
     task, "latents" [T_test, Z] float32, generated, and "answers" [T_test, n] int, those of the
     generated network to the first n query examples of each test task.
     """
@@ -45,6 +45,7 @@ class Run:
     rows: tuple[Row, ...]
     scores: dict[str, dict[str, dict[str, Scores]]]
     shots: dict[str, dict[str, tuple[str, Scores]]]
+    choices: dict[str, dict[str, Any]]
     curves: dict[str, dict[str, Any]]
     shown: dict[str, np.ndarray] | None
 
@@ -97,12 +98,12 @@ def read_run(folder: Path, tasks: dict[str, list[Task]]) -> Run:
             }
             for start, by_shot in saved["shots"].items()
         }
-        order = list(saved.get("order", ()))
+        order, choices = list(saved.get("order", ())), dict(saved.get("choices", {}))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} does not hold what it should ({error!r}): {AGAIN}") from error
     _check_rows(rows, scores, path)
     curves = _read_curves(folder / "curves", order)
-    return Run(folder.name, rows, scores, shots, curves, _read_shown(folder, tasks))
+    return Run(folder.name, rows, scores, shots, choices, curves, _read_shown(folder, tasks))
 
 
 def _read_scores(saved: dict[str, Any], tasks: Sequence[Task], path: Path) -> Scores:

@@ -58,7 +58,7 @@ def guided(space_name: str) -> Method:
 
         settings = {_named(setting): setting for setting in latents("validation")}
         title = f"{space.title} + HyperCLIP"
-        return [Row(title, "language", score, settings, varies="guidance")]
+        return [Row(title, "language", score, settings, varies="guidance", curve=True)]
 
     return Method(rows, train, needs=lambda config: (space_name,), settings=("hyperclip",))
 

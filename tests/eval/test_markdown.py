@@ -125,3 +125,7 @@ def test_that_all_beat_memory_is_said(tmp_path, make_workdir, tasks):
     text = compose(results, [], [])
     assert "Every method that answers from the sentence beats the nearest training" in text
     assert np.all(["no more than remember" not in line for line in text.split("## ")[2:]])
+
+
+def test_what_validation_tasks_chose_for_the_latents_is_said(results):
+    assert "* seed_0, hnet_latents: learning rate 10 of 1, 10" in compose(results, [], [])

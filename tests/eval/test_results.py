@@ -203,6 +203,8 @@ def test_without_language_or_baselines_nothing_is_compared(tmp_path, make_workdi
 def test_parameters_and_config_are_recorded(results):
     assert results["evaluated"]["seed_1"]["hyperldm"] == "parameters of hyperldm"
     assert results["config"] == {"dataset": "toy"}
+    chosen = {"hnet_latents": {"learning_rate": 10.0, "of": [1.0, 10.0]}}
+    assert results["choices"]["seed_1"] == chosen
 
 
 def test_partition_covers_every_task_once(tasks, plain_tasks):

@@ -60,7 +60,8 @@ def make_scores(rng, tasks, chance):
 
 def make_saved(rng, tasks, chosen, rows):
     """scores.json: every setting on validation tasks, the chosen one or a curve on test tasks."""
-    saved = {"rows": [], "validation": {}, "test": {}, "shots": {}}
+    choices = {"hnet_latents": {"learning_rate": 10.0, "of": [1.0, 10.0]}}
+    saved = {"rows": [], "validation": {}, "test": {}, "shots": {}, "choices": choices}
     for title, kind, varies, settings in rows:
         choice = chosen.get(title, next(iter(settings)))
         saved["rows"].append({"title": title, "kind": kind, "varies": varies, "chosen": choice})
