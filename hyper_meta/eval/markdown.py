@@ -180,21 +180,21 @@ def _shots(results: dict[str, Any]) -> Sections:
 
 
 def _training(results: dict[str, Any]) -> Sections:
-    lines = [
+    evaluated = [
         f"* {seed}, {stage}: {phrase}"
         for seed, stages in results["evaluated"].items()
         for stage, phrase in stages.items()
     ]
-    lines += [
+    chosen = [
         f"* {seed}, {name}: learning rate {choice['learning_rate']:g} of "
         f"{', '.join(f'{rate:g}' for rate in choice['of'])}"
         for seed, choices in results["choices"].items()
         for name, choice in choices.items()
     ]
-    if not lines:
+    if not evaluated:
         return []
     picture = "![Training curves](training_curves.png)"
-    return ["## Training", "Evaluated were:", "\n".join(lines), picture]
+    return ["## Training", "Evaluated were:", "\n".join(evaluated + chosen), picture]
 
 
 def _latents(results: dict[str, Any], shown: Sequence[str]) -> Sections:
