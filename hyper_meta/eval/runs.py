@@ -36,9 +36,10 @@ class Run:
 
     scores: split -> title -> setting -> Scores of the tasks of that split; shots: start -> examples
     per answer -> (chosen setting, Scores) of the test tasks; choices: what else validation tasks
-    chose, {of what: {"learning_rate", "of"}}; curves: stage -> {"evaluated", "history"}; shown: None or "adapted" [T_train, Z] float32, mean adapted latent of each training
-    task, "latents" [T_test, Z] float32, generated, and "answers" [T_test, n] int, those of the
-    generated network to the first n query examples of each test task.
+    chose, {of what: {"learning_rate", "of"}}; curves: stage -> {"evaluated", "history"}; shown:
+    None or "adapted" [T_train, Z] float32, mean adapted latent of each training task, "latents"
+    [T_test, Z] float32, generated, and "answers" [T_test, n] int, those of the generated network to
+    the first n query examples of each test task.
     """
 
     name: str
