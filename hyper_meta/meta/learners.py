@@ -25,12 +25,14 @@ class Learner:
     start: (params, question, num_steps) -> the point where num_steps steps may start.
     weights: (params, question, point) -> adapter weights [P].
     step: (loss_fn of weights, params, question, point, learning_rate, first_order=bool) -> the
-    point after one SGD step; with first_order the gradient is a constant.
+    point after one SGD step; with first_order the gradient is a constant. moves: whether steps do
+    anything.
     """
 
     start: Callable
     weights: Callable
     step: Callable
+    moves: bool = True
 
 
 def latent_learner(generate: Callable, *, pull: float = 0.0) -> Learner:
@@ -72,6 +74,7 @@ def fixed_learner(generate: Callable) -> Learner:
         start=lambda params, question, num_steps: None,
         weights=lambda params, question, point: generate(params, question),
         step=step,
+        moves=False,
     )
 
 

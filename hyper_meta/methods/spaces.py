@@ -16,7 +16,7 @@ from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner, latent_learner, weights_learner
 from hyper_meta.methods.few_shot import choose_rate
 from hyper_meta.methods.interface import Method, Row, Setup, fit, keep_array
-from hyper_meta.methods.unconditional import learner_rows
+from hyper_meta.methods.learnt import learner_rows
 from hyper_meta.models.adapter import num_weights
 from hyper_meta.train import hvae
 from hyper_meta.train.stages import adapt_all_tasks

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -30,3 +33,12 @@ def test_a_large_penalty_leaves_the_mean(problem):
     fitted = fit_ridge(questions, latents, 1e9)
     np.testing.assert_allclose(fitted[:-1], 0, atol=1e-6)
     np.testing.assert_allclose(fitted[-1], latents.mean(axis=0), rtol=1e-6)
+
+
+def test_the_worked_example_of_the_docs_is_this_file():
+    folder = Path(ridge.__file__).parent
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert example in (folder / "ridge.py").read_text(encoding="utf-8")
+    (line,) = re.findall(r"`(\"ridge\": .*?)`", text)
+    assert line in (folder / "registry.py").read_text(encoding="utf-8")

@@ -1,0 +1,72 @@
+"""Methods that are a learner trained by one stage: its row where it starts, and adapted on the
+support set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hyper_meta import parallel
+from hyper_meta.meta import scoring
+from hyper_meta.meta.inner_loop import InnerLoop
+from hyper_meta.meta.learners import Learner
+from hyper_meta.methods.few_shot import few_shot_row
+from hyper_meta.methods.interface import Method, Row, Scores, Setup, compile_scores, fit
+from hyper_meta.train.loop import Stage
+
+
+def learnt(
+    name: str,
+    title: str,
+    kind: str,
+    section: str,
+    *,
+    stage: Callable[..., Stage],
+    learner: Callable[[Setup], Learner],
+    shots: bool,
+) -> Method:
+    """The method of a learner. It leaves {"params", "statistics"}.
+
+    name: in the registry; title, kind: of its row; section: of the config; stage: (config, train
+    table, validation table, name=...) -> Stage; learner: of the trained parameters; shots: whether
+    it is adapted on few examples too.
+    """
+
+    def train(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
+        tables = setup.tables["train"], setup.tables["validation"]
+        return fit(setup, section, name, lambda config: stage(config, *tables, name=name))
+
+    def rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
+        params = trained[name]["params"]
+        return learner_rows(setup, title, kind, learner(setup), params, key=section, shots=shots)
+
+    return Method(rows, train, settings=(section,))
+
+
+def learner_rows(
+    setup: Setup, title: str, kind: str, learner: Learner, params: Any, *, key: str, shots: bool
+) -> list[Row]:
+    """A learner where it starts, and adapted on the support set if adaptation moves it.
+
+    key: what its compiled functions are remembered by.
+    """
+    start = start_row(setup, title, kind, learner, params, key=key)
+    if not learner.moves:
+        return [start]
+    adapted = f"{title}, adapted"
+    return [start, few_shot_row(setup, adapted, learner, params, key=key, shots=shots)]
+
+
+def start_row(
+    setup: Setup, title: str, kind: str, learner: Learner, params: Any, *, key: str
+) -> Row:
+    """A learner where it starts: zero-shot."""
+    loop = InnerLoop(0, 0.0, blend=setup.config.adapter.blend)
+    method = scoring.scores_of(scoring.adapted_method(learner, loop))
+    run = compile_scores(setup, ("start", key), method)
+    replicated = parallel.replicate(params)
+
+    def score(split: str, _: None, shots: int | None) -> Scores:
+        return run(replicated, None, split)
+
+    return Row(title, kind, score)
