@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hyper_meta.methods import ridge
 from hyper_meta.methods.ridge import fit_ridge
 
 
