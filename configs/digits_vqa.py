@@ -130,12 +130,13 @@ def get_config() -> ConfigDict:
     config.hyperldm.start_time = 1.0  # below 1: from e0 with the noise of that share of the steps
     config.hyperldm.num_samples = 8  # whose mean latent is the generated one
     config.hyperldm.guidance_scale = placeholder(float)  # None: chosen on validation tasks
-    config.hyperldm.few_shot_guidance = (0.1, 0.3, 1.0)  # strengths, by the support set's loss
+    config.hyperldm.few_shot_guidance = (0.3, 1.0, 3.0)  # strengths, by the support set's loss
 
     config.evaluate = ConfigDict()
     config.evaluate.guidance_scales = (0.0, 1.0, 1.5, 2.0, 4.0)
     config.evaluate.few_shot_steps = (0, 1, 2, 5, 10, 20, 50)
-    config.evaluate.few_shot_rates = (0.1, 1.0, 10.0)
+    config.evaluate.few_shot_rates = (0.1, 1.0, 10.0, 100.0)
+    config.evaluate.shot_steps = (0, 1, 2, 5, 10, 20)  # with few examples
     config.evaluate.shots = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)  # examples of each answer
     config.evaluate.num_resamples = 10_000  # of the bootstrap
 

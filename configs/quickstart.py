@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.conditional.update(num_steps=440, chunk_steps=55)
     config.latents.repeats = 4
     config.latents.learning_rates = (1.0,)
-    config.hyperldm.few_shot_guidance = (0.3,)
+    config.hyperldm.few_shot_guidance = (1.0,)
     config.evaluate.few_shot_rates = (1.0,)
     config.evaluate.shots = (1, 5, 10)
     return config

@@ -28,7 +28,7 @@ from hyper_meta.files import flatten, read_json
 from hyper_meta.types import UserError
 
 # Whole numbers are counts of at least one, except these.
-MAY_BE_ZERO = frozenset({"seed", "inner_steps", "few_shot_steps"})
+MAY_BE_ZERO = frozenset({"seed", "inner_steps", "few_shot_steps", "shot_steps"})
 MAY_BE_EMPTY = frozenset({"few_shot_guidance", "shots"})
 # The settings that are a share, and whether it may be none.
 SHARES = {

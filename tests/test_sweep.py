@@ -422,6 +422,7 @@ def get_config():
     config.hyperldm.update(hidden_dim=8, num_blocks=1, sampling_steps=3, num_samples=2)
     config.hyperldm.update(num_steps=60, chunk_steps=60, batch_size=8, few_shot_guidance=())
     config.evaluate.update(guidance_scales=(0.0, 2.0), few_shot_steps=(1,), few_shot_rates=(1.0,))
+    config.evaluate.shot_steps = (1,)
     config.evaluate.update(shots=(), num_resamples=20)
     return config
 """

@@ -20,7 +20,7 @@ def hypernetwork(objective: str) -> Method:
         "conditional",
         stage=functools.partial(stages.conditional_stage, objective=objective),
         learner=lambda setup: stages.conditional_learner(setup.tables["train"]),
-        shots=maml,
+        shots=False,
     )
 
 

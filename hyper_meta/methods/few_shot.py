@@ -34,31 +34,30 @@ def few_shot_row(
     too, at the learning rate chosen with all; starts: split -> points [T, ...], None for the
     learner's own.
     """
-    settings = {
-        f"{steps} steps, rate {rate:g}": (steps, rate)
-        for rate in setup.config.evaluate.few_shot_rates
-        for steps in setup.config.evaluate.few_shot_steps
-    }
-    curve = adaptation_curves(
-        setup,
-        learner,
-        params,
-        num_steps=max(setup.config.evaluate.few_shot_steps),
-        key=key,
-        starts=starts,
+    evaluate = setup.config.evaluate
+
+    def settings(steps: tuple[int, ...], rates: tuple[float, ...]) -> dict[str, tuple]:
+        return {f"{n} steps, rate {rate:g}": (n, rate) for rate in rates for n in steps}
+
+    with_all, with_few = (
+        adaptation_curves(setup, learner, params, num_steps=max(steps), key=key, starts=starts)
+        for steps in (evaluate.few_shot_steps, evaluate.shot_steps)
     )
 
     def score(split: str, value: tuple[int, float], shots: int | None) -> Scores:
         steps, rate = value
-        right, total = curve(split, rate, shots)
+        right, total = (with_all if shots is None else with_few)(split, rate, shots)
         return right[:, steps], total[:, 0]
 
-    def at_its_rate(chosen: str) -> dict[str, tuple[int, float]]:
-        _, rate = settings[chosen]
-        return {name: value for name, value in settings.items() if value[1] == rate}
-
-    varies = "inner steps and learning rate"
-    return Row(title, "few-shot", score, settings, varies, shots=at_its_rate if shots else None)
+    every = settings(evaluate.few_shot_steps, evaluate.few_shot_rates)
+    return Row(
+        title,
+        "few-shot",
+        score,
+        every,
+        varies="inner steps and learning rate",
+        shots=(lambda chosen: settings(evaluate.shot_steps, every[chosen][1:])) if shots else None,
+    )
 
 
 def adaptation_curves(
