@@ -14,10 +14,11 @@ def get_config() -> ConfigDict:
         *("references", "hnet_multitask", "hnet_maml", "conditional"),
         *("hnet_hyperclip", "hnet_hyperldm", "nearest_latent", "questions"),
     )
+    config.hnet.num_steps = 385
     config.conditional.update(num_steps=440, chunk_steps=55)
     config.latents.repeats = 4
     config.latents.learning_rates = (1.0,)
-    config.hyperldm.few_shot_guidance = (1.0,)
+    config.hyperldm.few_shot_guidance = ()
     config.evaluate.few_shot_rates = (1.0,)
-    config.evaluate.shots = (1, 5, 10)
+    config.evaluate.shots = (1, 10)
     return config
