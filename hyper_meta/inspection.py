@@ -27,11 +27,11 @@ from hyper_meta.losses import correct_sum, normalise
 from hyper_meta.meta import scoring
 from hyper_meta.meta.hyperclip import fold_embed, standardise_questions
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
-from hyper_meta.methods.hyperclip import guided_latents, latent_scores
+from hyper_meta.methods.hyperclip import guided_latents
 from hyper_meta.methods.hyperldm import chosen_scale, question_sampler, sampled_latents
 from hyper_meta.methods.interface import Setup, choose, compile_scores, remember
 from hyper_meta.methods.registry import METHODS, in_order
-from hyper_meta.methods.spaces import Space
+from hyper_meta.methods.spaces import Space, latent_scores
 from hyper_meta.models.adapter import split_weights
 from hyper_meta.pipeline import (
     PRECOMPUTED,

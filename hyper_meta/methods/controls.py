@@ -12,14 +12,20 @@ from hyper_meta import parallel
 from hyper_meta.diffusion.hyperldm import moments, question_cosine
 from hyper_meta.eval.metrics import NEAREST
 from hyper_meta.meta import scoring
-from hyper_meta.methods.hyperclip import latent_scores, question_features
 from hyper_meta.methods.hyperldm import (
     chosen_scale,
     question_sampler,
     sampled_latents,
 )
-from hyper_meta.methods.interface import Method, Row, Scores, Setup, compile_scores
-from hyper_meta.methods.spaces import Space
+from hyper_meta.methods.interface import (
+    Method,
+    Row,
+    Scores,
+    Setup,
+    compile_scores,
+    question_features,
+)
+from hyper_meta.methods.spaces import Space, latent_scores
 
 
 def nearest_tasks(setup: Setup, split: str, number: int = 1) -> np.ndarray:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from hyper_meta import parallel
-from hyper_meta.meta import scoring
 from hyper_meta.methods.interface import (
     Method,
     Row,
     Scores,
     Setup,
-    compile_scores,
     fit,
+    question_features,
     remember,
 )
-from hyper_meta.methods.spaces import Space
+from hyper_meta.methods.spaces import Space, latent_scores
 from hyper_meta.train.hyperclip import (
     compile_guidance,
     guide_tasks,
@@ -69,33 +68,18 @@ def _named(setting: str) -> str:
     return f"rate {rate}, pull {pull}, {steps} steps"
 
 
-def guided_latents(setup: Setup, name: str, space: Space, trained: dict[str, Any]) -> Any:
+def guided_latents(
+    setup: Setup, name: str, space: Space, trained: dict[str, Any]
+) -> Callable[[str], dict[str, np.ndarray]]:
     """split -> {setting: latents [T, Z]}, computed once."""
     guide_fn = compile_guidance(setup.config, space.factors, setup.embed_dim)
     model = hyperclip_model(trained["params"], trained["statistics"], space.params)
 
     def of_split(split: str) -> dict[str, np.ndarray]:
-        questions = question_features(setup, split)
-        make = lambda: guide_tasks(setup.config, guide_fn, parallel.replicate(model), questions)  # noqa: E731
+        def make() -> dict[str, np.ndarray]:
+            questions = question_features(setup, split)
+            return guide_tasks(setup.config, guide_fn, parallel.replicate(model), questions)
+
         return remember(setup, ("guided", name, split), make)
 
     return of_split
-
-
-def question_features(setup: Setup, split: str) -> np.ndarray:
-    """[T, D] float32."""
-    num_validation = len(setup.tasks["validation"])
-    questions = setup.tables["evaluation"].question_features
-    return questions[:num_validation] if split == "validation" else questions[num_validation:]
-
-
-def latent_scores(setup: Setup, space_name: str, space: Space, change: Any = None) -> Any:
-    """(latents [T, K, Z], split) -> Scores of their networks, on average over K.
-
-    change: one of scoring's functions of a Method, such as `ensemble`.
-    """
-    method = scoring.latent_method(space.generate, blend=setup.config.adapter.blend)
-    task_fn = scoring.scores_of(method if change is None else change(method))
-    run = compile_scores(setup, ("latents", space_name, change), task_fn)
-    replicated = parallel.replicate(space.params)
-    return lambda latents, split: run(replicated, latents, split)

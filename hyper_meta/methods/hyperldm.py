@@ -11,7 +11,6 @@ import numpy as np
 from hyper_meta import parallel
 from hyper_meta.meta import scoring
 from hyper_meta.methods.few_shot import few_shot_row
-from hyper_meta.methods.hyperclip import latent_scores, question_features
 from hyper_meta.methods.interface import (
     Method,
     Row,
@@ -20,9 +19,10 @@ from hyper_meta.methods.interface import (
     choose,
     compile_scores,
     fit,
+    question_features,
     remember,
 )
-from hyper_meta.methods.spaces import Space
+from hyper_meta.methods.spaces import Space, latent_scores
 from hyper_meta.train.hyperldm import (
     compile_sampler,
     guided_by_support,
@@ -84,7 +84,10 @@ def _rows(setup: Setup, space_name: str, space: Space, left: dict[str, Any]) -> 
     scales = {f"{scale:g}": scale for scale in validation_scales(setup.config)}
     guided = {"settings": scales, "varies": "guidance scale"}
     scale = chosen_scale(setup, space_name, space, left)
-    starts = lambda split: latents(split, scale).mean(axis=1)  # noqa: E731
+
+    def starts(split: str) -> np.ndarray:
+        return latents(split, scale).mean(axis=1)
+
     adapted = few_shot_row(
         setup,
         f"{title}, adapted",
@@ -110,8 +113,9 @@ def sampled_latents(
     sample = question_sampler(setup, space_name, space, left)
 
     def of(split: str, scale: float) -> np.ndarray:
-        questions = question_features(setup, split)
-        make = lambda: sample(questions, scale)  # noqa: E731
+        def make() -> np.ndarray:
+            return sample(question_features(setup, split), scale)
+
         return remember(setup, ("sampled", space_name, split, scale), make)
 
     return of

@@ -160,6 +160,13 @@ def rows_of(setup: Setup, split: str) -> np.ndarray:
     return np.arange(num_validation, num_validation + len(setup.tasks["test"]))
 
 
+def question_features(setup: Setup, split: str) -> np.ndarray:
+    """[T, D] float32."""
+    num_validation = len(setup.tasks["validation"])
+    questions = setup.tables["evaluation"].question_features
+    return questions[:num_validation] if split == "validation" else questions[num_validation:]
+
+
 def compile_scores(setup: Setup, key: Any, task_fn: scoring.TaskFn) -> Callable:
     """compile_pass over the evaluation table as (replicated params, extra, split) -> out; compiled
     once for each key."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from hyper_meta.methods.hyperclip import latent_scores, question_features
-from hyper_meta.methods.interface import Method, Row
+from hyper_meta.methods.interface import Method, Row, question_features
+from hyper_meta.methods.spaces import latent_scores
 
 
 def fit_ridge(questions: np.ndarray, latents: np.ndarray, penalty: float) -> np.ndarray:

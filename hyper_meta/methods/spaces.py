@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from hyper_meta import parallel
+from hyper_meta.meta import scoring
 from hyper_meta.meta.hyperclip import GENERATOR, Factors, generate_weights
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner, latent_learner, weights_learner
 from hyper_meta.methods.few_shot import choose_rate
-from hyper_meta.methods.interface import Method, Row, Setup, fit, keep_array
+from hyper_meta.methods.interface import Method, Row, Scores, Setup, compile_scores, fit, keep_array
 from hyper_meta.methods.learnt import learner_rows
 from hyper_meta.models.adapter import num_weights
 from hyper_meta.train import hvae
@@ -108,6 +110,20 @@ def _hvae_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
     return learner_rows(
         setup, space.title, "unconditional", space.learner(), space.params, key="hvae", shots=False
     )
+
+
+def latent_scores(
+    setup: Setup, space_name: str, space: Space, change: Callable | None = None
+) -> Callable[[np.ndarray, str], Scores]:
+    """(latents [T, K, Z], split) -> Scores of their networks, on average over K.
+
+    change: one of scoring's functions of a Method, such as `ensemble`.
+    """
+    method = scoring.latent_method(space.generate, blend=setup.config.adapter.blend)
+    task_fn = scoring.scores_of(method if change is None else change(method))
+    run = compile_scores(setup, ("latents", space_name, change), task_fn)
+    replicated = parallel.replicate(space.params)
+    return lambda latents, split: run(replicated, latents, split)
 
 
 HNET = Method(train=_train_hnet, needs=lambda config: (config.latents.base,), settings=("latents",))
