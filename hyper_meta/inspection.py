@@ -29,7 +29,7 @@ from hyper_meta.meta.hyperclip import fold_embed, standardise_questions
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
 from hyper_meta.methods.hyperclip import guided_latents
 from hyper_meta.methods.hyperldm import chosen_scale, question_sampler, sampled_latents
-from hyper_meta.methods.interface import Setup, choose, compile_scores, remember
+from hyper_meta.methods.interface import Setup, choices, choose, compile_scores, remember
 from hyper_meta.methods.registry import METHODS, in_order
 from hyper_meta.methods.spaces import Space, latent_scores
 from hyper_meta.models.adapter import split_weights
@@ -248,7 +248,8 @@ def adapted_to_test(run: Run) -> np.ndarray:
 def _descent(run: Run) -> scoring.TaskFn:
     """(space params, B tasks, None) -> latents [B, Z]."""
     settings = run.config.latents
-    loop = InnerLoop(settings.num_steps, settings.learning_rate, blend=run.config.adapter.blend)
+    rate = choices(run.setup)["hnet_latents"]["learning_rate"]
+    loop = InnerLoop(settings.num_steps, rate, blend=run.config.adapter.blend)
     learner = run.space.learner(pull=settings.pull)
 
     def descend(params: Any, tasks: TaskBatch, _: None) -> jax.Array:

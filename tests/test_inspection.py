@@ -70,10 +70,12 @@ def toy():
     generator = module.init(jax.random.key(1), latents[0])["params"]
     generator = jax.tree.map(lambda x: np.asarray(x) + np.float32(0.01), generator)
     config = ConfigDict({"dataset": "precomputed", "adapter": {"blend": 1.0}})
-    config.latents = ConfigDict({"num_steps": 1, "learning_rate": RATE, "pull": 0.0})
+    config.latents = ConfigDict({"num_steps": 1, "pull": 0.0})
     params = {"e0": latents[0, 0], "generator": generator}
     space = Space("HNet", params, GENERATOR, latents)
-    return Run(config, Setup(config, None, tasks, tables), {"hnet": space}, None), features
+    setup = Setup(config, None, tasks, tables)
+    setup.memory["choice", "hnet_latents"] = {"learning_rate": RATE}
+    return Run(config, setup, {"hnet": space}, None), features
 
 
 def _weights(run, latents):
@@ -290,7 +292,7 @@ def test_opening_a_run_leaves_it_as_it_was(finished_quickstart, opened):
     np.testing.assert_array_equal(again.adapted, opened.space.latents.mean(axis=1))
 
 
-@pytest.mark.parametrize("missing", ["hnet_hyperclip/00000020", "hnet_latents", "hnet_maml"])
+@pytest.mark.parametrize("missing", ["hnet_hyperclip/00000002", "hnet_latents", "hnet_maml"])
 def test_a_run_that_is_not_finished_is_refused(finished_quickstart, tmp_path, missing):
     workdir = tmp_path / "unfinished"
     shutil.copytree(finished_quickstart, workdir)

@@ -220,7 +220,7 @@ def _batching():
     """The config's way to batch training tasks: (settings, tasks a batch)."""
     repository = Path(hyper_meta.__file__).parents[1]
     config = execute_file(repository / "configs" / "digits_vqa.py")
-    return config.batching, config.generator.batch_size
+    return config.batching, config.hnet.batch_size
 
 
 def _wasted_in_training(sizes):
