@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
         *("references", "hnet_multitask", "hnet_maml", "conditional"),
         *("hnet_hyperclip", "hnet_hyperldm", "nearest_latent", "questions"),
     )
-    config.hnet.num_steps = 385
+    config.hnet.num_steps = 330
     config.conditional.update(num_steps=440, chunk_steps=55)
     config.latents.repeats = 4
     config.latents.learning_rates = (1.0,)
