@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hyper_meta import help_texts
+
 USAGE_ERROR = 2
 # A shell's code for a process that a signal ended.
 INTERRUPTED, TERMINATED = (128 + number for number in (signal.SIGINT, signal.SIGTERM))
@@ -32,125 +34,6 @@ REFUSALS = {
     errno.EEXIST,
     errno.ENAMETOOLONG,
 }
-
-OVERRIDES = """\
-Every setting of the config file can be overridden, in its own type; the file explains them all:
-  --config.hyperldm.guidance_scale=2
-  --config.hnet.inner_learning_rate=0.1
-  --config.evaluate.guidance_scales=0,1,2
-"""
-
-MAIN_EPILOG = """\
-from nothing to a generated network:
-  hyper-meta run --config configs/quickstart.py --workdir runs/quickstart
-  hyper-meta generate --workdir runs/quickstart \\
-      --task "Which colour does the seven have?" --samples 8 --out seven.safetensors
-  hyper-meta predict --weights seven.safetensors --answers red,green,blue scene1.png scene2.png
-
-hyper-meta COMMAND --help shows more examples.
-"""
-
-RUN_EPILOG = """\
-examples:
-  hyper-meta run --config configs/quickstart.py --workdir runs/quickstart
-
-  the same with another seed and a fixed guidance scale, in a work directory of its own:
-  hyper-meta run --config configs/quickstart.py --workdir runs/seed1 \\
-      --config.seed=1 --config.hyperldm.guidance_scale=2
-
-  go on with a run that was stopped, its configuration is in its work directory:
-  hyper-meta run --workdir runs/quickstart
-
-Stop it with Ctrl-C whenever you like: it saves where it is, and the same command goes on.
-
-"""
-
-STEP_EPILOG = """\
-examples:
-  hyper-meta {step} --config configs/quickstart.py --workdir runs/quickstart
-
-  on a run that is there already, what is finished is only restored:
-  hyper-meta {step} --workdir runs/quickstart
-
-"""
-
-TRAIN_EPILOG = """\
-examples:
-  hyper-meta train --config configs/quickstart.py --workdir runs/quickstart
-
-  one method with what it needs, and no other:
-  hyper-meta train --workdir runs/quickstart --method hnet_hyperldm
-
-"""
-
-PRETRAIN_EPILOG = """\
-example:
-  hyper-meta pretrain --config configs/encoder.py --workdir runs/encoder --out runs/digits_clip
-
-  then use it in place of the bundled one:
-  hyper-meta run --config configs/quickstart.py --workdir runs/own_encoder \\
-      --config.encoder=runs/digits_clip
-
-Every setting of the config file can be overridden, in its own type: --config.num_steps=100
-"""
-
-GENERATE_EPILOG = """\
-examples:
-  hyper-meta generate --workdir runs/quickstart \\
-      --task "Which colour does the seven have?" --samples 8 --out seven.safetensors
-
-  keep closer to the sentence, and say how answers are to be read:
-  hyper-meta generate --workdir runs/quickstart --task "Which colour does the seven have?" \\
-      --guidance-scale 4 --template "the seven is {}" --out seven.safetensors
-
-in Python:
-  from hyper_meta.generate import generate, load_model, save_weights
-  model = load_model("runs/quickstart")
-  save_weights("seven.safetensors", generate(model, "Which colour does the seven have?"))
-"""
-
-PREDICT_EPILOG = """\
-examples:
-  hyper-meta predict --weights seven.safetensors --answers red,green,blue scene1.png scene2.png
-
-  hyper-meta predict --weights seven.safetensors --answers red,green,blue \\
-      --template "the colour is {}" photos/*.jpg
-
-in Python:
-  from hyper_meta.generate import load_weights, predict
-  predict(load_weights("seven.safetensors"), ["scene1.png"], answers=["red", "green", "blue"])
-"""
-
-COMPARE_EPILOG = """\
-examples:
-  hyper-meta compare runs/quickstart runs/seed1
-
-  only some rows, as the table of the report names them:
-  hyper-meta compare runs/quickstart runs/seed1 --rows "HNet, multitask" "HNet-MAML"
-
-  a row of B against another row of A (A and B may be one run):
-  hyper-meta compare runs/quickstart runs/quickstart \\
-      --rows "HNet-MAML" --against "HNet, multitask"
-
-Tasks are matched by their sentence. Right answers are averaged over the seeds of a run first; the
-intervals are 95% bootstrap intervals over tasks and say nothing about another seed.
-"""
-
-SWEEP_EPILOG = """\
-examples:
-  hyper-meta sweep --config configs/quickstart.py --workdir runs/sweep \\
-      --grid hyperldm.drop_rate=0.1,0.2 --grid hyperldm.hidden_dim=128,256
-
-  alternatives of a setting that is a tuple are separated by semicolons; two rows of the report:
-  hyper-meta sweep --config configs/quickstart.py --workdir runs/sweep_rates \\
-      --grid "hyperldm.learning_rates=0.001;0.0003,0.001" --config.num_seeds=2 \\
-      --row "HNet + HyperLDM" --row "HNet + HyperLDM, mean of logits"
-
-Every combination is a run in a folder of the work directory. What a setting does not touch is
-trained once. Stop it with Ctrl-C whenever you like: the same command goes on, and one with more
-values only runs what is new. Choose by the validation tasks, that is what they are for.
-
-"""
 
 PIPELINE_COMMANDS = {
     "run": "run everything, from the data to the report",
@@ -370,20 +253,22 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hyper-meta",
         description="From a sentence to the weights of a classifier.",
-        epilog=MAIN_EPILOG,
+        epilog=help_texts.MAIN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.error = functools.partial(_argument_error, parser.prog)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, purpose in PIPELINE_COMMANDS.items():
-        epilog = {"run": RUN_EPILOG, "train": TRAIN_EPILOG}.get(name, STEP_EPILOG)
-        command = _add_command(commands, name, purpose, _run, epilog.format(step=name) + OVERRIDES)
+        epilog = {"run": help_texts.RUN, "train": help_texts.TRAIN}.get(name, help_texts.STEP)
+        command = _add_command(
+            commands, name, purpose, _run, epilog.format(step=name) + help_texts.OVERRIDES
+        )
         _add_config(command)
         if name == "train":
             command.add_argument("--method", metavar="NAME", help="left out, all of the config")
     command = _add_command(
-        commands, "pretrain", "train an encoder: a small CLIP", _pretrain, PRETRAIN_EPILOG
+        commands, "pretrain", "train an encoder: a small CLIP", _pretrain, help_texts.PRETRAIN
     )
     _add_config(command)
     command.add_argument("--out", required=True, metavar="DIR", help="where the encoder goes")
@@ -423,7 +308,7 @@ def _add_config(command: argparse.ArgumentParser) -> None:
 
 def _add_generate(commands: Any) -> None:
     purpose = "generate the weights of a network from a sentence"
-    command = _add_command(commands, "generate", purpose, _generate, GENERATE_EPILOG)
+    command = _add_command(commands, "generate", purpose, _generate, help_texts.GENERATE)
     command.add_argument("--workdir", required=True, metavar="DIR", help="of a finished run")
     command.add_argument("--task", required=True, metavar="SENTENCE", help="the question")
     command.add_argument(
@@ -448,7 +333,7 @@ def _add_generate(commands: Any) -> None:
 
 def _add_predict(commands: Any) -> None:
     purpose = "answer a question about images with generated weights"
-    command = _add_command(commands, "predict", purpose, _predict, PREDICT_EPILOG)
+    command = _add_command(commands, "predict", purpose, _predict, help_texts.PREDICT)
     command.add_argument("--weights", required=True, metavar="FILE", help="of hyper-meta generate")
     command.add_argument(
         "--answers", required=True, metavar="A,B,...", help="candidates, separated by commas"
@@ -463,7 +348,7 @@ def _add_predict(commands: Any) -> None:
 
 def _add_compare(commands: Any) -> None:
     purpose = "compare two finished runs on the test tasks that they share"
-    command = _add_command(commands, "compare", purpose, _compare, COMPARE_EPILOG)
+    command = _add_command(commands, "compare", purpose, _compare, help_texts.COMPARE)
     command.add_argument("a", metavar="A", help="work directory of a finished run")
     command.add_argument("b", metavar="B", help="of another; differences are B minus A")
     command.add_argument(
@@ -476,7 +361,9 @@ def _add_compare(commands: Any) -> None:
 
 def _add_sweep(commands: Any) -> None:
     purpose = "run every combination of a grid of settings, and rank them on validation tasks"
-    command = _add_command(commands, "sweep", purpose, _sweep, SWEEP_EPILOG + OVERRIDES)
+    command = _add_command(
+        commands, "sweep", purpose, _sweep, help_texts.SWEEP + help_texts.OVERRIDES
+    )
     command.add_argument(
         "--config", required=True, metavar="FILE", help="Python file with get_config()"
     )

@@ -1,10 +1,11 @@
-"""Files that are whole or absent: written beside their place and renamed into it."""
+"""Files and folders that are whole or absent: written beside their place and renamed into it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,24 @@ def _partial_file(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path, *, failure: str) -> Iterator[Path]:
+    """An empty folder beside path, which takes the place of whatever is there when the context ends
+    without an error. Raises UserError, with the words of `failure`, if that cannot be."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+    except OSError as error:
+        raise UserError(f"{failure}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:

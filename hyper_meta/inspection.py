@@ -41,7 +41,12 @@ from hyper_meta.pipeline import (
     use_compilation_cache,
 )
 from hyper_meta.train import checkpoints
-from hyper_meta.train.hyperclip import compile_guidance, hyperclip_model, hyperclip_module
+from hyper_meta.train.hyperclip import (
+    Setting,
+    compile_guidance,
+    hyperclip_model,
+    hyperclip_module,
+)
 from hyper_meta.types import TaskBatch, UserError
 
 HYPERCLIP, HYPERLDM = "hnet_hyperclip", "hnet_hyperldm"
@@ -279,7 +284,7 @@ def sampled_for_test(run: Run) -> np.ndarray:
 def guided_for_test(run: Run) -> np.ndarray:
     """[T, Z]: what HyperCLIP guides e0 to for the test questions, as `best_guidance` says."""
     latents = guided_latents(run.setup, HYPERCLIP, run.space, run.trained[HYPERCLIP])("test")
-    return latents[list(latents)[_settings(run).index(best_guidance(run))]]
+    return latents[best_guidance(run)]
 
 
 def scale_movements(run: Run, sentences: Sequence[str], scales: Sequence[float]) -> list[Movement]:
@@ -328,20 +333,14 @@ def steps_between(last: int, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, last, min(count, last + 1)).round().astype(int))
 
 
-def best_guidance(run: Run) -> tuple[float, float, int]:
+def best_guidance(run: Run) -> Setting:
     """HyperCLIP's (rate, pull, steps) that are best on validation tasks."""
     latents = guided_latents(run.setup, HYPERCLIP, run.space, run.trained[HYPERCLIP])("validation")
     score = latent_scores(run.setup, "hnet", run.space)
-    best = choose(
-        lambda name: score(latents[name][:, None], "validation"), {name: name for name in latents}
+    return choose(
+        lambda setting: score(latents[setting][:, None], "validation"),
+        {setting: setting for setting in latents},
     )
-    return _settings(run)[list(latents).index(best)]
-
-
-def _settings(run: Run) -> list[tuple[float, float, int]]:
-    """(rate, pull, steps) in the order in which guided latents are named."""
-    given = run.config.hyperclip.guidance
-    return list(itertools.product(given.learning_rates, given.pull, given.steps))
 
 
 def _hyperclip(run: Run) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from hyper_meta.configuration import (
     stored_config,
 )
 from hyper_meta.eval.tables import MISSING, Table, as_markdown, interval
-from hyper_meta.files import flatten, read_json, write_bytes, write_json
+from hyper_meta.files import flatten, read_json, whole_folder, write_bytes, write_json
 from hyper_meta.types import UserError
 
 RECORD = "sweep.json"  # marks the work directory of a sweep
@@ -245,17 +245,9 @@ def _trained_parts(folder: Path, name: str) -> list[Path]:
 def _link(source: Path, target: Path) -> None:
     """Makes target a copy of the folder source, all at once, unless it is there. Its files are
     those of source where the file system can: none is ever written to, only replaced."""
-    if target.exists():
-        return
-    partial = target.with_name(f"{target.name}.unfinished")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source, partial, copy_function=_link_file)
-        partial.rename(target)
-    except OSError as error:
-        raise UserError(f"cannot copy {source} to {target}: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    if not target.exists():
+        with whole_folder(target, failure=f"cannot copy {source} to {target}") as partial:
+            shutil.copytree(source, partial, copy_function=_link_file, dirs_exist_ok=True)
 
 
 def _link_file(source: str, target: str) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load, save
 
+from hyper_meta.files import whole_folder
 from hyper_meta.types import UserError
 
 
@@ -90,18 +89,9 @@ def write_store(folder: Path, source: dict[str, str], features: Features) -> Non
         "image_ids": features.image_ids,
         "sentences": features.sentences,
     }
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
+    with whole_folder(folder, failure=f"cannot write the feature store {folder}") as partial:
         (partial / "features.safetensors").write_bytes(content)
         (partial / "manifest.json").write_text(json.dumps(manifest))
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    except OSError as error:
-        raise UserError(f"cannot write the feature store {folder}: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_finite(features: Features, origin: str) -> None:

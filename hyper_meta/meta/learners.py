@@ -15,8 +15,6 @@ import jax.numpy as jnp
 
 from hyper_meta.models.hypernet import apply_hidden, split_layers
 
-WeightsLoss = Callable[[jax.Array], jax.Array]  # adapter weights [P] -> loss []
-
 
 @dataclasses.dataclass(frozen=True)
 class Learner:

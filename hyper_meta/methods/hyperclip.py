@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,16 +14,17 @@ from hyper_meta.methods.interface import (
     Row,
     Scores,
     Setup,
-    fit,
     question_features,
     remember,
 )
-from hyper_meta.methods.spaces import Space, latent_scores
+from hyper_meta.methods.spaces import Space, fit_guide, latent_scores
 from hyper_meta.train.hyperclip import (
+    Setting,
     compile_guidance,
     guide_tasks,
     hyperclip_model,
     hyperclip_stage,
+    setting_name,
 )
 
 
@@ -32,51 +34,33 @@ def guided(space_name: str) -> Method:
 
     def train(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
         space: Space = trained[space_name]
-        return fit(
-            setup,
-            "hyperclip",
-            name,
-            lambda config: hyperclip_stage(
-                config,
-                name,
-                latents=space.latents,
-                space=space.params,
-                factors=space.factors,
-                train=setup.tables["train"],
-                validation=setup.tables["validation"],
-            ),
-        )
+        stage = functools.partial(hyperclip_stage, factors=space.factors)
+        return fit_guide(setup, space, "hyperclip", name, stage)
 
     def rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
         space: Space = trained[space_name]
         latents = guided_latents(setup, name, space, trained[name])
         run = latent_scores(setup, space_name, space)
 
-        def score(split: str, setting: str, shots: int | None) -> Scores:
+        def score(split: str, setting: Setting, shots: int | None) -> Scores:
             return run(latents(split)[setting][:, None], split)
 
-        settings = {_named(setting): setting for setting in latents("validation")}
+        settings = {setting_name(setting): setting for setting in latents("validation")}
         title = f"{space.title} + HyperCLIP"
         return [Row(title, "language", score, settings, varies="guidance", curve=True)]
 
     return Method(rows, train, needs=lambda config: (space_name,), settings=("hyperclip",))
 
 
-def _named(setting: str) -> str:
-    """ "rate_0.01_pull_0_steps_100" in words."""
-    _, rate, _, pull, _, steps = setting.split("_")
-    return f"rate {rate}, pull {pull}, {steps} steps"
-
-
 def guided_latents(
     setup: Setup, name: str, space: Space, trained: dict[str, Any]
-) -> Callable[[str], dict[str, np.ndarray]]:
+) -> Callable[[str], dict[Setting, np.ndarray]]:
     """split -> {setting: latents [T, Z]}, computed once."""
     guide_fn = compile_guidance(setup.config, space.factors, setup.embed_dim)
     model = hyperclip_model(trained["params"], trained["statistics"], space.params)
 
-    def of_split(split: str) -> dict[str, np.ndarray]:
-        def make() -> dict[str, np.ndarray]:
+    def of_split(split: str) -> dict[Setting, np.ndarray]:
+        def make() -> dict[Setting, np.ndarray]:
             questions = question_features(setup, split)
             return guide_tasks(setup.config, guide_fn, parallel.replicate(model), questions)
 

@@ -3,6 +3,7 @@ samples, and what the support set adds."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,11 +19,10 @@ from hyper_meta.methods.interface import (
     Setup,
     choose,
     compile_scores,
-    fit,
     question_features,
     remember,
 )
-from hyper_meta.methods.spaces import Space, latent_scores
+from hyper_meta.methods.spaces import Space, fit_guide, latent_scores
 from hyper_meta.train.hyperldm import (
     compile_sampler,
     guided_by_support,
@@ -39,20 +39,8 @@ def diffused(space_name: str) -> Method:
 
     def train(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
         space: Space = trained[space_name]
-        return fit(
-            setup,
-            "hyperldm",
-            name,
-            lambda config: hyperldm_stage(
-                config,
-                name,
-                latents=space.latents,
-                space=space.params,
-                generate=space.generate,
-                train=setup.tables["train"],
-                validation=setup.tables["validation"],
-            ),
-        )
+        stage = functools.partial(hyperldm_stage, generate=space.generate)
+        return fit_guide(setup, space, "hyperldm", name, stage)
 
     def rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
         return _rows(setup, space_name, trained[space_name], trained[name])

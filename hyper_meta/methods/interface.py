@@ -178,10 +178,10 @@ def compile_scores(setup: Setup, key: Any, task_fn: scoring.TaskFn) -> Callable:
     return remember(setup, ("scores", key), make)
 
 
-def choose(score: Callable[[Any], Scores], settings: Mapping[str, Any]) -> str:
-    """The setting with the highest mean accuracy over tasks, the first of equals."""
+def choose(score: Callable[[Any], Scores], settings: Mapping[Any, Any]) -> Any:
+    """The key of the setting with the highest mean accuracy over tasks, the first of equals."""
 
-    def accuracy(name: str) -> float:
+    def accuracy(name: Any) -> float:
         right, total = score(settings[name])
         return float(np.mean(right / total))
 

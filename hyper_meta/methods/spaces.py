@@ -21,6 +21,7 @@ from hyper_meta.methods.interface import Method, Row, Scores, Setup, compile_sco
 from hyper_meta.methods.learnt import learner_rows
 from hyper_meta.models.adapter import num_weights
 from hyper_meta.train import hvae
+from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages import adapt_all_tasks
 
 
@@ -73,7 +74,8 @@ def _train_hvae(setup: Setup, trained: Mapping[str, Any]) -> Space:
 def _space(setup: Setup, name: str, title: str, params: Any, factors: Factors) -> Space:
     """A trained space with its latents, which are computed once."""
     settings = setup.config.latents
-    learner = Space(title, params, factors, np.empty(0)).learner(pull=settings.pull)
+    generate = functools.partial(generate_weights, factors)
+    learner = latent_learner(generate, pull=settings.pull)
     shape = (len(setup.tasks["train"]), settings.repeats, len(params["e0"]))
     # Few-shot rows adapt in the same space without the pull.
     key = f"{name}, pull {settings.pull:g}"
@@ -110,6 +112,22 @@ def _hvae_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
     return learner_rows(
         setup, space.title, "unconditional", space.learner(), space.params, key="hvae", shots=False
     )
+
+
+def fit_guide(
+    setup: Setup, space: Space, section: str, name: str, stage: Callable[..., Stage]
+) -> dict[str, Any]:
+    """`fit` of a guide of a space on its latent data set.
+
+    stage: (config, name, latents=, space=, train=, validation=) -> Stage.
+    """
+    data = {
+        "latents": space.latents,
+        "space": space.params,
+        "train": setup.tables["train"],
+        "validation": setup.tables["validation"],
+    }
+    return fit(setup, section, name, lambda config: stage(config, name, **data))
 
 
 def latent_scores(

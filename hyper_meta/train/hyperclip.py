@@ -39,6 +39,7 @@ from hyper_meta.types import UserError
 # (model, questions [n, D], rate, pull, seed) -> latents [n, len(steps), Z] on the host; model is
 # that of `hyperclip_model`, replicated.
 Guide = Callable[[Any, np.ndarray, float, float, int], np.ndarray]
+Setting = tuple[float, float, int]  # learning rate, pull and steps of guidance
 
 
 def hyperclip_module(config: ConfigDict, embed_dim: int) -> HyperCLIP:
@@ -105,17 +106,21 @@ def compile_guidance(config: ConfigDict, factors: Factors, embed_dim: int) -> Gu
 
 def guide_tasks(
     config: ConfigDict, guide_fn: Guide, model: Any, questions: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The guided latents of T questions [T, D] at every setting that is compared.
-
-    Returns name -> [T, Z] float32, a name such as "rate_0.01_pull_0_steps_100".
-    """
+) -> dict[Setting, np.ndarray]:
+    """The guided latents of T questions [T, D] at every setting that is compared: each [T, Z]
+    float32."""
     given, latents = config.hyperclip.guidance, {}
     for rate, pull in itertools.product(given.learning_rates, given.pull):
         path = guide_fn(model, questions, rate, pull, config.seed)
         for place, steps in enumerate(given.steps):
-            latents[f"rate_{rate:g}_pull_{pull:g}_steps_{steps}"] = path[:, place]
+            latents[rate, pull, steps] = path[:, place]
     return latents
+
+
+def setting_name(setting: Setting) -> str:
+    """A setting in words."""
+    rate, pull, steps = setting
+    return f"rate {rate:g}, pull {pull:g}, {steps} steps"
 
 
 def hyperclip_stage(
@@ -229,7 +234,7 @@ def _compile_validation(
         accuracy = {}
         for setting, latents in guided.items():
             right, total = score(replicated, latents[:, None])
-            accuracy[setting] = float(np.mean(right / total))
+            accuracy[setting_name(setting)] = float(np.mean(right / total))
         return max(accuracy.values()), accuracy
 
     return validate

@@ -190,7 +190,6 @@ def hyperldm_stage(
     if settings.fisher_share:
         metric = _fisher_metrics(config, latents, statistics.latent_std, space, generate, train)
     accuracy_at = _compile_accuracy(config, validation, space, generate)
-    num_tasks, repeats, _ = latents.shape
 
     def init(key: jax.Array) -> TrainState:
         condition = jnp.zeros((1, questions.shape[1]))
@@ -204,13 +203,6 @@ def hyperldm_stage(
             ema_decay=settings.ema_decay,
             statistics=statistics,
         )
-
-    def schedule(start: int, stop: int) -> tuple[None, Any]:
-        rngs = [np.random.default_rng([config.seed, step]) for step in range(start, stop)]
-        limits, size = (num_tasks, repeats), settings.batch_size
-        draws = [[rng.integers(limit, size=size) for limit in limits] for rng in rngs]
-        task, repeat = np.stack(draws, axis=1)
-        return None, (task, repeat)
 
     def validate(state: TrainState) -> tuple[float, dict[str, float]]:
         params = smoothed_params(state)
@@ -227,9 +219,19 @@ def hyperldm_stage(
         init=init,
         step=functools.partial(_denoising_step, config, module),
         data=(latents, questions, metric),
-        schedule=schedule,
+        schedule=functools.partial(_schedule, config.seed, settings.batch_size, latents.shape[:2]),
         validate=validate,
     )
+
+
+def _schedule(
+    seed: int, batch_size: int, limits: tuple[int, int], start: int, stop: int
+) -> tuple[None, tuple[np.ndarray, np.ndarray]]:
+    """Random tasks and random repeats of them, each [steps, B], below limits = (T, R)."""
+    rngs = [np.random.default_rng([seed, step]) for step in range(start, stop)]
+    draws = [[rng.integers(limit, size=batch_size) for limit in limits] for rng in rngs]
+    task, repeat = np.stack(draws, axis=1)
+    return None, (task, repeat)
 
 
 def _fisher_metrics(

@@ -111,7 +111,8 @@ def conditional_stage(
 ) -> Stage:
     """The conditional hypernetwork (METHOD section 4): the question is the generator's input, and
     with MAML all its weights adapt."""
-    module = conditional_module(config, train.image_features.shape[1])
+    embed_dim, hidden_dims = train.image_features.shape[1], config.conditional.hidden_dims
+    module = hypernet(hidden_dims, embed_dim, config.adapter.hidden_dim)
 
     def init_params(key: jax.Array) -> Any:
         return module.init(key, jnp.zeros(train.question_features.shape[1:]))["params"]
@@ -120,11 +121,6 @@ def conditional_stage(
     return _meta_stage(
         name, config, config.conditional, (train, validation), init_params, learner, objective
     )
-
-
-def conditional_module(config: ConfigDict, embed_dim: int) -> nn.Module:
-    """The module of the conditional hypernetwork."""
-    return hypernet(config.conditional.hidden_dims, embed_dim, config.adapter.hidden_dim)
 
 
 def conditional_learner(train: TaskTable) -> Learner:

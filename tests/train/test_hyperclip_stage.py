@@ -101,7 +101,7 @@ def test_training_lowers_the_loss_below_chance_and_scores_every_setting(trained)
     assert last["loss"] < 0.5 * np.log(BATCH) and last["loss"] < first["loss"]
     assert 1 < last["logit_scale"] <= 100 and state.step == 200
     names = [
-        f"validation_rate_{rate}_pull_{pull}_steps_{steps}"
+        f"validation_rate {rate}, pull {pull}, {steps} steps"
         for rate in ("0.1", "0.3")
         for pull in ("0", "0.1")
         for steps in (2, 10)
@@ -241,10 +241,10 @@ def test_guidance_raises_the_cosine_with_the_question(model, guide_fn):
 
     start = np.broadcast_to(model["e0"], (NUM_TASKS, LATENT))
     named = guide_tasks(tiny_config(), guide_fn, parallel.replicate(model), questions)
-    early, late = named["rate_0.1_pull_0_steps_2"], named["rate_0.1_pull_0_steps_10"]
+    early, late = named[0.1, 0.0, 2], named[0.1, 0.0, 10]
     assert (cosine(late) > cosine(early)).mean() > 0.8
     assert cosine(early).mean() > cosine(start).mean() + 0.05
-    held = named["rate_0.1_pull_0.1_steps_10"]
+    held = named[0.1, 0.1, 10]
     assert np.square(held - start).sum() < np.square(late - start).sum()
 
 

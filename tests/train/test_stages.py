@@ -201,7 +201,8 @@ def standardised():
 
 def test_the_conditional_hypernetwork_sees_standardised_questions(standardised):
     config, table = tiny_config(), tiny_table()
-    module, learner = stages.conditional_module(config, DIM), stages.conditional_learner(table)
+    module = stages.hypernet(config.conditional.hidden_dims, DIM, config.adapter.hidden_dim)
+    learner = stages.conditional_learner(table)
     params = module.init(jax.random.key(0), standardised)["params"]
     expected = module.apply({"params": params}, standardised)
     for question, weights in zip(table.question_features[:3], expected, strict=False):
