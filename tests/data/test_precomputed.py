@@ -461,5 +461,5 @@ def test_the_config_of_meta_vqa_wastes_a_third_of_its_examples_at_most(meta_vqa)
     sizes = cap_sizes(_sizes(tasks["train"]), batching.max_support, batching.max_query)
     shapes = choose_shapes(sizes, batching.num_shapes)
     fit = smallest_fit(sizes, shapes)
-    batches = scheduled_batches(0, 0, 48, fit=fit, batch_size=config.generator.batch_size)
+    batches = scheduled_batches(0, 0, 48, fit=fit, batch_size=config.hnet.batch_size)
     assert wasted_share([batches], sizes, shapes) < 1 / 3
