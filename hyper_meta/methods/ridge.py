@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hyper_meta.diffusion.hyperldm import moments
 from hyper_meta.methods.interface import Method, Row, question_features
 from hyper_meta.methods.spaces import latent_scores
 
@@ -14,16 +15,23 @@ def fit_ridge(questions: np.ndarray, latents: np.ndarray, penalty: float) -> np.
     return np.linalg.solve(inputs.T @ inputs + penalties, inputs.T @ latents)
 
 
+def predict_latents(
+    known: np.ndarray, latents: np.ndarray, asked: np.ndarray, penalty: float
+) -> np.ndarray:
+    """[n, Z] float32: of the questions asked [n, D], from latents [T, Z] of those known [T, D]."""
+    mean, std = (np.asarray(moment) for moment in moments(known))
+    fitted = fit_ridge((known - mean) / std, latents, penalty)
+    return ((asked - mean) / std @ fitted[:-1] + fitted[-1]).astype(np.float32)
+
+
 def _rows(setup, trained):
     space, known = trained["hnet"], setup.tables["train"].question_features
-    mean, std = known.mean(axis=0), known.std(axis=0)
     score_latents = latent_scores(setup, "hnet", space)
 
     def score(split, penalty, shots):
-        fitted = fit_ridge((known - mean) / std, space.latents.mean(axis=1), penalty)
-        asked = (question_features(setup, split) - mean) / std
-        latents = asked @ fitted[:-1] + fitted[-1]
-        return score_latents(latents[:, None].astype(np.float32), split)
+        asked = question_features(setup, split)
+        latents = predict_latents(known, space.latents.mean(axis=1), asked, penalty)
+        return score_latents(latents[:, None], split)
 
     settings = {f"{penalty:g}": penalty for penalty in (0.01, 0.1, 1, 10)}
     return [Row("ridge regression to the latent", "language", score, settings, varies="penalty")]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hyper_meta.methods import ridge
-from hyper_meta.methods.ridge import fit_ridge
+from hyper_meta.methods.ridge import fit_ridge, predict_latents
 
 
 @pytest.fixture
@@ -34,6 +34,21 @@ def test_a_large_penalty_leaves_the_mean(problem):
     fitted = fit_ridge(questions, latents, 1e9)
     np.testing.assert_allclose(fitted[:-1], 0, atol=1e-6)
     np.testing.assert_allclose(fitted[-1], latents.mean(axis=0), rtol=1e-6)
+
+
+def test_a_constant_dimension_of_the_questions_changes_nothing(problem):
+    """Meta-VQA's question embeddings have two of them: standardised as they are, they are NaN."""
+    questions, latents = (array.astype(np.float32) for array in problem)
+    asked = questions[:4] + 0.5
+    constant = np.full((len(questions), 1), 3, np.float32)
+    with_it = predict_latents(
+        np.append(questions, constant, axis=1),
+        latents,
+        np.append(asked, constant[:4], axis=1),
+        0.1,
+    )
+    assert with_it.dtype == np.float32
+    np.testing.assert_allclose(with_it, predict_latents(questions, latents, asked, 0.1), rtol=1e-5)
 
 
 def test_the_worked_example_of_the_docs_is_this_file():
