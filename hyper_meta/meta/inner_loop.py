@@ -39,7 +39,11 @@ def adapt_task(
 
     start: a point, None for the learner's own. Differentiable in params and start.
     """
-    return _descend(learner, params, task, loop, start, lambda point: None)[0]
+
+    def never(point: Any, _: jax.Array) -> None:
+        return None
+
+    return _descend(learner, params, task, loop, start, never)[0]
 
 
 def adapt_and_read(
@@ -49,15 +53,27 @@ def adapt_and_read(
     loop: InnerLoop,
     read_fn: Callable[[jax.Array], Any],
     *,
+    steps: tuple[int, ...],
     start: Any = None,
 ) -> Any:
-    """read_fn(weights [P]) at the start and after every step: leaves [num_steps + 1, ...]."""
+    """read_fn(weights [P]) after each number of steps of an increasing tuple that ends with
+    loop.num_steps: leaves [len(steps), ...]. Only then is it called."""
+    if steps != tuple(sorted(set(steps))) or steps[-1] != loop.num_steps:
+        raise ValueError(f"steps={steps}: they must increase and end with {loop.num_steps}")
 
     def read(point: Any) -> Any:
         return read_fn(learner.weights(params, task.question, point))
 
-    end, path = _descend(learner, params, task, loop, start, read)
-    return jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), path, read(end))
+    def read_some(point: Any, number: jax.Array) -> Any:
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(read, point))
+        # Which step it is does not depend on the task, so under vmap too a read is left out.
+        wanted = jnp.isin(number, jnp.array(steps))
+        return jax.lax.cond(wanted, read, lambda point: nothing, point)
+
+    end, path = _descend(learner, params, task, loop, start, read_some)
+    earlier = jnp.array(steps[:-1], jnp.int32)
+    seen = jax.tree.map(lambda xs: xs[earlier], path)
+    return jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), seen, read(end))
 
 
 def _descend(
@@ -66,22 +82,22 @@ def _descend(
     task: TaskBatch,
     loop: InnerLoop,
     start: Any,
-    read: Callable[[Any], Any],
+    read: Callable[[Any, jax.Array], Any],
 ) -> tuple[Any, Any]:
-    """(the last point, read(point) before each step)."""
+    """(the last point, read(point, number of steps so far) before each step)."""
     if start is None:
         start = learner.start(params, task.question, loop.num_steps)
 
     def loss_fn(weights: jax.Array) -> jax.Array:
         return task_loss(weights, task.support, task.answers, task.answer_mask, blend=loop.blend)
 
-    def step(point: Any, _: None) -> tuple[Any, Any]:
+    def step(point: Any, number: jax.Array) -> tuple[Any, Any]:
         moved = learner.step(
             loss_fn, params, task.question, point, loop.learning_rate, first_order=loop.first_order
         )
-        return moved, read(point)
+        return moved, read(point, number)
 
-    return jax.lax.scan(step, start, None, length=loop.num_steps)
+    return jax.lax.scan(step, start, jnp.arange(loop.num_steps))
 
 
 def task_loss(

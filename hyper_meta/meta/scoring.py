@@ -180,8 +180,11 @@ def adapted_method(learner: Learner, loop: InnerLoop) -> Method:
     return method
 
 
-def adaptation_curve(learner: Learner, loop: InnerLoop, *, max_shots: int | None) -> TaskFn:
-    """Query scores after 0, 1, ..., num_steps steps: (right [B, num_steps + 1], total [B, 1]).
+def adaptation_curve(
+    learner: Learner, loop: InnerLoop, *, steps: tuple[int, ...], max_shots: int | None
+) -> TaskFn:
+    """Query scores after each number of steps of an increasing tuple that ends with
+    loop.num_steps: (right [B, len(steps)], total [B, 1]).
 
     The extra of the TaskFn is {"learning_rate": [B] float32, "shots": [B] int32, "key": [B, 2]
     uint32, "start": points with leaves [B, ...] or None for the learner's own}; of the support set,
@@ -205,6 +208,7 @@ def adaptation_curve(learner: Learner, loop: InnerLoop, *, max_shots: int | None
             task.replace(support=support),
             dataclasses.replace(loop, learning_rate=extra["learning_rate"]),
             read,
+            steps=steps,
             start=extra["start"],
         )
 

@@ -40,14 +40,19 @@ def few_shot_row(
         return {f"{n} steps, rate {rate:g}": (n, rate) for rate in rates for n in steps}
 
     with_all, with_few = (
-        adaptation_curves(setup, learner, params, num_steps=max(steps), key=key, starts=starts)
+        adaptation_curves(setup, learner, params, steps=_increasing(steps), key=key, starts=starts)
         for steps in (evaluate.few_shot_steps, evaluate.shot_steps)
     )
 
     def score(split: str, value: tuple[int, float], shots: int | None) -> Scores:
         steps, rate = value
-        right, total = (with_all if shots is None else with_few)(split, rate, shots)
-        return right[:, steps], total[:, 0]
+        curve, read = (
+            (with_all, evaluate.few_shot_steps)
+            if shots is None
+            else (with_few, evaluate.shot_steps)
+        )
+        right, total = curve(split, rate, shots)
+        return right[:, _increasing(read).index(steps)], total[:, 0]
 
     every = settings(evaluate.few_shot_steps, evaluate.few_shot_rates)
     return Row(
@@ -60,27 +65,32 @@ def few_shot_row(
     )
 
 
+def _increasing(steps: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(set(steps)))
+
+
 def adaptation_curves(
     setup: Setup,
     learner: Learner,
     params: Any,
     *,
-    num_steps: int,
+    steps: tuple[int, ...],
     key: str,
     starts: Callable[[str], np.ndarray] | None = None,
 ) -> Callable[[str, float, int | None], tuple[np.ndarray, np.ndarray]]:
-    """(split, learning rate, shots) -> (right [T, num_steps + 1], total [T, 1]) after each step.
+    """(split, learning rate, shots) -> (right [T, len(steps)], total [T, 1]) after each of an
+    increasing tuple of numbers of steps.
 
     The shots of a task are drawn anew in every seed; those of k are among those of k + 1.
     """
-    loop = InnerLoop(num_steps, 0.0, blend=setup.config.adapter.blend)
+    loop = InnerLoop(steps[-1], 0.0, blend=setup.config.adapter.blend)
     replicated = parallel.replicate(params)
-    key = (key, num_steps, starts is not None)
+    key = (key, steps, starts is not None)
 
     @functools.cache
     def curve(split: str, rate: float, shots: int | None) -> tuple[np.ndarray, np.ndarray]:
         most = None if shots is None else max(setup.config.evaluate.shots)
-        task_fn = scoring.adaptation_curve(learner, loop, max_shots=most)
+        task_fn = scoring.adaptation_curve(learner, loop, steps=steps, max_shots=most)
         run = compile_scores(setup, ("curve", key, most), task_fn)
         num_tasks = len(setup.tasks[split])
         everything = np.iinfo(np.int32).max
@@ -103,7 +113,7 @@ def choose_rate(
     rates = settings.learning_rates
     if len(rates) == 1:
         return rates[0]
-    curve = adaptation_curves(setup, learner, params, num_steps=settings.num_steps, key=key)
+    curve = adaptation_curves(setup, learner, params, steps=(settings.num_steps,), key=key)
 
     def score(rate: float) -> Scores:
         right, total = curve("validation", rate, None)

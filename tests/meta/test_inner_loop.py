@@ -105,15 +105,38 @@ def test_it_may_start_elsewhere_and_is_still_pulled_to_e0(problem):
     np.testing.assert_array_equal(_adapt(*problem, 0, start=start), start)
 
 
-@pytest.mark.parametrize("num_steps", [0, 1, 4])
-def test_reading_sees_the_weights_before_and_after_every_step(problem, num_steps):
+@pytest.mark.parametrize("steps", [(0,), (1,), (0, 1, 2, 3, 4), (2, 5)])
+def test_reading_sees_the_weights_after_the_steps_that_are_asked_for(problem, steps):
     params, task = problem
-    learner, loop = latent_learner(generate), InnerLoop(num_steps, RATE)
+    learner, loop = latent_learner(generate), InnerLoop(steps[-1], RATE)
 
     def read(weights):
         return {"weights": weights, "sum": weights.sum()}
 
-    seen = jax.jit(lambda p, t: adapt_and_read(learner, p, t, loop, read))(params, task)
-    expected = generate(params["generator"], _path(params, task, num_steps))
-    np.testing.assert_allclose(seen["weights"], expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(seen["sum"], expected.sum(axis=1), rtol=1e-3, atol=1e-3)
+    seen = jax.jit(lambda p, t: adapt_and_read(learner, p, t, loop, read, steps=steps))(
+        params, task
+    )
+    path = np.asarray(generate(params["generator"], _path(params, task, steps[-1])))
+    np.testing.assert_allclose(seen["weights"], path[list(steps)], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(seen["sum"], path[list(steps)].sum(axis=1), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [(2, 1, 4), (0, 0, 4), (0, 3)])
+def test_steps_to_read_at_must_increase_and_end_with_the_last(problem, steps):
+    params, task = problem
+    loop = InnerLoop(4, RATE)
+    with pytest.raises(ValueError, match=r"must increase and end with 4"):
+        adapt_and_read(latent_learner(generate), params, task, loop, lambda w: w, steps=steps)
+
+
+def test_a_vmapped_read_is_computed_only_where_it_is_asked_for(problem):
+    """A conditional stays in the program: it is not turned into a choice of two results."""
+    params, task = problem
+    tasks = jax.tree.map(lambda x: jnp.stack([x, x]), task)
+
+    def scores(task):
+        loop = InnerLoop(4, RATE)
+        return adapt_and_read(latent_learner(generate), params, task, loop, jnp.sum, steps=(2, 4))
+
+    program = str(jax.make_jaxpr(jax.vmap(scores))(tasks))
+    assert "cond[" in program

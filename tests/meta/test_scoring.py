@@ -196,7 +196,9 @@ def curves(table):
     """
     loop, params = InnerLoop(2, np.nan, blend=0.9), parallel.replicate(ADAPTER)
     compiled = {
-        most: _compile(scoring.adaptation_curve(MNET, loop, max_shots=most), table, 1)
+        most: _compile(
+            scoring.adaptation_curve(MNET, loop, steps=(0, 1, 2), max_shots=most), table, 1
+        )
         for most in (None, 2)
     }
     return lambda extra, most=None: compiled[most](params, extra)

@@ -108,7 +108,7 @@ def test_shots_are_counted_up_to_all_and_drawn_anew_in_every_seed(setup, params,
         config = setup.config.copy_and_resolve_references()
         config.seed = seed
         fresh = make_setup(setup.folder, config)
-        curve = adaptation_curves(fresh, learner, params, num_steps=2, key="hnet")
+        curve = adaptation_curves(fresh, learner, params, steps=(0, 2), key="hnet")
         for shots in (1, 2, None):
             curve("test", 0.5, shots)
         assert [extra["shots"].tolist() for _, extra in seen] == [
@@ -132,8 +132,8 @@ def test_the_rate_is_chosen_by_validation_tasks_after_all_steps(rates, setup, pa
     """On test tasks, after less steps and with less shots, another would be the best."""
     right = {("validation", 0.1): [3, 2], ("validation", 2.0): [0, 4], ("validation", 0.5): [5, 3]}
 
-    def curves(setup, learner, params, *, num_steps, key):
-        assert num_steps == 1 and key == "some"
+    def curves(setup, learner, params, *, steps, key):
+        assert steps == (1,) and key == "some"
         return lambda split, rate, shots: (
             np.array([right[split, rate]], float) * (shots is None),
             np.full((1, 1), 9.0),
@@ -152,5 +152,5 @@ def test_a_single_rate_needs_no_choice(setup):
 
 def test_a_curve_is_computed_once(setup, params):
     learner = hnet_learner(setup.config, DIM)
-    curve = adaptation_curves(setup, learner, params, num_steps=2, key="hnet")
+    curve = adaptation_curves(setup, learner, params, steps=(0, 2), key="hnet")
     assert curve("test", 0.5, 1) is curve("test", 0.5, 1)
