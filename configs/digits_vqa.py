@@ -58,6 +58,7 @@ def get_config() -> ConfigDict:
     config.conditional = ConfigDict(training)
     config.conditional.update(num_steps=880, chunk_steps=110)
     config.conditional.hidden_dims = (128, 128, 128)
+    config.conditional.standardise = True  # questions by mean and deviation of those of training
     config.conditional.inner_steps = 5
     config.conditional.inner_learning_rate = 0.1
 
@@ -65,6 +66,7 @@ def get_config() -> ConfigDict:
     config.film = ConfigDict(training)
     config.film.update(num_steps=880, chunk_steps=110)
     config.film.hidden_dims = (128,)
+    config.film.standardise = True
 
     # The latent data sets: every training task adapted a few times.
     config.latents = ConfigDict()

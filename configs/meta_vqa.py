@@ -24,13 +24,29 @@ def get_config() -> ConfigDict:
     config.batching.max_support = 256
     config.batching.max_query = 128
 
-    # 12 passes over the training tasks, validated after every second one.
-    for section in ("hnet", "mnet"):
-        config[section].update(num_steps=288, chunk_steps=48)
-    for section in ("conditional", "film"):
-        config[section].update(num_steps=480, chunk_steps=48)
+    # 740 questions, standardised, are learnt by heart; as they are, less so (conditional
+    # hypernetwork on validation tasks: 55.8 and 58.9).
+    config.conditional.standardise = config.film.standardise = False
+    # 8 to 17 passes over the training tasks. Features of norm 12 make gradients large, so inner
+    # rates are small.
+    config.hnet.update(num_steps=192, chunk_steps=48, inner_learning_rate=0.1)
+    config.mnet.update(num_steps=288, chunk_steps=48, inner_learning_rate=0.1)
+    config.mnet.learning_rates = (0.03,)
+    config.conditional.update(num_steps=384, chunk_steps=48, inner_learning_rate=0.003)
+    config.film.update(num_steps=384, chunk_steps=48, learning_rates=(0.03,))
+
+    # One network for all tasks is hard to beat here. The start of MAML is made to be adapted: of
+    # HyperLDM's networks 57 to 61% are right on validation tasks in its space, with inner rates of
+    # 1 to 0.02, and 62% in that of multitask.
+    config.latents.base = "hnet_multitask"
+    config.latents.learning_rates = (0.1, 1.0)
     config.latents.repeats = 4
-    config.hvae.weights.repeats = 2
-    config.hyperldm.few_shot_guidance = (0.3,)
+    config.hvae.weights.base = "mnet_multitask"
+    config.hvae.weights.update(repeats=2, num_steps=20, learning_rates=(0.1, 1.0))
+    config.hvae.num_steps = 1000
+    config.hyperldm.update(num_steps=500, chunk_steps=125, few_shot_guidance=(0.3,))
+    config.hyperclip.guidance.learning_rates = (0.3, 3.0)
     config.evaluate.few_shot_steps = (0, 1, 2, 5, 10, 20)
+    config.evaluate.few_shot_rates = (0.003, 0.1, 1.0, 10.0)
+    config.evaluate.shot_steps = (0, 2, 5, 10)
     return config

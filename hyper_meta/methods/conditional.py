@@ -19,7 +19,7 @@ def hypernetwork(objective: str) -> Method:
         "language",
         "conditional",
         stage=functools.partial(stages.conditional_stage, objective=objective),
-        learner=lambda setup: stages.conditional_learner(setup.tables["train"]),
+        learner=lambda setup: stages.conditional_learner(setup.config, setup.tables["train"]),
         shots=False,
     )
 

@@ -117,15 +117,15 @@ def conditional_stage(
     def init_params(key: jax.Array) -> Any:
         return module.init(key, jnp.zeros(train.question_features.shape[1:]))["params"]
 
-    learner = conditional_learner(train)
+    learner = conditional_learner(config, train)
     return _meta_stage(
         name, config, config.conditional, (train, validation), init_params, learner, objective
     )
 
 
-def conditional_learner(train: TaskTable) -> Learner:
-    """The conditional hypernetwork, whose questions are standardised by those of training."""
-    return generator_learner(_standardiser(train))
+def conditional_learner(config: ConfigDict, train: TaskTable) -> Learner:
+    """The conditional hypernetwork, all of whose weights move."""
+    return generator_learner(_prepared_questions(config.conditional, train))
 
 
 def film_stage(config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str) -> Stage:
@@ -154,7 +154,7 @@ def film_module(config: ConfigDict) -> nn.Module:
 
 def film_learner(config: ConfigDict, train: TaskTable) -> Learner:
     """FiLM; nothing moves in the inner loop."""
-    module, prepare = film_module(config), _standardiser(train)
+    module, prepare = film_module(config), _prepared_questions(config.film, train)
     embed_dim = train.image_features.shape[1]
 
     def generate(params: Any, question: jax.Array) -> jax.Array:
@@ -164,8 +164,11 @@ def film_learner(config: ConfigDict, train: TaskTable) -> Learner:
     return fixed_learner(generate)
 
 
-def _standardiser(train: TaskTable) -> Callable[[jax.Array], jax.Array]:
-    """Questions [..., D] to mean 0 and deviation 1 over the training questions."""
+def _prepared_questions(settings: ConfigDict, train: TaskTable) -> Callable[[jax.Array], jax.Array]:
+    """Questions [..., D] as they are or, with settings.standardise, at mean 0 and deviation 1 over
+    the training questions."""
+    if not settings.standardise:
+        return lambda question: question
     mean, std = moments(train.question_features)
     return lambda question: (question - mean) / std
 

@@ -192,35 +192,38 @@ def test_the_schedule_depends_on_the_step_alone():
         jax.tree.map(np.testing.assert_array_equal, schedule(start, stop), expected)
 
 
-@pytest.fixture
-def standardised():
-    """Questions [T, D] at mean 0 and deviation 1."""
-    questions = tiny_table().question_features
-    return (questions - questions.mean(axis=0)) / questions.std(axis=0)
+@pytest.fixture(params=[True, False], ids=["standardised", "as they are"])
+def seen(request):
+    """(config, questions [T, D] at mean 0 and deviation 1, or as they are)."""
+    config, questions = tiny_config(), tiny_table().question_features
+    config.conditional.standardise = config.film.standardise = request.param
+    if request.param:
+        questions = (questions - questions.mean(axis=0)) / questions.std(axis=0)
+    return config, questions
 
 
-def test_the_conditional_hypernetwork_sees_standardised_questions(standardised):
-    config, table = tiny_config(), tiny_table()
+def test_the_conditional_hypernetwork_sees_the_questions(seen):
+    (config, questions), table = seen, tiny_table()
     module = stages.hypernet(config.conditional.hidden_dims, DIM, config.adapter.hidden_dim)
-    learner = stages.conditional_learner(table)
-    params = module.init(jax.random.key(0), standardised)["params"]
-    expected = module.apply({"params": params}, standardised)
+    learner = stages.conditional_learner(config, table)
+    params = module.init(jax.random.key(0), questions)["params"]
+    expected = module.apply({"params": params}, questions)
     for question, weights in zip(table.question_features[:3], expected, strict=False):
         point = learner.start(params, question, 0)
         ours = learner.weights(params, question, point)
         np.testing.assert_allclose(ours, weights, rtol=1e-4, atol=1e-4)
 
 
-def test_film_sees_standardised_questions(standardised):
-    config, table = tiny_config(), tiny_table()
+def test_film_sees_the_questions(seen):
+    (config, questions), table = seen, tiny_table()
     module, learner = stages.film_module(config), stages.film_learner(config, table)
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), standardised)["params"]
+    shapes = jax.eval_shape(module.init, jax.random.key(0), questions)["params"]
     params = {
         "film": jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes),
         "adapter": rng.normal(size=num_weights(DIM, 8)).astype(np.float32),
     }
-    scale, shift = module.apply({"params": params["film"]}, standardised[2])
+    scale, shift = module.apply({"params": params["film"]}, questions[2])
     expected = film_weights(params["adapter"], scale, shift, DIM)
     question = table.question_features[2]
     weights = learner.weights(params, question, learner.start(params, question, 0))
