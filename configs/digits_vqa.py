@@ -89,6 +89,7 @@ def get_config() -> ConfigDict:
     config.hvae.hidden_dims = (128, 128)
     config.hvae.beta = 0.1  # weight of the KL divergence; the paper: 1
     config.hvae.standardise = True  # by the deviation of each weight
+    config.hvae.components = 128  # principal components of the weights that it sees
     config.hvae.learning_rates = (1e-3,)
     config.hvae.batch_size = 64
     config.hvae.num_steps = 2000

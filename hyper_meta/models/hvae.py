@@ -1,5 +1,5 @@
 """HVAE: a variational autoencoder of adapted weights, whose decoder is a generator like HNet's
-(METHOD section 4). Weights enter and leave it standardised."""
+(METHOD section 4). P here is the number of what enters and leaves it: see train/hvae.py."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def hvae_loss(
     Args:
       encode: x [B, P] -> mean, log-variance [B, Z].
       decode: z [B, Z] -> [B, P].
-      weights: x, [B, P] float32, divided by their scale s already.
+      weights: x, [B, P] float32, divided by their scale s already, or components of that.
       beta: weight of the KL, beta >= 0.
       keys: [B] PRNG keys, one per example.
 

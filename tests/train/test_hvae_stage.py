@@ -11,15 +11,17 @@ from test_stages import compile_in_a_hurry, run_on_eight_devices  # noqa: F401
 from hyper_meta import parallel
 from hyper_meta.meta.hyperclip import generate_weights
 from hyper_meta.models.hypernet import Generator
-from hyper_meta.train.hvae import HVAE, hvae_generate, hvae_space, hvae_stage
+from hyper_meta.train import hvae
+from hyper_meta.train.hvae import HVAE, hvae_generate, hvae_space, hvae_stage, project
 from hyper_meta.train.loop import run_stage
 from hyper_meta.types import UserError
 
-NUM_TASKS, REPEATS, P = 21, 3, 60
+NUM_TASKS, REPEATS, P, K = 21, 3, 60, 6
 
 
 def tiny_config(**changes):
     settings = {"latent_dim": 4, "hidden_dims": (16,), "beta": 1.0, "standardise": True}
+    settings |= {"components": K}
     settings |= {"learning_rate": 0.01, "batch_size": 16, "num_steps": 300, "chunk_steps": 150}
     return ConfigDict({"seed": 0, "hvae": settings | changes})
 
@@ -61,6 +63,35 @@ def test_a_tenth_of_the_tasks_is_held_out_of_the_steps_and_of_the_statistics(sta
     np.testing.assert_allclose(statistics["scale"], fitted.std(axis=(0, 1)), rtol=1e-4)
 
 
+def test_it_sees_the_principal_components_of_the_fitted_tasks(stage, trained, monkeypatch):
+    """Those of numpy's singular value decomposition, up to their signs; in parts as at once."""
+    weights, statistics = adapted_weights()[0], trained[0].statistics
+    standardised = (np.float64(weights) - statistics["mean"]) / statistics["scale"]
+    fitted = np.delete(standardised, held_out(stage), axis=0).reshape(-1, P)
+    _, values, expected = np.linalg.svd(fitted, full_matrices=False)
+    directions = statistics["directions"]
+    np.testing.assert_allclose(np.abs(directions[:2] @ expected[:2].T), np.eye(2), atol=1e-3)
+    mean_square = np.square(values[:K]).sum() / len(fitted) / K
+    np.testing.assert_allclose(statistics["size"], np.sqrt(mean_square), rtol=1e-4)
+    monkeypatch.setattr(hvae, "COLUMNS", 7)
+    components, norms = project(statistics, weights)
+    np.testing.assert_allclose(components, standardised @ directions.T, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(components, stage.data, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(norms, np.square(standardised).sum(axis=-1), rtol=1e-4)
+
+
+def test_there_are_no_more_components_than_the_rows_allow():
+    """Six tasks less the one held out, three times each."""
+    weights, start = adapted_weights()
+    stage = hvae_stage(tiny_config(components=50), "hvae", weights[:6], start)
+    directions = stage.init(jax.random.key(0)).statistics["directions"]
+    assert directions.shape == (14, P) and stage.data.shape == (6, REPEATS, 14)
+    lengths = np.linalg.norm(directions, axis=1)
+    # Some have no variance, and then no direction.
+    np.testing.assert_allclose(lengths[lengths > 0.5], 1, rtol=1e-2)
+    assert np.all((lengths > 0.5) | (lengths == 0)) and np.isfinite(directions).all()
+
+
 def test_training_learns_to_reconstruct_tasks_it_was_not_fitted_on(stage, trained):
     state, (first, last) = trained
     assert last["loss"] < first["loss"] and last["error"] < first["error"]
@@ -81,9 +112,10 @@ def test_the_space_is_in_the_units_of_the_weights(trained):
     space = hvae_space(tiny_config(), state.params, state.statistics, start)
     assert space["e0"].shape == (4,)
     latents = np.random.default_rng(1).normal(size=(2, 3, 4)).astype(np.float32)
-    decoder = Generator((16,), P)
+    statistics, decoder = state.statistics, Generator((16,), K)
     decoded = decoder.apply({"params": state.params["decoder"]}, latents)
-    expected = decoded * state.statistics["scale"] + state.statistics["mean"]
+    rotated = statistics["size"] * decoded @ statistics["directions"]
+    expected = rotated * statistics["scale"] + statistics["mean"]
     weights = hvae_generate(space["generator"], latents)
     np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-5)
     factored = generate_weights(HVAE, space["generator"], latents)
@@ -99,8 +131,9 @@ def test_validation_is_minus_the_loss_of_the_tasks_held_out(stage, trained):
     score, metrics = stage.validate(parallel.replicate(state.replace(params=zero)))
     rows = adapted_weights()[0][held_out(stage)].reshape(-1, P)
     rows = (rows - state.statistics["mean"]) / state.statistics["scale"]
+    rows = rows @ state.statistics["directions"].T
     kl = 4 * (np.exp(-1) - 1 + 1) / 2
-    expected = (np.square(rows).sum(axis=1).mean() + kl) / np.sqrt(P)
+    expected = (np.square(rows).sum(axis=1).mean() + kl) / np.sqrt(K)
     np.testing.assert_allclose(score, -expected, rtol=1e-4)
     np.testing.assert_allclose(metrics["kl"], kl, rtol=1e-5)
     np.testing.assert_allclose(metrics["explained"], 0, atol=1e-5)
