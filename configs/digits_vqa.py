@@ -87,7 +87,7 @@ def get_config() -> ConfigDict:
     config.hvae.weights.learning_rates = (1.0, 10.0)
     config.hvae.latent_dim = 128
     config.hvae.hidden_dims = (128, 128)
-    config.hvae.beta = 0.1  # weight of the KL divergence; the paper: 1
+    config.hvae.beta = 1.0  # weight of the KL divergence
     config.hvae.standardise = True  # by the deviation of each weight
     config.hvae.components = 128  # principal components of the weights that it sees
     config.hvae.learning_rates = (1e-3,)

@@ -43,7 +43,6 @@ def get_config() -> ConfigDict:
     config.latents.repeats = 4
     config.hvae.weights.base = "mnet_multitask"
     config.hvae.weights.update(repeats=2, num_steps=20, learning_rates=(0.1, 1.0))
-    config.hvae.num_steps = 1000
     config.hyperldm.update(num_steps=500, chunk_steps=125, few_shot_guidance=(0.3,))
     config.hyperclip.guidance.learning_rates = (0.3, 3.0)
     config.evaluate.few_shot_steps = (0, 1, 2, 5, 10, 20)
