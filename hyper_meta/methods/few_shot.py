@@ -39,20 +39,17 @@ def few_shot_row(
     def settings(steps: tuple[int, ...], rates: tuple[float, ...]) -> dict[str, tuple]:
         return {f"{n} steps, rate {rate:g}": (n, rate) for rate in rates for n in steps}
 
+    read_at = [tuple(sorted(set(n))) for n in (evaluate.few_shot_steps, evaluate.shot_steps)]
     with_all, with_few = (
-        adaptation_curves(setup, learner, params, steps=_increasing(steps), key=key, starts=starts)
-        for steps in (evaluate.few_shot_steps, evaluate.shot_steps)
+        (steps, adaptation_curves(setup, learner, params, steps=steps, key=key, starts=starts))
+        for steps in read_at
     )
 
     def score(split: str, value: tuple[int, float], shots: int | None) -> Scores:
-        steps, rate = value
-        curve, read = (
-            (with_all, evaluate.few_shot_steps)
-            if shots is None
-            else (with_few, evaluate.shot_steps)
-        )
+        num_steps, rate = value
+        steps, curve = with_all if shots is None else with_few
         right, total = curve(split, rate, shots)
-        return right[:, _increasing(read).index(steps)], total[:, 0]
+        return right[:, steps.index(num_steps)], total[:, 0]
 
     every = settings(evaluate.few_shot_steps, evaluate.few_shot_rates)
     return Row(
@@ -63,10 +60,6 @@ def few_shot_row(
         varies="inner steps and learning rate",
         shots=(lambda chosen: settings(evaluate.shot_steps, every[chosen][1:])) if shots else None,
     )
-
-
-def _increasing(steps: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(set(steps)))
 
 
 def adaptation_curves(

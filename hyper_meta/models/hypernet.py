@@ -31,6 +31,11 @@ def split_layers(params: Any) -> tuple[list[dict], dict]:
     return layers[:-1], layers[-1]
 
 
+def join_layers(hidden: Sequence[dict], last: dict) -> dict:
+    """The parameters of a Generator with these layers: what `split_layers` takes apart."""
+    return {f"Dense_{number}": layer for number, layer in enumerate([*hidden, last])}
+
+
 def apply_hidden(layers: Sequence[dict], x: jax.Array) -> jax.Array:
     """What the last layer of a Generator sees: [..., Z] float32 -> [..., width] float32."""
     for layer in layers:

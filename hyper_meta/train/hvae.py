@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from hyper_meta import parallel
 from hyper_meta.meta.hyperclip import GENERATOR, Factors, floor_deviation, generate_weights
 from hyper_meta.models.hvae import Encoder, hvae_loss
-from hyper_meta.models.hypernet import Generator
+from hyper_meta.models.hypernet import Generator, join_layers, split_layers
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.state import TrainState, create_state
 from hyper_meta.types import UserError
@@ -170,8 +170,8 @@ def hvae_space(config: ConfigDict, params: Any, statistics: Any, start: np.ndarr
         {"params": params["encoder"]}, components / statistics["size"]
     )
     back = statistics["size"] * statistics["directions"]
-    last = max(params["decoder"], key=lambda name: int(name.removeprefix("Dense_")))
-    decoder = {**params["decoder"], last: jax.tree.map(lambda x: x @ back, params["decoder"][last])}
+    hidden, last = split_layers(params["decoder"])
+    decoder = join_layers(hidden, jax.tree.map(lambda x: x @ back, last))
     generator = {"decoder": decoder, "mean": statistics["mean"], "scale": statistics["scale"]}
     return {"e0": np.asarray(e0), "generator": generator}
 
