@@ -106,7 +106,8 @@ intervals are 95% bootstrap intervals over tasks and say nothing about another s
 SWEEP = """\
 examples:
   hyper-meta sweep --config configs/quickstart.py --workdir runs/sweep \\
-      --grid hyperldm.drop_rate=0.1,0.2 --grid hyperldm.hidden_dim=128,256
+      --grid hyperldm.drop_rate=0.1,0.2 --grid hyperldm.hidden_dim=128,256 \
+      --row "HNet + HyperLDM"
 
   alternatives of a setting that is a tuple are separated by semicolons; two rows of the report:
   hyper-meta sweep --config configs/quickstart.py --workdir runs/sweep_rates \\
