@@ -39,13 +39,13 @@ def get_config() -> ConfigDict:
     # HyperLDM's networks 57 to 61% are right on validation tasks in its space, with inner rates of
     # 1 to 0.02, and 62% in that of multitask.
     config.latents.base = "hnet_multitask"
-    config.latents.learning_rates = (0.1, 1.0)
+    config.latents.learning_rates = (0.1, 1.0, 10.0, 100.0)  # HVAE moves further than HNet
     config.latents.repeats = 4
     config.hvae.weights.base = "mnet_multitask"
     config.hvae.weights.update(repeats=2, num_steps=20, learning_rates=(0.1, 1.0))
     config.hyperldm.update(num_steps=500, chunk_steps=125, few_shot_guidance=(0.3,))
     config.hyperclip.guidance.learning_rates = (0.3, 3.0)
     config.evaluate.few_shot_steps = (0, 1, 2, 5, 10, 20)
-    config.evaluate.few_shot_rates = (0.003, 0.1, 1.0, 10.0)
+    config.evaluate.few_shot_rates = (0.003, 0.1, 1.0, 10.0, 100.0)
     config.evaluate.shot_steps = (0, 2, 5, 10)
     return config
