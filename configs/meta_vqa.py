@@ -39,8 +39,10 @@ def get_config() -> ConfigDict:
     # HyperLDM's networks 57 to 61% are right on validation tasks in its space, with inner rates of
     # 1 to 0.02, and 62% in that of multitask.
     config.latents.base = "hnet_multitask"
-    config.latents.learning_rates = (0.1, 1.0, 10.0, 100.0)  # HVAE moves further than HNet
     config.latents.repeats = 4
+    # In HVAE's space the largest is taken. HyperLDM's networks are right there on validation tasks
+    # in 60.3% where that is 1, in 61.3% where it is 100, in 60.6% where it is 1000 (seed 0).
+    config.latents.learning_rates = (1.0, 10.0, 100.0)
     config.hvae.weights.base = "mnet_multitask"
     config.hvae.weights.update(repeats=2, num_steps=20, learning_rates=(0.1, 1.0))
     config.hyperldm.update(num_steps=500, chunk_steps=125, few_shot_guidance=(0.3,))
