@@ -6,60 +6,121 @@ import hashlib
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import NamedTuple
 
-import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from hyper_meta.data.tasks import Task
+from hyper_meta.files import write_bytes
 from hyper_meta.types import UserError
 
-# Each module holds a Builder with the configurations "tasks" and "scenes".
-BUILDERS = {"digits_vqa": "hyper_meta.data.digits_vqa.digits_vqa_dataset_builder"}
+
+class Origin(NamedTuple):
+    """module: holds a Builder; prefix: of its configurations "tasks" and "scenes"; downloads:
+    whether it is made of published files; num_images: about how many it has."""
+
+    module: str
+    prefix: str = ""
+    downloads: bool = False
+    num_images: int = 0
 
 
-def prepare(name: str, data_dir: Path) -> None:
+_META_VQA = "hyper_meta.data.meta_vqa.meta_vqa_dataset_builder"
+BUILDERS = {
+    "digits_vqa": Origin("hyper_meta.data.digits_vqa.digits_vqa_dataset_builder"),
+    "meta_vqa": Origin(_META_VQA, "", True, 64_665),
+    "meta_vqa_published": Origin(_META_VQA, "published_", True, 64_665),
+}
+
+
+class File(NamedTuple):
+    """A published file: its name and address, its size in bytes, and where it lies, None where it
+    has to be downloaded."""
+
+    name: str
+    url: str
+    size: int
+    path: Path | None
+
+
+def prepare(name: str, data_dir: Path, manual_dir: Path | None = None) -> None:
     """Builds a data set under data_dir unless it is there.
 
-    Raises UserError for an unknown name, or a folder that cannot be written.
+    manual_dir: holds files that are not to be downloaded. Raises UserError for an unknown name, a
+    folder that cannot be written, or files that cannot be got or are not what they should be.
     """
+    settings = tfds.download.DownloadConfig(
+        manual_dir=None if manual_dir is None else str(manual_dir), force_checksums_validation=True
+    )
     for part in ("tasks", "scenes"):
+        builder = _builder(name, part, data_dir)
         try:
-            _builder(name, part, data_dir).download_and_prepare()
-        except OSError as error:
+            builder.download_and_prepare(download_config=settings)
+        except (OSError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
             raise UserError(f"cannot build {name} in {data_dir}: {error}") from error
 
 
+def needed(name: str, data_dir: Path, manual_dir: Path | None = None) -> list[File]:
+    """The published files that a data set is made of."""
+    if not BUILDERS[name].downloads:
+        return []
+    builder = _builder(name, "scenes", data_dir)
+    return [
+        File(source.name, source.url, builder.url_infos[source.url].size, path)
+        for source, path in builder.places(manual_dir, data_dir / "downloads")
+    ]
+
+
+def is_prepared(name: str, data_dir: Path) -> bool:
+    """Whether a data set was built under data_dir."""
+    return all(_builder(name, part, data_dir).is_prepared() for part in ("tasks", "scenes"))
+
+
 def load_tasks(name: str, data_dir: Path) -> dict[str, list[Task]]:
-    """The tasks of a prepared data set: {"train" | "validation" | "test": tasks}."""
+    """The tasks of a prepared data set: {"train" | "test" | "validation" if it has one: tasks}."""
     source = _builder(name, "tasks", data_dir).as_data_source()
     return {split: [_task(row) for row in rows] for split, rows in source.items()}
 
 
-def iterate_images(name: str, data_dir: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """All (image id, image [H, W, 3] uint8) of a prepared data set."""
-    for rows in _builder(name, "scenes", data_dir).as_data_source().values():
-        for row in rows:
+def count_images(name: str, data_dir: Path) -> int:
+    """How many images a prepared data set has."""
+    return sum(
+        split.num_examples for split in _builder(name, "scenes", data_dir).info.splits.values()
+    )
+
+
+def iterate_images(name: str, data_dir: Path, start: int = 0) -> Iterator[tuple[str, bytes]]:
+    """(image id, encoded image) of a prepared data set, from the start-th on."""
+    encoded = {"image": tfds.decode.SkipDecoding()}
+    for rows in _builder(name, "scenes", data_dir).as_data_source(decoders=encoded).values():
+        for position in range(min(start, len(rows)), len(rows)):
+            row = rows[position]
             yield row["image_id"].decode(), row["image"]
+        start = max(0, start - len(rows))
 
 
 def fingerprint(name: str, data_dir: Path) -> str:
-    """SHA-256 over the tasks and images of a prepared data set, in hexadecimal.
+    """SHA-256 over the tasks and encoded images of a prepared data set, in hexadecimal.
 
     Not over its files: they differ from build to build, since protobuf writes the fields of a
-    record in any order.
+    record in any order. Kept beside the data set once it is computed.
     """
-    tasks = sorted(load_tasks(name, data_dir).items())
-    digest = hashlib.sha256(repr(tasks).encode())
-    for image_id, image in iterate_images(name, data_dir):
-        digest.update(image_id.encode() + image.tobytes())
-    return digest.hexdigest()
+    place = Path(_builder(name, "scenes", data_dir).data_path) / "sha256.txt"
+    if not place.exists():
+        digest = hashlib.sha256(repr(sorted(load_tasks(name, data_dir).items())).encode())
+        for image_id, image in iterate_images(name, data_dir):
+            digest.update(f"{image_id} {len(image)} ".encode() + image)
+        write_bytes(place, digest.hexdigest().encode())
+    return place.read_text()
 
 
-def _builder(name: str, part: str, data_dir: Path):
+def _builder(name: str, part: str, data_dir: Path) -> tfds.core.DatasetBuilder:
     if name not in BUILDERS:
         raise UserError(f"unknown data set {name!r}, expected one of {sorted(BUILDERS)}")
-    module: ModuleType = importlib.import_module(BUILDERS[name])
-    return module.Builder(config=part, data_dir=str(data_dir), file_format="array_record")
+    origin = BUILDERS[name]
+    builder = importlib.import_module(origin.module).Builder
+    return builder(config=origin.prefix + part, data_dir=str(data_dir), file_format="array_record")
 
 
 def _task(row: dict) -> Task:

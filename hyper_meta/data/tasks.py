@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,40 @@ class Task:
     def prompts(self) -> list[str]:
         """The template filled with each answer (plainly: an answer may hold braces)."""
         return [self.template.replace("{}", answer) for answer in self.answers]
+
+
+def hold_out(tasks: Sequence[Task], share: float, *, seed: int) -> dict[str, list[Task]]:
+    """{"train" | "validation": tasks}: a share in (0, 1) of training tasks for validation, drawn by
+    the seed alone and of the group "validation". Raises UserError where either would be empty."""
+    num_validation = round(share * len(tasks)) if 0 < share < 1 else 0
+    if not 0 < num_validation < len(tasks):
+        raise UserError(
+            f"validation_share={share} of {len(tasks)} training tasks given, a share in (0, 1) "
+            "that leaves tasks for both training and validation is expected"
+        )
+    chosen = set(np.random.default_rng(seed).permutation(len(tasks))[:num_validation].tolist())
+    return {
+        "train": [task for row, task in enumerate(tasks) if row not in chosen],
+        "validation": [
+            dataclasses.replace(task, group="validation")
+            for row, task in enumerate(tasks)
+            if row in chosen
+        ],
+    }
+
+
+def without_images(tasks: Sequence[Task], missing: Collection[str]) -> list[Task]:
+    """The tasks without the examples of some images, and without those that keep no support or no
+    query example."""
+    kept = []
+    for task in tasks:
+        support, query = (
+            tuple(item for item in part if item[0] not in missing)
+            for part in (task.support, task.query)
+        )
+        if support and query:
+            kept.append(dataclasses.replace(task, support=support, query=query))
+    return kept
 
 
 @struct.dataclass

@@ -1,15 +1,11 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from published import META_VQA
 
-import hyper_meta
 from hyper_meta.data import datasets
 from hyper_meta.data.digits_vqa.digits_vqa_dataset_builder import draw_scenes
-
-REPOSITORY = Path(hyper_meta.__file__).parents[1]
-META_VQA = REPOSITORY.parent / "shared" / "meta_vqa"
 
 
 @pytest.fixture(scope="session")

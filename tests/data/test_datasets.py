@@ -8,6 +8,7 @@ from hyper_meta.data import datasets
 from hyper_meta.data.digits_vqa import digits_vqa_dataset_builder as builder
 from hyper_meta.data.digits_vqa.questions import all_questions
 from hyper_meta.data.digits_vqa.scenes import render
+from hyper_meta.data.images import decode
 from hyper_meta.types import UserError
 
 
@@ -64,11 +65,17 @@ def test_images_are_read_as_they_were_painted(digits_vqa_dir, digits_scenes):
         for row, image in enumerate(render(scenes))
     }
     count = 0
-    for name, image in datasets.iterate_images("digits_vqa", digits_vqa_dir):
-        np.testing.assert_array_equal(image, painted[name])
-        assert image.dtype == np.uint8
+    for name, content in datasets.iterate_images("digits_vqa", digits_vqa_dir):
+        np.testing.assert_array_equal(np.asarray(decode(name, content)), painted[name])
         count += 1
-    assert count == len(painted)
+    assert count == len(painted) == datasets.count_images("digits_vqa", digits_vqa_dir)
+
+
+@pytest.mark.parametrize("start", [0, 1, 11_999, 12_000, 15_999, 16_000])
+def test_images_are_read_from_any_on(digits_vqa_dir, start):
+    everyone = [name for name, _ in datasets.iterate_images("digits_vqa", digits_vqa_dir)]
+    rest = [name for name, _ in datasets.iterate_images("digits_vqa", digits_vqa_dir, start)]
+    assert rest == everyone[start:]
 
 
 def test_preparing_again_changes_nothing(digits_vqa_dir):

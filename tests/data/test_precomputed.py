@@ -173,16 +173,6 @@ def test_a_share_that_leaves_no_tasks_is_refused(folder, share):
         _load(folder, share)
 
 
-def test_families_are_kinds_of_twenty_questions_or_more():
-    many = [f"How  MANY cats are {i}?" for i in range(20)]
-    few = [f"what color is {i}?" for i in range(19)]
-    where = ["Where? ", *(f"where {'?' * i}" for i in range(1, 20))]
-    assert len(set(where)) == 20
-    expected = dict.fromkeys(many, "how many") | dict.fromkeys(few, "other")
-    expected |= dict.fromkeys(where, "where")
-    assert precomputed.families([*many, *few, *where]) == expected
-
-
 def test_every_missing_file_is_named_at_once(folder):
     (folder / "meta_test.json").unlink()
     (folder / "features.npz").unlink()
