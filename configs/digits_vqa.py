@@ -14,7 +14,10 @@ def get_config() -> ConfigDict:
     config.dataset = "digits_vqa"
     config.data_dir = "~/.cache/hyper_meta"
     config.validation_share = 0.15  # of the training tasks, for data sets that have none
-    config.encoder = "bundled"  # or a folder in the Hugging Face format
+    config.encoder = "bundled"  # or a folder in the Hugging Face format, or a name on the Hub
+    config.encoder_dtype = "float32"  # or "bfloat16", that it computes in
+    config.image_resize = "crop"  # as the encoder says; or "square", the whole image squeezed
+    config.skip_corrupt_images = False  # else the first one is an error
 
     config.compilation_cache = "~/.cache/hyper_meta/compiled"  # "" for none
     config.methods = (

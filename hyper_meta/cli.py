@@ -139,6 +139,22 @@ def _pretrain(arguments: argparse.Namespace, extra: list[str]) -> int:
     return 0
 
 
+def _prepare(arguments: argparse.Namespace, extra: list[str]) -> int:
+    from hyper_meta.configuration import load_config
+
+    config = load_config(arguments.config, Path(), extra)
+
+    from hyper_meta.pipeline import check_choices, use_compilation_cache
+    from hyper_meta.preparation import prepare
+
+    check_choices(config)
+    use_compilation_cache(config)
+    data_dir = Path(arguments.data_dir or config.data_dir).expanduser()
+    manual_dir = arguments.manual_dir and Path(arguments.manual_dir)
+    prepare(config, data_dir, manual_dir)
+    return 0
+
+
 def _generate(arguments: argparse.Namespace, extra: list[str]) -> int:
     from hyper_meta import configuration as check
     from hyper_meta.files import check_writable
@@ -267,6 +283,7 @@ def _make_parser() -> argparse.ArgumentParser:
         _add_config(command)
         if name == "train":
             command.add_argument("--method", metavar="NAME", help="left out, all of the config")
+    _add_prepare(commands)
     command = _add_command(
         commands, "pretrain", "train an encoder: a small CLIP", _pretrain, help_texts.PRETRAIN
     )
@@ -303,6 +320,22 @@ def _add_config(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--workdir", required=True, metavar="DIR", help="where results go, and where it resumes"
+    )
+
+
+def _add_prepare(commands: Any) -> None:
+    purpose = "build the data set of a configuration and encode its images and sentences"
+    command = _add_command(
+        commands, "prepare", purpose, _prepare, help_texts.PREPARE + help_texts.OVERRIDES
+    )
+    command.add_argument(
+        "--config", required=True, metavar="FILE", help="Python file with get_config()"
+    )
+    command.add_argument(
+        "--data-dir", metavar="DIR", help="where data go; left out, config.data_dir"
+    )
+    command.add_argument(
+        "--manual-dir", metavar="DIR", help="with files that are there already, zipped or unpacked"
     )
 
 

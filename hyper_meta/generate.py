@@ -35,24 +35,25 @@ from hyper_meta.configuration import (
     check_template,
     stored_config,
 )
+from hyper_meta.data.images import CorruptImage, decode
 from hyper_meta.diffusion.hyperldm import measure, moments, question_cosine
 from hyper_meta.encoders.folder import (
     Encoder,
     encode_images,
     encode_texts,
-    load_encoder,
     preprocess,
     tokenize,
 )
 from hyper_meta.files import read_json, write_bytes
 from hyper_meta.models.adapter import adapter_logits, num_weights
-from hyper_meta.pipeline import PRECOMPUTED, encoder_path, seed_dir
+from hyper_meta.pipeline import seed_dir
+from hyper_meta.preparation import PRECOMPUTED, EncoderChoice, chosen_encoder, open_encoder
 from hyper_meta.train import checkpoints
 from hyper_meta.train.hyperldm import Sampler, compile_sampler, denoiser_module, sample_tasks
 from hyper_meta.train.stages import generator_module
 from hyper_meta.types import UserError
 
-FORMAT = "3"
+FORMAT = "4"
 IMAGE_BATCH = 64
 
 
@@ -60,15 +61,15 @@ IMAGE_BATCH = 64
 class Model:
     """A trained HyperLDM with all that it needs to turn a sentence into weights.
 
-    config: of its run; encoder: loaded; encoder_name: "bundled" or its folder; space: {"e0",
-    "generator"}; hyperldm: {"params", "statistics"}; guidance_scale: chosen on validation tasks;
-    templates: {training sentence: answer template}; answers: {template: the answers it was trained
-    with}; sampler: compiled by its first use.
+    config: of its run; encoder: loaded; encoder_choice: where it is; space: {"e0", "generator"};
+    hyperldm: {"params", "statistics"}; guidance_scale: chosen on validation tasks; templates:
+    {training sentence: answer template}; answers: {template: the answers it was trained with};
+    sampler: compiled by its first use.
     """
 
     config: ConfigDict
     encoder: Encoder
-    encoder_name: str
+    encoder_choice: EncoderChoice
     space: Any
     hyperldm: dict[str, Any]
     guidance_scale: float
@@ -83,8 +84,8 @@ class Weights:
 
     weights: [P] float32, the network of the mean latent; samples: [K, P] float32, those of single
     latents; task: the sentence; templates: sentences with {} for an answer, the likeliest first,
-    each with the answers it was trained with; encoder: "bundled" or its folder;
-    encoder_fingerprint: 64 hex digits; embed_dim, hidden_dim: D and H of the adapter; blend: of
+    each with the answers it was trained with; encoder: where it is; encoder_fingerprint: 64 hex
+    digits; embed_dim, hidden_dim: D and H of the adapter; blend: of
     its logits with CLIP's; guidance_scale, seed: what the latents were sampled with.
     """
 
@@ -92,7 +93,7 @@ class Weights:
     samples: np.ndarray
     task: str
     templates: dict[str, list[str]]
-    encoder: str
+    encoder: EncoderChoice
     encoder_fingerprint: str
     embed_dim: int
     hidden_dim: int
@@ -129,13 +130,13 @@ def load_model(workdir: str | os.PathLike) -> Model:
         raise UserError(
             f"{workdir} is a run on precomputed features: there is no encoder for a new sentence"
         )
-    path = encoder_path(config.encoder)
-    encoder = _load_encoder(path, fingerprint)
+    choice = chosen_encoder(config)
+    encoder = _load_encoder(choice, fingerprint)
     tree, notes = checkpoints.restore_tree(folder, _abstract_tree(config, encoder))
     return Model(
         config=config,
         encoder=encoder,
-        encoder_name="bundled" if config.encoder == "bundled" else str(path.absolute()),
+        encoder_choice=choice,
         space=tree["space"],
         hyperldm=tree["hyperldm"],
         guidance_scale=float(_noted(folder, notes, "guidance_scale")),
@@ -189,7 +190,7 @@ def generate(
         samples=networks[1:],
         task=task,
         templates=nearest_templates(model, question[0]) if template is None else {template: []},
-        encoder=model.encoder_name,
+        encoder=model.encoder_choice,
         encoder_fingerprint=model.encoder.fingerprint,
         embed_dim=question.shape[1],
         hidden_dim=model.config.adapter.hidden_dim,
@@ -234,12 +235,11 @@ def predict(
     template = choose_template(weights.templates, answers) if template is None else template
     check_template(template)
     pictures = read_images(images)
-    path = encoder_path(weights.encoder)
-    encoder = _load_encoder(path, weights.encoder_fingerprint)
+    encoder = _load_encoder(weights.encoder, weights.encoder_fingerprint)
     if weights.embed_dim != encoder.config.projection_dim:
         raise UserError(
             f"the weights are of an adapter of {weights.embed_dim} features, "
-            f"the encoder {path} has {encoder.config.projection_dim}"
+            f"the encoder {weights.encoder.name} has {encoder.config.projection_dim}"
         )
     prompts = _embed_answers(encoder, template, answers)
     networks = np.concatenate([weights.weights[None], weights.samples])
@@ -260,6 +260,7 @@ def save_weights(path: str | os.PathLike, weights: Weights) -> None:
     fields = dataclasses.asdict(weights)
     arrays = {name: np.ascontiguousarray(fields.pop(name)) for name in ("weights", "samples")}
     fields["templates"] = json.dumps(fields["templates"])
+    fields["encoder"] = json.dumps(fields["encoder"])
     metadata = {name: str(value) for name, value in fields.items()}
     write_bytes(Path(path), save(arrays, metadata={"format": FORMAT, **metadata}))
 
@@ -297,7 +298,7 @@ def _weights_from(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray])
         samples=arrays["samples"],
         task=metadata["task"],
         templates=_templates_from(metadata["templates"]),
-        encoder=metadata["encoder"],
+        encoder=_encoder_from(metadata["encoder"]),
         encoder_fingerprint=metadata["encoder_fingerprint"],
         embed_dim=int(metadata["embed_dim"]),
         hidden_dim=int(metadata["hidden_dim"]),
@@ -316,6 +317,13 @@ def _templates_from(text: str) -> dict[str, list[str]]:
         if not isinstance(answers, list) or not all(isinstance(a, str) for a in answers):
             raise ValueError(f"the answers of its template {template!r} are no list of strings")
     return templates
+
+
+def _encoder_from(text: str) -> EncoderChoice:
+    choice = json.loads(text)
+    if not isinstance(choice, list) or [type(part) for part in choice] != [str] * 3:
+        raise ValueError(f"its encoder is {text}, name, resizing and dtype are expected")
+    return EncoderChoice(*choice)
 
 
 def _check_arrays(path: str | os.PathLike, weights: Weights) -> None:
@@ -342,14 +350,11 @@ def read_images(images: Sequence[Any]) -> list[Image.Image | np.ndarray]:
 
 def _open(path: str | os.PathLike) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except Image.UnidentifiedImageError as error:
-        raise UserError(f"cannot read image {path}: it is no PNG, JPEG or other image") from error
-    # What Pillow's readers raise on damaged content.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read image {path}: {reason}") from error
+        return decode(str(path), Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read image {path}: {error.strerror or error}") from error
+    except CorruptImage as error:
+        raise UserError(f"cannot read image {error}") from error
 
 
 def _noted(folder: Path, notes: Any, name: str) -> Any:
@@ -359,12 +364,12 @@ def _noted(folder: Path, notes: Any, name: str) -> Any:
 
 
 @functools.lru_cache(maxsize=2)
-def _load_encoder(path: Path, fingerprint: str) -> Encoder:
+def _load_encoder(choice: EncoderChoice, fingerprint: str) -> Encoder:
     """An encoder of this fingerprint, compiled once for all calls that use it."""
-    encoder = load_encoder(path)
+    encoder = open_encoder(choice)
     if encoder.fingerprint != fingerprint:
         raise UserError(
-            f"made with another encoder ({fingerprint[:12]}) than the one in {path} "
+            f"made with another encoder ({fingerprint[:12]}) than {choice.name} "
             f"({encoder.fingerprint[:12]}): put that one back, or train and generate with this one"
         )
     return encoder

@@ -50,6 +50,20 @@ examples:
 
 """
 
+PREPARE = """\
+examples:
+  hyper-meta prepare --config configs/meta_vqa.py --data-dir data
+  hyper-meta run --config configs/meta_vqa.py --config.data_dir=data --workdir runs/meta_vqa
+
+  with files that were downloaded elsewhere, and another encoder:
+  hyper-meta prepare --config configs/meta_vqa.py --data-dir data --manual-dir ~/downloads \\
+      --config.encoder=openai/clip-vit-base-patch32
+
+It says first which files it needs, how large they are, and whether they fit on the disk. Stop it
+whenever you like: the same command goes on. What is downloaded is checked by its SHA-256.
+
+"""
+
 PRETRAIN = """\
 example:
   hyper-meta pretrain --config configs/encoder.py --workdir runs/encoder --out runs/digits_clip

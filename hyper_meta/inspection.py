@@ -22,7 +22,7 @@ from hyper_meta import parallel
 from hyper_meta.configuration import check_task, stored_config
 from hyper_meta.data.tasks import Batches, BatchShape, Task, gather
 from hyper_meta.diffusion.hyperldm import moments, question_cosine
-from hyper_meta.encoders.folder import Encoder, encode_texts, load_encoder, tokenize
+from hyper_meta.encoders.folder import Encoder, encode_texts, tokenize
 from hyper_meta.losses import correct_sum, normalise
 from hyper_meta.meta import scoring
 from hyper_meta.meta.hyperclip import fold_embed, standardise_questions
@@ -33,13 +33,8 @@ from hyper_meta.methods.interface import Setup, choices, choose, compile_scores,
 from hyper_meta.methods.registry import METHODS, in_order
 from hyper_meta.methods.spaces import Space, latent_scores
 from hyper_meta.models.adapter import split_weights
-from hyper_meta.pipeline import (
-    PRECOMPUTED,
-    encoder_path,
-    load_data,
-    seed_dir,
-    use_compilation_cache,
-)
+from hyper_meta.pipeline import seed_dir, use_compilation_cache
+from hyper_meta.preparation import PRECOMPUTED, chosen_encoder, load_data, open_encoder
 from hyper_meta.train import checkpoints
 from hyper_meta.train.hyperclip import (
     Setting,
@@ -133,7 +128,7 @@ def open_run(workdir: str | os.PathLike) -> Run:
     for name in names:
         trained[name] = METHODS[name].train(setup, trained)
     has_encoder = config.dataset != PRECOMPUTED
-    encoder = load_encoder(encoder_path(config.encoder)) if has_encoder else None
+    encoder = open_encoder(chosen_encoder(config)) if has_encoder else None
     return Run(config, setup, trained, encoder)
 
 

@@ -10,40 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
-from hyper_meta import parallel
-from hyper_meta.data import datasets, precomputed
-from hyper_meta.data.features import Features, cached_features
-from hyper_meta.data.tasks import DataSet, Task, build_table
+from hyper_meta.data import datasets
+from hyper_meta.data.tasks import DataSet
 from hyper_meta.diffusion.noise import PREDICTIONS, SCHEDULES
-from hyper_meta.encoders.folder import (
-    Encoder,
-    bundled_encoder_path,
-    encode_images,
-    encode_texts,
-    load_encoder,
-    preprocess,
-    tokenize,
-)
+from hyper_meta.encoders.folder import DTYPES, RESIZES
 from hyper_meta.eval.report import write_report
 from hyper_meta.evaluation import evaluate
 from hyper_meta.files import flatten, read_json, write_json
 from hyper_meta.methods.interface import Setup
 from hyper_meta.methods.registry import METHODS, in_order
 from hyper_meta.models.denoiser import DENOISERS
+from hyper_meta.preparation import PRECOMPUTED, images_of, load_data
 from hyper_meta.train.hyperclip import guidance_settings
 from hyper_meta.train.stages import OBJECTIVES
 from hyper_meta.types import UserError
 
 STEPS = ("train", "evaluate", "report")
-ENCODING_BATCH = 256
-PRECOMPUTED = "precomputed"  # the data set that brings its own features
 # The settings that are names, and what may be named.
 CHOICES = {
     "dataset": (*datasets.BUILDERS, PRECOMPUTED),
+    "encoder_dtype": DTYPES,
+    "image_resize": RESIZES,
     "latents.base": tuple(f"hnet_{objective}" for objective in OBJECTIVES),
     "hvae.weights.base": tuple(f"mnet_{objective}" for objective in OBJECTIVES),
     "hyperldm.denoiser": DENOISERS,
@@ -52,7 +41,6 @@ CHOICES = {
 }
 # What may differ between the config of a work directory and that of a command on it.
 FREE_KEYS = ("data_dir", "num_seeds", "compilation_cache")
-VALIDATION_SEED = 0  # of the validation tasks that are split off; the same in every run
 CACHE_BYTES = 2 * 2**30
 
 
@@ -150,88 +138,3 @@ def claim(config: ConfigDict, workdir: Path) -> None:
                 f"{key}={mine.get(key)}: choose another --workdir or the same configuration"
             )
     write_json(path, ours)
-
-
-def load_data(config: ConfigDict) -> DataSet:
-    """Builds or reads the data set and its features, and joins them in one table a split, and in
-    "evaluation": the validation tasks, then the test tasks."""
-    data_dir = Path(config.data_dir).expanduser()
-    if config.dataset == PRECOMPUTED:
-        tasks, features = precomputed.load(
-            data_dir, validation_share=config.validation_share, seed=VALIDATION_SEED
-        )
-        source = {"dataset": precomputed.fingerprint(data_dir), "encoder": PRECOMPUTED}
-    else:
-        tasks, features, source = load_and_encode(config, data_dir)
-    parts = {**tasks, "evaluation": [*tasks["validation"], *tasks["test"]]}
-    tables = {
-        name: build_table(
-            part,
-            image_ids=features.image_ids,
-            image_features=features.image_features,
-            sentences=features.sentences,
-            sentence_features=features.sentence_features,
-        )
-        for name, part in parts.items()
-    }
-    return DataSet(tasks, tables, source)
-
-
-def load_and_encode(
-    config: ConfigDict, data_dir: Path
-) -> tuple[dict[str, list[Task]], Features, dict[str, str]]:
-    """The tasks of a data set that is built here, their features, and the hashes they come from."""
-    encoder = load_encoder(encoder_path(config.encoder))
-    datasets.prepare(config.dataset, data_dir)
-    tasks = datasets.load_tasks(config.dataset, data_dir)
-    source = {
-        "dataset": datasets.fingerprint(config.dataset, data_dir),
-        "encoder": encoder.fingerprint,
-    }
-    folder = data_dir / "features" / f"{config.dataset}-{encoder.fingerprint[:12]}"
-    features = cached_features(
-        folder, source, lambda: compute_features(encoder, config.dataset, data_dir, tasks)
-    )
-    return tasks, features, source
-
-
-def encoder_path(name: str) -> Path:
-    """The folder of an encoder as a config names it: "bundled", or the folder itself."""
-    return bundled_encoder_path() if name == "bundled" else Path(name).expanduser()
-
-
-def compute_features(
-    encoder: Encoder, dataset: str, data_dir: Path, tasks: dict[str, list[Task]]
-) -> Features:
-    """Encodes every image and sentence of a data set on all devices."""
-    ids, images = zip(*datasets.iterate_images(dataset, data_dir), strict=True)
-    everyone = [task for split in tasks.values() for task in split]
-    sentences = sorted({s for task in everyone for s in (task.sentence, *task.prompts())})
-    tokens = tokenize(encoder, sentences)
-    return Features(
-        image_ids=ids,
-        image_features=encode_all(
-            encoder, encode_images, images, lambda part: preprocess(encoder, part), "images"
-        ),
-        sentences=tuple(sentences),
-        sentence_features=encode_all(encoder, encode_texts, tokens, np.asarray, "sentences"),
-    )
-
-
-def encode_all(encoder: Encoder, encode: Any, inputs: Any, prepare: Any, name: str) -> np.ndarray:
-    """encode(encoder, prepare(inputs)) in batches of one fixed size: [n, D] float32."""
-    run = parallel.compile_map(lambda encoder, _, batch: encode(encoder, batch))
-    replicated = parallel.replicate(encoder)
-    size = ENCODING_BATCH * jax.local_device_count()
-    parts = []
-    for start in tqdm(range(0, len(inputs), size), desc=f"encoding {name}", unit="batch"):
-        batch = prepare(inputs[start : start + size])
-        padded = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
-        parts.append(run(replicated, None, padded)[: len(batch)])
-    return np.concatenate(parts)
-
-
-def images_of(config: ConfigDict, ids: set[str]) -> dict[str, np.ndarray]:
-    """The images [H, W, 3] uint8 of some ids."""
-    images = datasets.iterate_images(config.dataset, Path(config.data_dir).expanduser())
-    return {name: image for name, image in images if name in ids}

@@ -20,6 +20,7 @@ from hyper_meta.configuration import check_answers, check_num_samples, check_tas
 from hyper_meta.data.features import Features, cached_features, write_store
 from hyper_meta.generate import Weights, load_weights, predict, save_weights
 from hyper_meta.models.adapter import num_weights
+from hyper_meta.preparation import EncoderChoice, open_encoder
 from hyper_meta.types import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -38,6 +39,10 @@ def workdir(finished, tmp_path):
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
+def choice(folder):
+    return EncoderChoice(str(folder), "crop", "float32")
+
+
 @pytest.fixture(scope="module")
 def weights(finished):
     encoder = finished.parent / "encoder"
@@ -47,8 +52,8 @@ def weights(finished):
         samples=rng.normal(size=(3, SIZE)).astype(np.float32),
         task=TASK,
         templates={"the seven is {}": ["red"]},
-        encoder=str(encoder),
-        encoder_fingerprint=generating.load_encoder(encoder).fingerprint,
+        encoder=choice(encoder),
+        encoder_fingerprint=open_encoder(choice(encoder)).fingerprint,
         embed_dim=EMBED_DIM,
         hidden_dim=HIDDEN_DIM,
         blend=1.0,
@@ -361,7 +366,10 @@ def test_safetensors_of_something_else(refused, file, image):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "2"}, "it has format 2, 3 is expected"),
+        ({"format": "2"}, "it has format 2, 4 is expected"),
+        ({"encoder": '["bundled"]'}, "name, resizing and dtype are expected"),
+        ({"encoder": '["bundled", "crop", 32]'}, "name, resizing and dtype are expected"),
+        ({"encoder": "bundled"}, "is no weights file of this hyper-meta"),
         ({"embed_dim": "many"}, "'many'"),
         ({"blend": "some"}, "'some'"),
         ({"hidden_dim": str(HIDDEN_DIM + 1)}, "does not fit the adapter that it names"),
@@ -375,7 +383,8 @@ def test_changed_metadata(changes, message, refused, weights, file, image):
     fields = {k: str(v) for k, v in dataclasses.asdict(weights).items()}
     del fields["weights"], fields["samples"]
     fields["templates"] = json.dumps(weights.templates)
-    save_file(load_file(file), file, metadata={"format": "3", **fields, **changes})
+    fields["encoder"] = json.dumps(weights.encoder)
+    save_file(load_file(file), file, metadata={"format": "4", **fields, **changes})
     assert message in refused(*predict_command(file, image))
 
 
@@ -407,9 +416,9 @@ def test_weights_of_another_embedding(refused, weights, file, image):
 
 
 def test_weights_of_another_encoder(refused, weights, other_encoder, file, image):
-    save_weights(file, dataclasses.replace(weights, encoder=str(other_encoder)))
+    save_weights(file, dataclasses.replace(weights, encoder=choice(other_encoder)))
     assert "made with another encoder" in refused(*predict_command(file, image))
-    save_weights(file, dataclasses.replace(weights, encoder="/nowhere"))
+    save_weights(file, dataclasses.replace(weights, encoder=choice("/nowhere")))
     assert "/nowhere does not exist" in refused(*predict_command(file, image))
 
 

@@ -57,6 +57,7 @@ KNOWN = {
 def make_config(encoder: Path) -> ConfigDict:
     """The settings that generating reads, as small as they can be."""
     config = ConfigDict({"seed": 3, "dataset": "digits_vqa", "encoder": str(encoder)})
+    config.update(image_resize="crop", encoder_dtype="float32")
     config.adapter = ConfigDict({"hidden_dim": HIDDEN_DIM, "blend": BLEND})
     config.hnet = ConfigDict({"latent_dim": LATENT_DIM, "hidden_dims": (7, 8)})
     config.hyperldm = ConfigDict(

@@ -22,12 +22,13 @@ from hyper_meta.types import UserError
 @dataclasses.dataclass(frozen=True)
 class Features:
     """image_ids: I names; image_features: [I, D] float32; sentences: n strings;
-    sentence_features: [n, D] float32."""
+    sentence_features: [n, D] float32; skipped: names of images that could not be decoded."""
 
     image_ids: tuple[str, ...]
     image_features: np.ndarray
     sentences: tuple[str, ...]
     sentence_features: np.ndarray
+    skipped: tuple[str, ...] = ()
 
 
 def cached_features(
@@ -62,6 +63,7 @@ def read_store(folder: Path) -> tuple[dict[str, str], Features]:
             image_features=tensors["image_features"],
             sentences=tuple(manifest["sentences"]),
             sentence_features=tensors["sentence_features"],
+            skipped=tuple(manifest.get("skipped", ())),
         )
         source = manifest["source"]
         counts = len(features.image_ids), len(features.sentences)
@@ -88,6 +90,7 @@ def write_store(folder: Path, source: dict[str, str], features: Features) -> Non
         "sha256": hashlib.sha256(content).hexdigest(),
         "image_ids": features.image_ids,
         "sentences": features.sentences,
+        "skipped": features.skipped,
     }
     with whole_folder(folder, failure=f"cannot write the feature store {folder}") as partial:
         (partial / "features.safetensors").write_bytes(content)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from PIL import Image
@@ -45,6 +46,10 @@ TOKENIZER_FILES = (
 )
 # Sentences are padded to a multiple of this, so that a jitted encoder compiles for few lengths.
 LENGTH_STEP = 8
+# How an image becomes a square: "crop" as preprocessor_config.json says (the shorter side is
+# resized, the middle kept), "square" squeezes the whole image, as the paper does.
+RESIZES = ("crop", "square")
+DTYPES = ("float32", "bfloat16")
 
 
 @struct.dataclass
@@ -52,13 +57,15 @@ class Encoder:
     """A CLIP ready for use. As a pytree its leaves are `params`; all else is static.
 
     params: the tree of `CLIP(config)`, float32; tokenizer, image_processor: as transformers loads
-    them; fingerprint: 64 hex digits that change whenever any file of the folder does.
+    them; dtype: that it computes in; fingerprint: 64 hex digits that change whenever any file of
+    the folder, the resizing or the dtype does.
     """
 
     params: Any
     config: CLIPConfig = struct.field(pytree_node=False)
     tokenizer: CLIPTokenizer = struct.field(pytree_node=False)
     image_processor: CLIPImageProcessorPil = struct.field(pytree_node=False)
+    dtype: str = struct.field(pytree_node=False)
     fingerprint: str = struct.field(pytree_node=False)
 
 
@@ -67,12 +74,17 @@ def bundled_encoder_path() -> Path:
     return Path(__file__).parent / "digits_clip"
 
 
-def load_encoder(path: str | os.PathLike) -> Encoder:
+def load_encoder(
+    path: str | os.PathLike, *, resize: str = "crop", dtype: str = "float32"
+) -> Encoder:
     """Reads an encoder folder: the bundled one, one of `save_encoder`, or OpenAI's from the Hub.
 
-    Raises UserError, naming the folder, where it or one of its files is missing, unreadable or
-    contradicts the others.
+    resize: one of RESIZES; dtype: one of DTYPES. Raises UserError, naming the folder, where it or
+    one of its files is missing, unreadable or contradicts the others.
     """
+    for value, known in ((resize, RESIZES), (dtype, DTYPES)):
+        if value not in known:
+            raise UserError(f"{value!r} given, one of {list(known)} is expected")
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"encoder folder {folder} does not exist")
@@ -81,9 +93,10 @@ def load_encoder(path: str | os.PathLike) -> Encoder:
         return Encoder(
             config=config,
             tokenizer=_load_tokenizer(folder, config),
-            image_processor=_load_image_processor(folder, config),
+            image_processor=_load_image_processor(folder, config, resize),
             params=params_from_tensors(_read_tensors(folder), config),
-            fingerprint=_fingerprint(folder),
+            dtype=dtype,
+            fingerprint=_fingerprint(folder, resize, dtype),
         )
     except UserError as error:
         raise UserError(f"encoder folder {folder}: {error}") from error
@@ -160,13 +173,17 @@ def encode_images(encoder: Encoder, pixels: jax.Array) -> jax.Array:
     Pure, for the caller to jit or pmap: the encoder is a pytree and may be an argument.
     """
     variables = {"params": encoder.params}
-    return CLIP(encoder.config).apply(variables, pixels, method=CLIP.encode_image)
+    return _network(encoder).apply(variables, pixels, method=CLIP.encode_image)
 
 
 def encode_texts(encoder: Encoder, token_ids: jax.Array) -> jax.Array:
     """[B, L] int32 of `tokenize` -> [B, D] float32, not normalised. Pure, as `encode_images`."""
     variables = {"params": encoder.params}
-    return CLIP(encoder.config).apply(variables, token_ids, method=CLIP.encode_text)
+    return _network(encoder).apply(variables, token_ids, method=CLIP.encode_text)
+
+
+def _network(encoder: Encoder) -> CLIP:
+    return CLIP(encoder.config, jnp.dtype(encoder.dtype))
 
 
 def _check_sentences(sentences: Sequence[str]) -> None:
@@ -226,8 +243,10 @@ def _check_tokenizer(tokenizer: CLIPTokenizer, config: CLIPConfig) -> None:
         )
 
 
-def _load_image_processor(folder: Path, config: CLIPConfig) -> CLIPImageProcessorPil:
+def _load_image_processor(folder: Path, config: CLIPConfig, resize: str) -> CLIPImageProcessorPil:
     settings, size = _read_json(folder, IMAGE_FILE), config.image_size
+    if resize == "square":
+        settings |= {"size": {"height": size, "width": size}, "do_center_crop": False}
     try:
         processor = CLIPImageProcessorPil.from_dict(settings)
         trial = processor(images=[Image.new("RGB", (2 * size, size + 1))])["pixel_values"][0]
@@ -273,15 +292,18 @@ def _image_settings(
     }
 
 
-def _fingerprint(folder: Path) -> str:
-    """What `sha256sum FILES | sha256sum` prints in the folder, the files in alphabetical order."""
-    names = sorted((CONFIG_FILE, IMAGE_FILE, WEIGHTS_FILE, *TOKENIZER_FILES))
+def _fingerprint(folder: Path, resize: str, dtype: str) -> str:
+    """What `sha256sum FILES | sha256sum` prints in the folder, the files in alphabetical order; and
+    after them a line for whatever is not the default."""
     listing = hashlib.sha256()
-    for name in names:
+    for name in sorted((CONFIG_FILE, IMAGE_FILE, WEIGHTS_FILE, *TOKENIZER_FILES)):
         if (folder / name).exists():
             with open(folder / name, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             listing.update(f"{digest}  {name}\n".encode())
+    for value, known in ((resize, RESIZES), (dtype, DTYPES)):
+        if value != known[0]:
+            listing.update(f"{value}\n".encode())
     return listing.hexdigest()
 
 

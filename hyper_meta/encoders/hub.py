@@ -1,0 +1,110 @@
+"""Encoders from the Hugging Face Hub: only the files that are needed, and only safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from huggingface_hub import HfApi, scan_cache_dir, snapshot_download
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from hyper_meta.encoders.folder import CONFIG_FILE, IMAGE_FILE, TOKENIZER_FILES, WEIGHTS_FILE
+from hyper_meta.types import UserError
+
+FILES = [CONFIG_FILE, IMAGE_FILE, WEIGHTS_FILE, *TOKENIZER_FILES]
+NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+# The Hub's own account that offers safetensors files for models that have none, as pull requests.
+CONVERTER = "SFconvertbot"
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a name is one such as "openai/clip-vit-base-patch32", or, with a branch, tag, commit
+    or pull request, "openai/clip-vit-base-patch32@refs/pr/21"."""
+    return NAME.fullmatch(name) is not None
+
+
+def fetch(name: str) -> Path:
+    """The folder of an encoder from the Hub, in Hugging Face's cache; downloaded if not there.
+
+    A model without safetensors on its main branch is taken from the pull request in which the Hub
+    offers them. Every file is checked by its hash each time. Raises UserError where there are no
+    safetensors, the model does not exist, cannot be reached, or a file is damaged.
+    """
+    match = NAME.fullmatch(name)
+    if match is None:
+        raise UserError(f"{name!r} given, a name such as openai/clip-vit-base-patch32 is expected")
+    repo, revision = match["repo"], match["revision"]
+    try:
+        folder = _cached(repo, revision) or _download(repo, revision)
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"cannot get the encoder {name} from the Hugging Face Hub: {error}; or download it "
+            "elsewhere and give its folder"
+        ) from error
+    for path in sorted(folder.iterdir()):
+        if path.name in FILES:
+            _check_hash(path)
+    return folder
+
+
+def _cached(repo: str, revision: str | None) -> Path | None:
+    """The downloaded snapshot of a revision; without one, of the main branch or the conversion."""
+    for candidate in [revision] if revision else ["main", *_cached_refs(repo)]:
+        try:
+            folder = _snapshot(repo, candidate, local_files_only=True)
+        except LocalEntryNotFoundError:
+            continue
+        if (folder / WEIGHTS_FILE).exists():
+            return folder
+    return None
+
+
+def _cached_refs(repo: str) -> list[str]:
+    if not Path(HF_HUB_CACHE).is_dir():
+        return []
+    known = (entry for entry in scan_cache_dir().repos if entry.repo_id == repo)
+    return sorted(ref for entry in known for ref in entry.refs if ref.startswith("refs/pr/"))
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    folder = _snapshot(repo, revision)
+    if (folder / WEIGHTS_FILE).exists():
+        return folder
+    if revision is not None:
+        raise UserError(f"{repo} has no {WEIGHTS_FILE} in {revision}: choose another revision")
+    return _snapshot(repo, _conversion(HfApi(), repo))
+
+
+def _conversion(api: HfApi, repo: str) -> str:
+    """The pull request in which the Hub offers safetensors of a model that has none."""
+    offers = api.get_repo_discussions(repo, author=CONVERTER, discussion_type="pull_request")
+    for offer in offers:
+        revision = f"refs/pr/{offer.num}"
+        if WEIGHTS_FILE in api.list_repo_files(repo, revision=revision):
+            return revision
+    raise UserError(
+        f"{repo} has no {WEIGHTS_FILE}: convert it with transformers' save_pretrained and give the "
+        "folder"
+    )
+
+
+def _snapshot(repo: str, revision: str | None, *, local_files_only: bool = False) -> Path:
+    return Path(
+        snapshot_download(
+            repo, revision=revision, allow_patterns=FILES, local_files_only=local_files_only
+        )
+    )
+
+
+def _check_hash(path: Path) -> None:
+    """Raises UserError where a cached file's content is not what its name in the cache says: its
+    SHA-256 or, for small files, git's SHA-1."""
+    blob, content = path.resolve(), path.read_bytes()
+    found = {
+        64: hashlib.sha256(content),
+        40: hashlib.sha1(b"blob %d\0" % len(content) + content),
+    }.get(len(blob.name))
+    if found is not None and found.hexdigest() != blob.name:
+        raise UserError(f"{path} is damaged, its hash is {found.hexdigest()}: delete {blob}")

@@ -1,0 +1,214 @@
+"""Features of a whole data set: images are decoded on all cores while the devices encode the last
+ones, and what is encoded survives an interruption, part by part."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from tqdm import tqdm
+
+from hyper_meta import parallel
+from hyper_meta.data.features import Features
+from hyper_meta.data.images import CorruptImage, decode
+from hyper_meta.encoders.folder import Encoder, encode_images, encode_texts, preprocess, tokenize
+from hyper_meta.files import write_bytes
+from hyper_meta.types import UserError
+
+MOST_IN_BATCH = 256  # of one device
+ACTIVATIONS = 2**23  # floats of one layer in a batch of images, at most
+BATCHES_IN_PART = 16
+
+
+class Images(NamedTuple):
+    """count: how many; read: start -> (image id, encoded image), from the start-th on."""
+
+    count: int
+    read: Any
+
+
+class Part(NamedTuple):
+    """ids: of n images; features: [n, D] float32; skipped: ids of images that are corrupt."""
+
+    ids: list[str]
+    features: np.ndarray
+    skipped: list[str]
+
+
+def encode_data_set(
+    encoder: Encoder,
+    images: Images,
+    sentences: Sequence[str],
+    folder: Path,
+    *,
+    source: dict[str, str],
+    skip_corrupt: bool,
+) -> Features:
+    """Encodes images and sentences on all local devices.
+
+    folder: where parts are kept until `finished`; those of another source are encoded again.
+    skip_corrupt: leaves out images that cannot be decoded, else the first is a UserError.
+    """
+    parts = list(_image_parts(encoder, images, folder, source, skip_corrupt=skip_corrupt))
+    tokens = tokenize(encoder, sentences)
+    return Features(
+        image_ids=tuple(name for part in parts for name in part.ids),
+        image_features=np.concatenate([part.features for part in parts]),
+        sentences=tuple(sentences),
+        sentence_features=_encode_tokens(encoder, tokens),
+        skipped=tuple(name for part in parts for name in part.skipped),
+    )
+
+
+def finished(folder: Path) -> None:
+    """Removes the parts, once what was made of them is kept elsewhere."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def batch_size(encoder: Encoder) -> int:
+    """Images in a batch of one device: fewer of a large model."""
+    config = encoder.config
+    positions = (config.image_size // config.patch_size) ** 2 + 1
+    fitting = ACTIVATIONS // (positions * config.vision.hidden_size)
+    return max(1, min(MOST_IN_BATCH, fitting))
+
+
+def _image_parts(
+    encoder: Encoder,
+    images: Images,
+    folder: Path,
+    source: dict[str, str],
+    *,
+    skip_corrupt: bool,
+) -> Iterator[Part]:
+    """All parts in order, those that are kept first."""
+    size = batch_size(encoder) * jax.local_device_count()
+    length = size * BATCHES_IN_PART
+    with tqdm(total=images.count, desc="encoding images", unit="image", mininterval=1) as bar:
+        start = 0
+        while start < images.count and (part := _read_part(folder, start, source)):
+            yield part
+            num_images = len(part.ids) + len(part.skipped)  # another number of devices cut them
+            bar.update(num_images)
+            start += num_images
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            decoded = _decoded(encoder, images.read(start), pool, ahead=2 * size)
+            run = _compiled(encoder, encode_images)
+            for first in range(start, images.count, length):
+                batches = (
+                    _encode_batch(run, decoded, num, size, bar, skip_corrupt=skip_corrupt)
+                    for num in _batches(min(length, images.count - first), size)
+                )
+                part = _join(list(batches))
+                _write_part(folder, first, source, part)
+                yield part
+
+
+def _batches(total: int, size: int) -> list[int]:
+    return [min(size, total - first) for first in range(0, total, size)]
+
+
+def _join(parts: list[Part]) -> Part:
+    return Part(
+        [name for part in parts for name in part.ids],
+        np.concatenate([part.features for part in parts]),
+        [name for part in parts for name in part.skipped],
+    )
+
+
+def _decoded(
+    encoder: Encoder, images: Iterable[tuple[str, bytes]], pool: ThreadPoolExecutor, *, ahead: int
+) -> Iterator[tuple[str, Future]]:
+    """(image id, its pixels to come), with so many others in the making."""
+    waiting: collections.deque[tuple[str, Future]] = collections.deque()
+    for name, content in images:
+        waiting.append((name, pool.submit(_pixels, encoder, name, content)))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _pixels(encoder: Encoder, name: str, content: bytes) -> np.ndarray:
+    return preprocess(encoder, [decode(name, content)])[0]
+
+
+def _encode_batch(
+    run: Any,
+    decoded: Iterator[tuple[str, Future]],
+    num_images: int,
+    size: int,
+    bar: tqdm,
+    *,
+    skip_corrupt: bool,
+) -> Part:
+    """The next num_images, of `size` that are computed."""
+    ids, pixels, skipped = [], [], []
+    for _ in range(num_images):
+        name, future = next(decoded)
+        try:
+            pixels.append(future.result())
+            ids.append(name)
+        except CorruptImage as error:
+            if not skip_corrupt:
+                raise UserError(
+                    f"image {error}: replace it, or leave out all such images with "
+                    "--config.skip_corrupt_images=True"
+                ) from error
+            skipped.append(name)
+    features = run(pixels, size)
+    bar.update(num_images)
+    return Part(ids, features, skipped)
+
+
+def _compiled(encoder: Encoder, encode: Any) -> Any:
+    """(inputs [n, ...], size) -> [n, D] float32, computed as a batch of one size."""
+    mapped = parallel.compile_map(lambda encoder, _, batch: encode(encoder, batch))
+    replicated = parallel.replicate(encoder)
+    dim = encoder.config.projection_dim
+
+    def run(inputs: Sequence[np.ndarray], size: int) -> np.ndarray:
+        if not len(inputs):
+            return np.zeros((0, dim), np.float32)
+        fill = [inputs[0]] * (size - len(inputs))
+        return mapped(replicated, None, np.stack([*inputs, *fill]))[: len(inputs)]
+
+    return run
+
+
+def _encode_tokens(encoder: Encoder, tokens: np.ndarray) -> np.ndarray:
+    """[n, L] int32 -> [n, D] float32."""
+    size = MOST_IN_BATCH * jax.local_device_count()
+    run = _compiled(encoder, encode_texts)
+    starts = tqdm(range(0, len(tokens), size), desc="encoding sentences", unit="batch")
+    return np.concatenate([run(tokens[start : start + size], size) for start in starts])
+
+
+def _part_path(folder: Path, start: int) -> Path:
+    return folder / f"images_{start:08d}.safetensors"
+
+
+def _write_part(folder: Path, start: int, source: dict[str, str], part: Part) -> None:
+    notes = {"source": source, "ids": part.ids, "skipped": part.skipped}
+    metadata = {key: json.dumps(value) for key, value in notes.items()}
+    write_bytes(_part_path(folder, start), save({"features": part.features}, metadata))
+
+
+def _read_part(folder: Path, start: int, source: dict[str, str]) -> Part | None:
+    """A part that was kept, None where it is absent, damaged or of another source."""
+    try:
+        with safe_open(_part_path(folder, start), framework="numpy") as file:
+            notes = {key: json.loads(value) for key, value in file.metadata().items()}
+            part = Part(notes["ids"], file.get_tensor("features"), notes["skipped"])
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return None
+    return part if notes["source"] == source else None

@@ -1,0 +1,217 @@
+"""Data and features of a run: built, downloaded or handed in, encoded once, joined in tables."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from hyper_meta.data import datasets, precomputed
+from hyper_meta.data.features import Features, cached_features
+from hyper_meta.data.images import decode
+from hyper_meta.data.tasks import DataSet, Task, build_table, hold_out, without_images
+from hyper_meta.encoders import hub
+from hyper_meta.encoders.folder import Encoder, bundled_encoder_path, load_encoder
+from hyper_meta.encoding import Images, encode_data_set, finished
+from hyper_meta.types import UserError
+
+PRECOMPUTED = "precomputed"  # the data set that brings its own features
+VALIDATION_SEED = 0  # of the validation tasks that are split off; the same in every run
+BYTES_AN_IMAGE = 165_000  # of COCO's, on average
+SPARE_BYTES = 2**30  # for features, and whatever else is written
+GIB = 2**30
+
+
+class EncoderChoice(NamedTuple):
+    """name: "bundled", a folder, or one of the Hugging Face Hub; resize, dtype: see
+    `load_encoder`."""
+
+    name: str
+    resize: str
+    dtype: str
+
+
+def chosen_encoder(config: ConfigDict) -> EncoderChoice:
+    """The encoder that a config names; a folder is named in full."""
+    choice = EncoderChoice(config.encoder, config.image_resize, config.encoder_dtype)
+    path = Path(choice.name).expanduser()
+    is_folder = choice.name != "bundled" and (path.exists() or not hub.is_hub_name(choice.name))
+    return choice._replace(name=str(path.absolute())) if is_folder else choice
+
+
+def open_encoder(choice: EncoderChoice) -> Encoder:
+    """Loads an encoder, from the Hub if need be. Raises UserError where that cannot be done."""
+    if choice.name == "bundled":
+        path = bundled_encoder_path()
+    elif Path(choice.name).exists() or not hub.is_hub_name(choice.name):
+        path = Path(choice.name)
+    else:
+        path = hub.fetch(choice.name)
+    return load_encoder(path, resize=choice.resize, dtype=choice.dtype)
+
+
+def prepare(config: ConfigDict, data_dir: Path, manual_dir: Path | None) -> None:
+    """Builds the data set of a config under data_dir and encodes it, going on where it was left.
+
+    manual_dir: holds files that are not to be downloaded. Says first what it will take. Raises
+    UserError for a data set that brings its own features, too little space, or files that cannot
+    be got.
+    """
+    if config.dataset == PRECOMPUTED:
+        raise UserError(
+            "dataset=precomputed brings its own features: there is nothing to prepare, run it"
+        )
+    data_dir.mkdir(parents=True, exist_ok=True)
+    files = datasets.needed(config.dataset, data_dir, manual_dir)
+    missing = [file for file in files if file.path is None]
+    for line in _plan(config, files, data_dir):
+        print(line)
+    _check_space(data_dir, _bytes_needed(config, missing, data_dir))
+    try:
+        datasets.prepare(config.dataset, data_dir, manual_dir)
+    except UserError as error:
+        if not missing:
+            raise
+        wanted = "; ".join(f"{file.name} from {file.url}" for file in missing)
+        raise UserError(
+            f"{error}. Downloaded elsewhere, these files can be put into {manual_dir or 'a folder'}"
+            f" and given with --manual-dir: {wanted}"
+        ) from error
+    tasks, features, _ = load_and_encode(config, data_dir)
+    sizes = ", ".join(f"{len(part)} {split}" for split, part in tasks.items())
+    print(
+        f"ready: {sizes} tasks, {len(features.image_ids):,} images and "
+        f"{len(features.sentences):,} sentences encoded in {data_dir}"
+    )
+
+
+def _plan(config: ConfigDict, files: list[datasets.File], data_dir: Path) -> list[str]:
+    """What `prepare` will take, in words."""
+    if datasets.is_prepared(config.dataset, data_dir):
+        return [f"{config.dataset} is built in {data_dir}"]
+    lines = [f"{config.dataset} is made of:"] if files else []
+    for file in files:
+        place = "will be downloaded" if file.path is None else str(file.path)
+        lines.append(f"  {file.name:<34}{file.size / GIB:7.2f} GiB  {place}")
+    needed = _bytes_needed(config, [file for file in files if file.path is None], data_dir)
+    free = shutil.disk_usage(data_dir).free
+    lines.append(
+        f"disk: {needed / GIB:.1f} GiB are needed in {data_dir}, {free / GIB:.1f} GiB are free"
+    )
+    return lines
+
+
+def _bytes_needed(config: ConfigDict, missing: list[datasets.File], data_dir: Path) -> int:
+    if datasets.is_prepared(config.dataset, data_dir):
+        return 0
+    images = datasets.BUILDERS[config.dataset].num_images * BYTES_AN_IMAGE
+    return sum(file.size for file in missing) + images + SPARE_BYTES
+
+
+def _check_space(data_dir: Path, needed: int) -> None:
+    free = shutil.disk_usage(data_dir).free
+    if free < needed:
+        raise UserError(
+            f"{data_dir} has {free / GIB:.1f} GiB free, {needed / GIB:.1f} GiB are needed: make "
+            "room or choose another --data-dir"
+        )
+
+
+def load_data(config: ConfigDict) -> DataSet:
+    """Builds or reads the data set and its features, and joins them in one table a split, and in
+    "evaluation": the validation tasks, then the test tasks."""
+    data_dir = Path(config.data_dir).expanduser()
+    if config.dataset == PRECOMPUTED:
+        tasks, features = precomputed.load(
+            data_dir, validation_share=config.validation_share, seed=VALIDATION_SEED
+        )
+        source = {"dataset": precomputed.fingerprint(data_dir), "encoder": PRECOMPUTED}
+    else:
+        tasks, features, source = load_and_encode(config, data_dir)
+    parts = {**tasks, "evaluation": [*tasks["validation"], *tasks["test"]]}
+    tables = {
+        name: build_table(
+            part,
+            image_ids=features.image_ids,
+            image_features=features.image_features,
+            sentences=features.sentences,
+            sentence_features=features.sentence_features,
+        )
+        for name, part in parts.items()
+    }
+    return DataSet(tasks, tables, source)
+
+
+def load_and_encode(
+    config: ConfigDict, data_dir: Path
+) -> tuple[dict[str, list[Task]], Features, dict[str, str]]:
+    """The tasks of a data set that is built here, their features, and the hashes they come from.
+
+    A data set that has to be downloaded is only read: raises UserError where it is not prepared.
+    """
+    name = config.dataset
+    if datasets.BUILDERS[name].downloads and not datasets.is_prepared(name, data_dir):
+        raise UserError(
+            f"{name} is not in {data_dir}: run hyper-meta prepare with this configuration first, "
+            "or give its folder with --config.data_dir"
+        )
+    encoder = open_encoder(chosen_encoder(config))
+    datasets.prepare(name, data_dir)
+    tasks = datasets.load_tasks(name, data_dir)
+    if "validation" not in tasks:
+        tasks |= hold_out(tasks["train"], config.validation_share, seed=VALIDATION_SEED)
+    source = {
+        "dataset": datasets.fingerprint(name, data_dir),
+        "encoder": encoder.fingerprint,
+    }
+    folder = data_dir / "features" / f"{name}-{encoder.fingerprint[:12]}"
+    features = _features(config, encoder, tasks, source, folder)
+    if features.skipped:
+        tasks = {
+            split: without_images(part, set(features.skipped)) for split, part in tasks.items()
+        }
+    return tasks, features, source
+
+
+def _features(
+    config: ConfigDict,
+    encoder: Encoder,
+    tasks: dict[str, list[Task]],
+    source: dict[str, str],
+    folder: Path,
+) -> Features:
+    """The store in folder, computed unless it is there."""
+    name, data_dir = config.dataset, folder.parents[1]
+    parts = folder.with_name(f"{folder.name}.parts")
+    everyone = [task for split in tasks.values() for task in split]
+    features = cached_features(
+        folder,
+        source,
+        lambda: encode_data_set(
+            encoder,
+            Images(
+                datasets.count_images(name, data_dir),
+                lambda start: datasets.iterate_images(name, data_dir, start),
+            ),
+            sorted({text for task in everyone for text in (task.sentence, *task.prompts())}),
+            parts,
+            source=source,
+            skip_corrupt=config.skip_corrupt_images,
+        ),
+    )
+    finished(parts)
+    if features.skipped and not config.skip_corrupt_images:
+        raise UserError(
+            f"{folder} lacks {len(features.skipped)} corrupt images, the first "
+            f"{features.skipped[0]}: give --config.skip_corrupt_images=True, or delete it"
+        )
+    return features
+
+
+def images_of(config: ConfigDict, ids: set[str]) -> dict[str, np.ndarray]:
+    """The images [H, W, 3] uint8 of some ids."""
+    images = datasets.iterate_images(config.dataset, Path(config.data_dir).expanduser())
+    return {name: np.asarray(decode(name, image)) for name, image in images if name in ids}
