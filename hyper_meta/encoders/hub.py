@@ -6,8 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from huggingface_hub import HfApi, scan_cache_dir, snapshot_download
-from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub import HfApi, constants, scan_cache_dir, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from hyper_meta.encoders.folder import CONFIG_FILE, IMAGE_FILE, TOKENIZER_FILES, WEIGHTS_FILE
@@ -62,9 +61,11 @@ def _cached(repo: str, revision: str | None) -> Path | None:
 
 
 def _cached_refs(repo: str) -> list[str]:
-    if not Path(HF_HUB_CACHE).is_dir():
+    if not Path(constants.HF_HUB_CACHE).is_dir():
         return []
-    known = (entry for entry in scan_cache_dir().repos if entry.repo_id == repo)
+    known = (
+        entry for entry in scan_cache_dir(constants.HF_HUB_CACHE).repos if entry.repo_id == repo
+    )
     return sorted(ref for entry in known for ref in entry.refs if ref.startswith("refs/pr/"))
 
 

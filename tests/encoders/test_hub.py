@@ -1,0 +1,187 @@
+"""Encoders by their names on the Hugging Face Hub, served by a small Hub of our own."""
+
+import hashlib
+import http.server
+import json
+import threading
+import time
+
+import pytest
+from huggingface_hub import constants
+
+from hyper_meta.encoders.folder import load_encoder
+from hyper_meta.encoders.hub import fetch, is_hub_name
+from hyper_meta.types import UserError
+
+NOBODY = "http://127.0.0.1:9"  # where nobody answers
+COMMITS = {"main": "1" * 40, "refs/pr/7": "7" * 40}
+
+
+def _git_sha1(content):
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+class Hub:
+    """A server of one model at two revisions. files: {revision: {name: content}}."""
+
+    def __init__(self, files):
+        self.files, self.requests = files, []
+        hub = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                hub.answer(self, body=True)
+
+            def do_HEAD(self):
+                hub.answer(self, body=False)
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def answer(self, handler, *, body):
+        path = handler.path.split("?")[0].replace("%2F", "/")
+        self.requests.append(path)
+        content, headers = self.find(path)
+        handler.send_response(404 if content is None else 200)
+        for key, value in headers.items():
+            handler.send_header(key, value)
+        handler.send_header("Content-Length", str(len(content or b"")))
+        handler.end_headers()
+        if body and content:
+            handler.wfile.write(content)
+
+    def find(self, path):
+        """(content, headers) of a request."""
+        revisions = {**COMMITS, **{commit: commit for commit in COMMITS.values()}}
+        of_commit = {COMMITS[name]: files for name, files in self.files.items()}
+        for name, commit in revisions.items():
+            files = of_commit.get(commit, {})
+            if path == f"/api/models/some/clip/revision/{name}":
+                siblings = [{"rfilename": file} for file in files]
+                return _json({"id": "some/clip", "sha": commit, "siblings": siblings})
+            if path == f"/api/models/some/clip/tree/{name}":
+                return _json([_entry(file, content) for file, content in files.items()])
+            for file, content in files.items():
+                if path == f"/some/clip/resolve/{name}/{file}":
+                    return content, {"ETag": f'"{_etag(file, content)}"', "X-Repo-Commit": commit}
+        if path == "/api/models/some/clip":
+            return self.find("/api/models/some/clip/revision/main")
+        if path == "/api/models/some/clip/discussions":
+            return _json({"discussions": [_discussion(7)], "count": 1, "start": 0})
+        return None, {"X-Error-Code": "RepoNotFound" if "other" in path else "EntryNotFound"}
+
+
+def _json(value):
+    return json.dumps(value).encode(), {"Content-Type": "application/json"}
+
+
+def _is_large(file):
+    return file.endswith(".safetensors")
+
+
+def _etag(file, content):
+    return hashlib.sha256(content).hexdigest() if _is_large(file) else _git_sha1(content)
+
+
+def _entry(file, content):
+    entry = {"type": "file", "path": file, "size": len(content), "oid": _git_sha1(content)}
+    if _is_large(file):
+        entry["lfs"] = {"oid": _etag(file, content), "size": len(content), "pointerSize": 134}
+    return entry
+
+
+def _discussion(number):
+    return {
+        "num": number,
+        "title": "Adding `safetensors` variant of this model",
+        "author": {"name": "SFconvertbot"},
+        "isPullRequest": True,
+        "status": "open",
+        "createdAt": "2023-01-01T00:00:00.000Z",
+        "repo": {"name": "some/clip", "type": "model"},
+    }
+
+
+@pytest.fixture
+def files(saved_folder):
+    files = {path.name: path.read_bytes() for path in saved_folder.iterdir()}
+    return files | {"pytorch_model.bin": b"a pickle", "README.md": b"# some CLIP"}
+
+
+@pytest.fixture
+def fetched(tmp_path, monkeypatch):
+    """(a Hub's url, name) -> the fingerprint of the encoder that is fetched from there."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+
+    def fetched(url, name="some/clip"):
+        template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between retries
+        return load_encoder(fetch(name)).fingerprint
+
+    return fetched
+
+
+def test_names():
+    for name in ("openai/clip-vit-large-patch14-336", "some/clip@refs/pr/7", "a/b@v1.0"):
+        assert is_hub_name(name)
+    for name in ("bundled", "/a/folder", "../up/there", "a/b/c", "a b/c", "a/b@"):
+        assert not is_hub_name(name) or name == "../up/there"
+    with pytest.raises(UserError, match="'bundled' given, a name such as"):
+        fetch("bundled")
+
+
+def test_only_what_is_needed_is_downloaded_once(files, encoder, fetched):
+    hub = Hub({"main": files})
+    assert fetched(hub.url) == encoder.fingerprint
+    asked = {path.rsplit("/", 1)[1] for path in hub.requests if "/resolve/" in path}
+    assert "model.safetensors" in asked
+    assert not asked & {"pytorch_model.bin", "README.md"}
+    hub.requests.clear()
+    assert fetched(hub.url) == encoder.fingerprint
+    assert fetched(NOBODY) == encoder.fingerprint
+    assert not hub.requests
+
+
+def test_without_safetensors_the_conversion_of_the_hub_is_taken(files, encoder, fetched):
+    main = {name: content for name, content in files.items() if not _is_large(name)}
+    hub = Hub({"main": main, "refs/pr/7": files})
+    assert fetched(hub.url) == encoder.fingerprint
+    assert not any("pytorch_model.bin" in path for path in hub.requests)
+    hub.requests.clear()
+    for name in ("some/clip", "some/clip@refs/pr/7"):
+        assert fetched(hub.url, name) == encoder.fingerprint
+    assert not hub.requests
+
+
+def test_a_model_without_any_safetensors_is_refused(files, fetched):
+    main = {name: content for name, content in files.items() if not _is_large(name)}
+    hub = Hub({"main": main, "refs/pr/7": main})
+    with pytest.raises(UserError, match="some/clip has no model.safetensors: convert it"):
+        fetched(hub.url)
+    with pytest.raises(UserError, match="has no model.safetensors in refs/pr/7: choose another"):
+        fetched(hub.url, "some/clip@refs/pr/7")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_damaged_file_is_found(files, encoder, fetched, tmp_path, name):
+    hub = Hub({"main": files})
+    fetched(hub.url)
+    (path,) = tmp_path.rglob(f"snapshots/*/{name}")
+    blob = path.resolve()
+    blob.write_bytes(blob.read_bytes()[:-1] + b"\0")
+    with pytest.raises(UserError, match=f"{name} is damaged, .*: delete {blob}"):
+        fetched(hub.url)
+    blob.unlink()
+    assert fetched(hub.url) == encoder.fingerprint
+
+
+def test_what_cannot_be_reached_is_an_error_in_words(fetched):
+    with pytest.raises(UserError, match="cannot get the encoder some/clip from the Hugging Face"):
+        fetched(NOBODY)
