@@ -15,7 +15,7 @@ from hyper_meta.train import loop
 from hyper_meta.types import UserError
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
-META_VQA = CONFIG.with_name("meta_vqa.py")
+META_VQA = CONFIG.with_name("meta_vqa_simulated.py")
 FIGURES = ("hyperldm.drop_rate=0.1", "hyperldm.drop_rate=0.2", "hyperldm.drop_rate=0.3")
 ROWS = ("HNet + HyperLDM", "conditional hypernetwork")
 # The folders that some methods leave, and every section that has a say in them.

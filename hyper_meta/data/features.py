@@ -18,6 +18,8 @@ from safetensors.numpy import load, save
 from hyper_meta.files import whole_folder
 from hyper_meta.types import UserError
 
+MANIFEST = "manifest.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Features:
@@ -40,7 +42,7 @@ def cached_features(
     from anything else is stale. Raises UserError where the store is damaged, or holds features
     that are not finite numbers.
     """
-    if (folder / "manifest.json").exists():
+    if (folder / MANIFEST).exists():
         stored_source, features = read_store(folder)
         if stored_source == source:
             return features
@@ -53,7 +55,7 @@ def cached_features(
 def read_store(folder: Path) -> tuple[dict[str, str], Features]:
     """Returns (source, features). Raises UserError where the store is damaged."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
         content = (folder / "features.safetensors").read_bytes()
         if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
             raise ValueError("its features are not those that were written")
@@ -94,7 +96,7 @@ def write_store(folder: Path, source: dict[str, str], features: Features) -> Non
     }
     with whole_folder(folder, failure=f"cannot write the feature store {folder}") as partial:
         (partial / "features.safetensors").write_bytes(content)
-        (partial / "manifest.json").write_text(json.dumps(manifest))
+        (partial / MANIFEST).write_text(json.dumps(manifest))
 
 
 def check_finite(features: Features, origin: str) -> None:

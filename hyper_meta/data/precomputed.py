@@ -1,7 +1,8 @@
-"""A data set given as four files: tasks in JSON, and the features an encoder made of them.
+"""A data set given with the features that an encoder made of it, in a folder.
 
 - meta_train.json, meta_test.json, prompt_meta.json: tasks as Meta-VQA was published, see
   `meta_vqa.split_files`.
+- features/: a feature store, as `hyper-meta prepare` writes it (see `features`); or
 - features.npz, no pickle: image_ids [I], questions [n], answer_prompts [m] strings, and their
   image_features [I, D], question_features [n, D], answer_features [m, D], float16 or float32.
   Prompts are found by their text, the template filled with the answer.
@@ -17,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hyper_meta.data.features import Features, check_finite
+from hyper_meta.data.features import MANIFEST, Features, check_finite, read_store
 from hyper_meta.data.meta_vqa.split_files import read_tasks
 from hyper_meta.data.tasks import Task, hold_out
 from hyper_meta.types import UserError
 
-FILES = ("meta_train.json", "meta_test.json", "prompt_meta.json", "features.npz")
+TASK_FILES = ("meta_train.json", "meta_test.json", "prompt_meta.json")
+NPZ, STORE = "features.npz", "features"
+FILES = (*TASK_FILES, NPZ)
 # Each array of names with that of their features.
 ARRAYS = {
     "image_ids": "image_features",
@@ -44,18 +47,20 @@ def load(
     whatever is missing, malformed or does not fit together.
     """
     _check_files(folder)
-    *split, path = (folder / name for name in FILES)
-    tasks = read_tasks(*split)
+    tasks = read_tasks(*(folder / name for name in TASK_FILES))
     tasks |= hold_out(tasks["train"], validation_share, seed=seed)
     everyone = [task for part in tasks.values() for task in part]
-    return tasks, _select(path, _read_arrays(path), everyone)
+    if (folder / NPZ).exists():
+        path, features = folder / NPZ, _read_npz(folder / NPZ)
+    else:
+        path, features = folder / STORE, read_store(folder / STORE)[1]
+    return tasks, _select(path, features, everyone)
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over the four files, in hexadecimal. Raises UserError where one is missing."""
-    _check_files(folder)
+    """SHA-256 over the files, in hexadecimal. Raises UserError where one is missing."""
     digest = hashlib.sha256()
-    for name in FILES:
+    for name in _check_files(folder):
         try:
             with (folder / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -64,16 +69,36 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_files(folder: Path) -> None:
-    if missing := [name for name in FILES if not (folder / name).is_file()]:
+def _check_files(folder: Path) -> tuple[str, ...]:
+    """The names of the files that a data set is read from, all of them there."""
+    manifest = f"{STORE}/{MANIFEST}"
+    has_store = (folder / manifest).is_file() and not (folder / NPZ).is_file()
+    # The manifest carries the hash of the features.
+    files = (*TASK_FILES, manifest) if has_store else FILES
+    if missing := [name for name in files if not (folder / name).is_file()]:
         raise UserError(
             f"data folder {folder} has no {', '.join(missing)}: give one that holds "
             f"{', '.join(FILES)}"
         )
+    return files
+
+
+def _read_npz(path: Path) -> Features:
+    """The content of features.npz, of the right shapes and types and of one D; questions, then
+    answer prompts."""
+    arrays = _read_arrays(path)
+    texts = ("questions", "answer_prompts")
+    return Features(
+        image_ids=tuple(arrays["image_ids"].tolist()),
+        image_features=arrays["image_features"],
+        sentences=tuple(name for kind in texts for name in arrays[kind].tolist()),
+        sentence_features=np.concatenate(
+            [arrays[ARRAYS[kind]].astype(np.float32) for kind in texts]
+        ),
+    )
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of features.npz, of the right shapes and types and of one D."""
     names = [name for pair in ARRAYS.items() for name in pair]
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -98,25 +123,21 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _select(path: Path, arrays: dict[str, np.ndarray], tasks: Sequence[Task]) -> Features:
+def _select(path: Path, given: Features, tasks: Sequence[Task]) -> Features:
     """The features of the images and sentences that tasks use, once each, in file order."""
     images = {image for task in tasks for image, _ in (*task.support, *task.query)}
     sentences = {text for task in tasks for text in (task.sentence, *task.prompts())}
-    image_ids, image_rows = _rows(path, "images", arrays["image_ids"].tolist(), images)
-    texts = arrays["questions"].tolist() + arrays["answer_prompts"].tolist()
-    text_features = np.concatenate(
-        [arrays[name].astype(np.float32) for name in ("question_features", "answer_features")]
-    )
-    sentence_names, sentence_rows = _rows(path, "sentences", texts, sentences)
+    image_ids, image_rows = _rows(path, "images", given.image_ids, images)
+    sentence_names, sentence_rows = _rows(path, "sentences", given.sentences, sentences)
     features = Features(
         image_ids=image_ids,
-        image_features=arrays["image_features"][image_rows].astype(np.float32),
+        image_features=given.image_features[image_rows].astype(np.float32),
         sentences=sentence_names,
-        sentence_features=text_features[sentence_rows],
+        sentence_features=given.sentence_features[sentence_rows],
     )
     check_finite(features, str(path))
-    _check_repeated(path, arrays["image_ids"].tolist(), arrays["image_features"])
-    _check_repeated(path, texts, text_features)
+    _check_repeated(path, given.image_ids, given.image_features)
+    _check_repeated(path, given.sentences, given.sentence_features)
     return features
 
 

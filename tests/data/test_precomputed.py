@@ -3,10 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from published import META_VQA
 
 import hyper_meta
 from hyper_meta.configuration import load_config
 from hyper_meta.data import precomputed
+from hyper_meta.data.features import Features, write_store
 from hyper_meta.data.tasks import (
     Task,
     build_table,
@@ -20,8 +22,7 @@ from hyper_meta.data.tasks import (
 )
 from hyper_meta.types import UserError
 
-REPOSITORY = Path(hyper_meta.__file__).parents[1]
-META_VQA = REPOSITORY.parent / "shared" / "meta_vqa"
+CONFIG = Path(hyper_meta.__file__).parents[1] / "configs" / "meta_vqa_simulated.py"
 DIM = 5
 TRAIN = {
     "How many cats?": {
@@ -171,6 +172,29 @@ def test_validation_tasks_are_a_share_drawn_by_the_seed_alone(tmp_path, share, c
 def test_a_share_that_leaves_no_tasks_is_refused(folder, share):
     with pytest.raises(UserError, match=f"validation_share={share} of 4 training tasks"):
         _load(folder, share)
+
+
+def test_a_feature_store_serves_as_well(folder):
+    tasks, expected = _load(folder)
+    arrays = _arrays()
+    store = Features(
+        image_ids=tuple(arrays["image_ids"].tolist()),
+        image_features=arrays["image_features"].astype(np.float32),
+        sentences=(*arrays["questions"].tolist(), *arrays["answer_prompts"].tolist()),
+        sentence_features=np.concatenate([arrays["question_features"], arrays["answer_features"]]),
+    )
+    before = precomputed.fingerprint(folder)
+    (folder / "features.npz").unlink()
+    write_store(folder / "features", {"encoder": "another"}, store)
+    again, features = _load(folder)
+    assert again == tasks and features.sentences == expected.sentences
+    np.testing.assert_array_equal(features.image_features, expected.image_features)
+    np.testing.assert_array_equal(features.sentence_features, expected.sentence_features)
+    assert precomputed.fingerprint(folder) != before
+    path = folder / "features" / "features.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="feature store .* is damaged"):
+        _load(folder)
 
 
 def test_every_missing_file_is_named_at_once(folder):
@@ -394,27 +418,18 @@ def meta_vqa():
     """(tasks, features, the config) of the published split."""
     if not META_VQA.exists():
         pytest.skip("the published Meta-VQA split is not beside this repository")
-    config = load_config(str(REPOSITORY / "configs" / "meta_vqa.py"), Path(), [])
+    config = load_config(str(CONFIG), Path(), [])
     return *_load(META_VQA, config.validation_share, config.seed), config
 
 
 def test_meta_vqa_has_the_published_counts(meta_vqa):
-    """METHOD section 6."""
+    """METHOD section 6; test_split_files has the rest."""
     tasks, features, _ = meta_vqa
     counts = {split: len(tasks[split]) for split in tasks}
     assert counts == {"train": 740, "validation": 130, "test": 373}
     parts = {"train": tasks["train"] + tasks["validation"], "test": tasks["test"]}
     assert len(parts["train"]) == 870
-    items = {name: _sizes(part)[:, :2].sum(axis=0).tolist() for name, part in parts.items()}
-    assert items == {"train": [51_491, 23_021], "test": [20_424, 9_176]}
     everyone = parts["train"] + parts["test"]
-    sizes = _sizes(everyone)
-    assert sizes[:, :2].sum() == 104_112
-    # The support median is of training tasks; of all tasks it is 28.
-    assert np.median(_sizes(parts["train"])[:, 0]) == 29
-    assert np.median(sizes[:, 2]) == 7
-    np.testing.assert_array_equal(sizes.max(axis=0)[[0, 2]], [1242, 203])
-    assert len({answer for task in everyone for answer in task.answers}) == 1850
     images = {image for task in everyone for image, _ in (*task.support, *task.query)}
     assert len(images) == len(features.image_ids) == 64_665
     assert features.image_features.shape == (64_665, 384)

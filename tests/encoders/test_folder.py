@@ -106,6 +106,37 @@ def test_preprocesses_as_hugging_face(saved_folder, encoder):
     np.testing.assert_array_equal(ours, theirs["pixel_values"].transpose(0, 2, 3, 1))
 
 
+def test_squeezes_to_a_square_as_hugging_face_and_pillow(saved_folder):
+    from transformers import CLIPImageProcessorPil
+
+    encoder = load_encoder(saved_folder, resize="square")
+    images = [Image.fromarray(image) for image in random_images()[:-1]]
+    theirs = CLIPImageProcessorPil.from_pretrained(
+        saved_folder, size={"height": 16, "width": 16}, do_center_crop=False
+    )(images, return_tensors="np")["pixel_values"].transpose(0, 2, 3, 1)
+    ours = preprocess(encoder, images)
+    np.testing.assert_array_equal(ours, theirs)
+    squeezed = [image.convert("RGB").resize((16, 16), Image.Resampling.BICUBIC) for image in images]
+    np.testing.assert_array_equal(ours, preprocess(load_encoder(saved_folder), squeezed))
+
+
+@pytest.mark.parametrize("change", [{"resize": "square"}, {"dtype": "bfloat16"}])
+def test_a_choice_changes_the_fingerprint_and_the_features(saved_folder, encoder, change):
+    other = load_encoder(saved_folder, **change)
+    assert other.fingerprint != encoder.fingerprint
+    assert load_encoder(saved_folder, **change).fingerprint == other.fingerprint
+    images = random_images()[2:4]
+    plain, changed = (embed_images(e, preprocess(e, images)) for e in (encoder, other))
+    assert changed.dtype == np.float32
+    assert 0 < np.abs(plain - changed).max()
+
+
+@pytest.mark.parametrize("change", [{"resize": "stretch"}, {"dtype": "float16"}])
+def test_an_unknown_choice_is_refused(saved_folder, change):
+    with pytest.raises(UserError, match="given, one of .* is expected"):
+        load_encoder(saved_folder, **change)
+
+
 def test_an_image_of_the_right_size_is_only_normalised(encoder):
     image = random_images()[0]
     expected = (image / 255 - np.array([0.1, 0.2, 0.3])) / np.array([0.4, 0.5, 0.6])
