@@ -7,10 +7,10 @@ import collections
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -26,7 +26,10 @@ from hyper_meta.files import write_bytes
 from hyper_meta.types import UserError
 
 MOST_IN_BATCH = 256  # of one device
-ACTIVATIONS = 2**23  # floats of one layer in a batch of images, at most
+# Floats of one layer in a batch of images, at most: what keeps an accelerator busy, and what does
+# not leave the caches of a CPU.
+ACTIVATIONS = {"cpu": 2**20}
+MOST_ACTIVATIONS = 2**23
 BATCHES_IN_PART = 16
 
 
@@ -34,7 +37,7 @@ class Images(NamedTuple):
     """count: how many; read: start -> (image id, encoded image), from the start-th on."""
 
     count: int
-    read: Any
+    read: Callable[[int], Iterator[tuple[str, bytes]]]
 
 
 class Part(NamedTuple):
@@ -59,7 +62,8 @@ def encode_data_set(
     folder: where parts are kept until `finished`; those of another source are encoded again.
     skip_corrupt: leaves out images that cannot be decoded, else the first is a UserError.
     """
-    parts = list(_image_parts(encoder, images, folder, source, skip_corrupt=skip_corrupt))
+    run = compile_encoding(encoder, encode_images)
+    parts = list(encode_parts(encoder, run, images, folder, source, skip_corrupt=skip_corrupt))
     tokens = tokenize(encoder, sentences)
     return Features(
         image_ids=tuple(name for part in parts for name in part.ids),
@@ -79,19 +83,21 @@ def batch_size(encoder: Encoder) -> int:
     """Images in a batch of one device: fewer of a large model."""
     config = encoder.config
     positions = (config.image_size // config.patch_size) ** 2 + 1
-    fitting = ACTIVATIONS // (positions * config.vision.hidden_size)
+    floats = ACTIVATIONS.get(jax.default_backend(), MOST_ACTIVATIONS)
+    fitting = floats // (positions * config.vision.hidden_size)
     return max(1, min(MOST_IN_BATCH, fitting))
 
 
-def _image_parts(
+def encode_parts(
     encoder: Encoder,
+    run: Callable,
     images: Images,
     folder: Path,
     source: dict[str, str],
     *,
     skip_corrupt: bool,
 ) -> Iterator[Part]:
-    """All parts in order, those that are kept first."""
+    """All parts in order, those that are kept first. run: of `compile_encoding`."""
     size = batch_size(encoder) * jax.local_device_count()
     length = size * BATCHES_IN_PART
     with tqdm(total=images.count, desc="encoding images", unit="image", mininterval=1) as bar:
@@ -103,7 +109,6 @@ def _image_parts(
             start += num_images
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             decoded = _decoded(encoder, images.read(start), pool, ahead=2 * size)
-            run = _compiled(encoder, encode_images)
             for first in range(start, images.count, length):
                 batches = (
                     _encode_batch(run, decoded, num, size, bar, skip_corrupt=skip_corrupt)
@@ -143,7 +148,7 @@ def _pixels(encoder: Encoder, name: str, content: bytes) -> np.ndarray:
 
 
 def _encode_batch(
-    run: Any,
+    run: Callable,
     decoded: Iterator[tuple[str, Future]],
     num_images: int,
     size: int,
@@ -170,8 +175,11 @@ def _encode_batch(
     return Part(ids, features, skipped)
 
 
-def _compiled(encoder: Encoder, encode: Any) -> Any:
-    """(inputs [n, ...], size) -> [n, D] float32, computed as a batch of one size."""
+def compile_encoding(encoder: Encoder, encode: Callable) -> Callable:
+    """(inputs [n, ...], size) -> [n, D] float32, computed as a batch of that size on all devices.
+
+    encode: `encode_images` or `encode_texts`.
+    """
     mapped = parallel.compile_map(lambda encoder, _, batch: encode(encoder, batch))
     replicated = parallel.replicate(encoder)
     dim = encoder.config.projection_dim
@@ -188,7 +196,7 @@ def _compiled(encoder: Encoder, encode: Any) -> Any:
 def _encode_tokens(encoder: Encoder, tokens: np.ndarray) -> np.ndarray:
     """[n, L] int32 -> [n, D] float32."""
     size = MOST_IN_BATCH * jax.local_device_count()
-    run = _compiled(encoder, encode_texts)
+    run = compile_encoding(encoder, encode_texts)
     starts = tqdm(range(0, len(tokens), size), desc="encoding sentences", unit="batch")
     return np.concatenate([run(tokens[start : start + size], size) for start in starts])
 
