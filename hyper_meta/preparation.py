@@ -15,12 +15,11 @@ from hyper_meta.data.images import decode
 from hyper_meta.data.tasks import DataSet, Task, build_table, hold_out, without_images
 from hyper_meta.encoders import hub
 from hyper_meta.encoders.folder import Encoder, bundled_encoder_path, load_encoder
-from hyper_meta.encoding import Images, encode_data_set, finished
+from hyper_meta.encoding import Images, encode_data_set, finished, images_per_second
 from hyper_meta.types import UserError
 
 PRECOMPUTED = "precomputed"  # the data set that brings its own features
 VALIDATION_SEED = 0  # of the validation tasks that are split off; the same in every run
-BYTES_AN_IMAGE = 165_000  # of COCO's, on average
 SPARE_BYTES = 2**30  # for features, and whatever else is written
 GIB = 2**30
 
@@ -64,12 +63,16 @@ def prepare(config: ConfigDict, data_dir: Path, manual_dir: Path | None) -> None
         raise UserError(
             "dataset=precomputed brings its own features: there is nothing to prepare, run it"
         )
+    encoder = open_encoder(chosen_encoder(config))
     data_dir.mkdir(parents=True, exist_ok=True)
     files = datasets.needed(config.dataset, data_dir, manual_dir)
     missing = [file for file in files if file.path is None]
-    for line in _plan(config, files, data_dir):
-        print(line)
-    _check_space(data_dir, _bytes_needed(config, missing, data_dir))
+    if datasets.is_prepared(config.dataset, data_dir):
+        print(f"{config.dataset} is built in {data_dir}")
+    else:
+        _tell_files(config.dataset, files)
+        _check_space(data_dir, _bytes_needed(config.dataset, missing))
+        _tell_time(encoder, datasets.BUILDERS[config.dataset].num_images)
     try:
         datasets.prepare(config.dataset, data_dir, manual_dir)
     except UserError as error:
@@ -80,7 +83,7 @@ def prepare(config: ConfigDict, data_dir: Path, manual_dir: Path | None) -> None
             f"{error}. Downloaded elsewhere, these files can be put into {manual_dir or 'a folder'}"
             f" and given with --manual-dir: {wanted}"
         ) from error
-    tasks, features, _ = load_and_encode(config, data_dir)
+    tasks, features, _ = load_and_encode(config, data_dir, encoder)
     sizes = ", ".join(f"{len(part)} {split}" for split, part in tasks.items())
     print(
         f"ready: {sizes} tasks, {len(features.image_ids):,} images and "
@@ -88,36 +91,36 @@ def prepare(config: ConfigDict, data_dir: Path, manual_dir: Path | None) -> None
     )
 
 
-def _plan(config: ConfigDict, files: list[datasets.File], data_dir: Path) -> list[str]:
-    """What `prepare` will take, in words."""
-    if datasets.is_prepared(config.dataset, data_dir):
-        return [f"{config.dataset} is built in {data_dir}"]
-    lines = [f"{config.dataset} is made of:"] if files else []
+def _tell_files(dataset: str, files: list[datasets.File]) -> None:
+    if files:
+        print(f"{dataset} is made of:")
     for file in files:
         place = "will be downloaded" if file.path is None else str(file.path)
-        lines.append(f"  {file.name:<34}{file.size / GIB:7.2f} GiB  {place}")
-    needed = _bytes_needed(config, [file for file in files if file.path is None], data_dir)
-    free = shutil.disk_usage(data_dir).free
-    lines.append(
-        f"disk: {needed / GIB:.1f} GiB are needed in {data_dir}, {free / GIB:.1f} GiB are free"
-    )
-    return lines
+        print(f"  {file.name:<34}{file.size / GIB:7.2f} GiB  {place}")
 
 
-def _bytes_needed(config: ConfigDict, missing: list[datasets.File], data_dir: Path) -> int:
-    if datasets.is_prepared(config.dataset, data_dir):
-        return 0
-    images = datasets.BUILDERS[config.dataset].num_images * BYTES_AN_IMAGE
+def _bytes_needed(dataset: str, missing: list[datasets.File]) -> int:
+    origin = datasets.BUILDERS[dataset]
+    images = origin.num_images * origin.image_bytes
     return sum(file.size for file in missing) + images + SPARE_BYTES
 
 
 def _check_space(data_dir: Path, needed: int) -> None:
+    """Says what is needed and there is; raises UserError where it is too little."""
     free = shutil.disk_usage(data_dir).free
+    said = f"{needed / GIB:.1f} GiB are needed in {data_dir}, {free / GIB:.1f} GiB are free"
     if free < needed:
-        raise UserError(
-            f"{data_dir} has {free / GIB:.1f} GiB free, {needed / GIB:.1f} GiB are needed: make "
-            "room or choose another --data-dir"
-        )
+        raise UserError(f"{said}: make room or choose another --data-dir")
+    print(f"disk: {said}")
+
+
+def _tell_time(encoder: Encoder, num_images: int) -> None:
+    rate = images_per_second(encoder)
+    minutes = num_images / rate / 60
+    print(
+        f"time: this machine encodes {rate:,.1f} images/s, so {num_images:,} images take about "
+        f"{minutes // 60:.0f} h {minutes % 60:.0f} min, beside the download"
+    )
 
 
 def load_data(config: ConfigDict) -> DataSet:
@@ -130,7 +133,9 @@ def load_data(config: ConfigDict) -> DataSet:
         )
         source = {"dataset": precomputed.fingerprint(data_dir), "encoder": PRECOMPUTED}
     else:
-        tasks, features, source = load_and_encode(config, data_dir)
+        _check_prepared(config.dataset, data_dir)
+        encoder = open_encoder(chosen_encoder(config))
+        tasks, features, source = load_and_encode(config, data_dir, encoder)
     parts = {**tasks, "evaluation": [*tasks["validation"], *tasks["test"]]}
     tables = {
         name: build_table(
@@ -145,20 +150,20 @@ def load_data(config: ConfigDict) -> DataSet:
     return DataSet(tasks, tables, source)
 
 
-def load_and_encode(
-    config: ConfigDict, data_dir: Path
-) -> tuple[dict[str, list[Task]], Features, dict[str, str]]:
-    """The tasks of a data set that is built here, their features, and the hashes they come from.
-
-    A data set that has to be downloaded is only read: raises UserError where it is not prepared.
-    """
-    name = config.dataset
+def _check_prepared(name: str, data_dir: Path) -> None:
+    """Raises UserError for a data set that would have to be downloaded."""
     if datasets.BUILDERS[name].downloads and not datasets.is_prepared(name, data_dir):
         raise UserError(
             f"{name} is not in {data_dir}: run hyper-meta prepare with this configuration first, "
             "or give its folder with --config.data_dir"
         )
-    encoder = open_encoder(chosen_encoder(config))
+
+
+def load_and_encode(
+    config: ConfigDict, data_dir: Path, encoder: Encoder
+) -> tuple[dict[str, list[Task]], Features, dict[str, str]]:
+    """The tasks of a data set that is built here, their features, and the hashes they come from."""
+    name = config.dataset
     datasets.prepare(name, data_dir)
     tasks = datasets.load_tasks(name, data_dir)
     if "validation" not in tasks:

@@ -1,6 +1,7 @@
 """`hyper-meta prepare`: from the official files of Meta-VQA to features and a run on them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hyper_meta.data import datasets
 from hyper_meta.data.features import read_store
 from hyper_meta.data.images import decode
 from hyper_meta.encoders.folder import bundled_encoder_path, encode_images, load_encoder, preprocess
+from hyper_meta.encoders.tokenizer import train_tokenizer
 from hyper_meta.types import UserError
 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "quickstart.py")
@@ -61,8 +63,11 @@ def _store(data_dir):
     return read_store(next((data_dir / "features").glob("meta_vqa-????????????")))[1]
 
 
-def _config(*overrides):
-    return load_config(CONFIG, Path(), [*DATA, *overrides])
+def _load(data_dir, *overrides):
+    """(tasks, features, source)"""
+    config = load_config(CONFIG, Path(), [*DATA, *overrides])
+    encoder = load_encoder(bundled_encoder_path())
+    return preparation.load_and_encode(config, data_dir, encoder)
 
 
 def test_every_image_has_its_features_whatever_it_is_encoded_with(prepared):
@@ -192,14 +197,14 @@ def test_corrupt_images_are_left_out_on_request(corrupt, run_folder, tmp_path, c
     assert "79 images" in capsys.readouterr().out
     features = _store(data_dir)
     assert features.skipped == (BAD_IMAGE,) and BAD_IMAGE not in features.image_ids
-    tasks, _, _ = preparation.load_and_encode(_config(skip), data_dir)
+    tasks, _, _ = _load(data_dir, skip)
     everyone = [task for part in tasks.values() for task in part]
     assert len(everyone) == 12
     for task in everyone:
         images = [image for image, _ in (*task.support, *task.query)]
         assert len(images) == 79 and BAD_IMAGE not in images
     with pytest.raises(UserError, match=f"lacks 1 corrupt images, the first {BAD_IMAGE}"):
-        preparation.load_and_encode(_config(), data_dir)
+        _load(data_dir)
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
@@ -230,6 +235,7 @@ def test_what_it_takes_is_said_before(official, run_folder, tmp_path, monkeypatc
     assert captured.out.count("will be downloaded") == 5
     assert str(tmp_path / "some" / "train2014.zip") in captured.out
     assert "disk: " in captured.out and "GiB are free" in captured.out
+    assert re.search(r"time: .* images/s, so 64,665 images take about \d+ h \d+ min", captured.out)
     for name in ("v2_Questions_Train", "v2_Questions_Val", "v2_Annotations_Train", "val2014.zip"):
         assert name in captured.err
     assert "https://s3.amazonaws.com/cvmlp/vqa/" in captured.err
@@ -240,8 +246,8 @@ def test_too_small_a_disk_is_refused_at_once(official, run_folder, tmp_path, mon
     usage = shutil._ntuple_diskusage(10**12, 10**12, 10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert main(_command(tmp_path / "data", official, run_folder)) == 2
-    assert "0.9 GiB free, 10.9 GiB are needed" in capsys.readouterr().err
-    assert not list((tmp_path / "data").iterdir())
+    assert "10.9 GiB are needed in" in capsys.readouterr().err
+    assert not list((tmp_path / "data").rglob("*.*"))
 
 
 def test_a_run_on_data_that_are_not_prepared_says_what_to_do(tmp_path, capsys):
@@ -254,3 +260,45 @@ def test_features_of_ones_own_need_no_preparation(tmp_path, capsys):
     command = ["prepare", "--config", CONFIG, "--config.dataset=precomputed"]
     assert main([*command, "--data-dir", str(tmp_path)]) == 2
     assert "there is nothing to prepare" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_transformers_wrote_gives_its_own_features(
+    official, run_folder, tmp_path
+):
+    """From zip archives and a checkpoint to the features that Hugging Face computes."""
+    torch = pytest.importorskip("torch")
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+    tokenizer = train_tokenizer(official_vqa.QUESTIONS, vocab_size=500, max_length=77)
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    tower |= {"num_attention_heads": 4}
+    vocabulary = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    config = CLIPConfig(
+        text_config=tower | vocabulary,
+        vision_config=tower | {"image_size": 32, "patch_size": 8},
+        projection_dim=24,
+    )
+    torch.manual_seed(0)
+    model = CLIPModel(config).eval()
+    square = {"size": {"height": 32, "width": 32}, "do_center_crop": False}
+    processor = CLIPImageProcessorPil(**square)
+    folder = tmp_path / "checkpoint"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(folder)
+    choice = (f"--config.encoder={folder}", "--config.image_resize=square")
+    assert main(_command(tmp_path / "data", official, run_folder, *choice)) == 0
+
+    features = _store(tmp_path / "data")
+    images = dict(datasets.iterate_images("meta_vqa", tmp_path / "data"))
+    names = features.image_ids[::20]
+    pixels = processor([decode(name, images[name]) for name in names], return_tensors="pt")
+    tokens = tokenizer(list(features.sentences), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        image = model.get_image_features(**pixels).pooler_output.numpy()
+        text = model.get_text_features(**tokens).pooler_output.numpy()
+    rows = [features.image_ids.index(name) for name in names]
+    np.testing.assert_allclose(features.image_features[rows], image, atol=1e-5)
+    np.testing.assert_allclose(features.sentence_features, text, atol=1e-5)

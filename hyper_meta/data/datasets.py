@@ -17,20 +17,22 @@ from hyper_meta.types import UserError
 
 
 class Origin(NamedTuple):
-    """module: holds a Builder; prefix: of its configurations "tasks" and "scenes"; downloads:
-    whether it is made of published files; num_images: about how many it has."""
+    """module: holds a Builder; num_images, image_bytes: how many images it has, about how large
+    each; prefix: of its configurations "tasks" and "scenes"; downloads: whether it is made of
+    published files."""
 
     module: str
+    num_images: int
+    image_bytes: int
     prefix: str = ""
     downloads: bool = False
-    num_images: int = 0
 
 
 _META_VQA = "hyper_meta.data.meta_vqa.meta_vqa_dataset_builder"
 BUILDERS = {
-    "digits_vqa": Origin("hyper_meta.data.digits_vqa.digits_vqa_dataset_builder"),
-    "meta_vqa": Origin(_META_VQA, "", True, 64_665),
-    "meta_vqa_published": Origin(_META_VQA, "published_", True, 64_665),
+    "digits_vqa": Origin("hyper_meta.data.digits_vqa.digits_vqa_dataset_builder", 16_000, 4_000),
+    "meta_vqa": Origin(_META_VQA, 64_665, 165_000, downloads=True),
+    "meta_vqa_published": Origin(_META_VQA, 64_665, 165_000, "published_", downloads=True),
 }
 
 
