@@ -269,7 +269,7 @@ def test_a_checkpoint_that_transformers_wrote_gives_its_own_features(
     torch = pytest.importorskip("torch")
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
-    tokenizer = train_tokenizer(official_vqa.QUESTIONS, vocab_size=500, max_length=77)
+    tokenizer = train_tokenizer(official_vqa.QUESTIONS, vocab_size=550, max_length=77)
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     tower |= {"num_attention_heads": 4}
     vocabulary = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
