@@ -20,8 +20,9 @@ from hyper_meta.encoders.folder import bundled_encoder_path, encode_images, load
 from hyper_meta.encoders.tokenizer import train_tokenizer
 from hyper_meta.types import UserError
 
-CONFIG = str(Path(__file__).parents[1] / "configs" / "quickstart.py")
-DATA = ("--config.dataset=meta_vqa", "--config.validation_share=0.25")
+CONFIG = str(Path(__file__).parents[1] / "configs" / "meta_vqa.py")
+SETTINGS = ("dataset=meta_vqa", "encoder=bundled", "image_resize=crop", "validation_share=0.25")
+DATA = tuple(f"--config.{setting}" for setting in SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -95,21 +96,25 @@ def test_preparing_again_encodes_nothing(prepared, official, run_folder, monkeyp
     assert "ready: 6 train, 4 test, 2 validation tasks, 80 images and" in out
 
 
-def test_it_is_run_on(prepared, run_folder, tmp_path):
+def test_the_papers_configuration_runs_on_it(prepared, run_folder, tmp_path):
+    """From zip archives to a table, a few steps of everything that it trains differently."""
+    methods = "references,hnet_hyperldm,hvae_hyperldm,hnet_hyperclip,nearest_latent"
     settings = [
-        *(s for s in SMALL if not s.startswith("batching")),
+        *SMALL,
+        *("mnet.num_steps=2", "mnet.chunk_steps=1", "mnet.inner_steps=1"),
+        *("hvae.num_steps=2", "hvae.chunk_steps=1", "hvae.weights.num_steps=1"),
+        "hyperclip.batch_size=4",
+        *("adapter.hidden_dim=16", "num_seeds=1", f"methods={methods}"),
         f"data_dir={prepared}",
         f"compilation_cache={run_folder / 'programs'}",
-        "num_seeds=1",
-        "methods=references,hnet_hyperldm,nearest_latent",
-        "batching.num_shapes=1",
     ]
     command = ["run", "--config", CONFIG, "--workdir", str(tmp_path / "run"), *DATA]
     assert main([*command, *(f"--config.{setting}" for setting in settings)]) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     titles = {row["title"] for row in results["rows"]}
-    assert {"CLIP as base model", "HNet + HyperLDM"} <= titles
+    assert {"CLIP as base model", "HNet + HyperLDM", "HVAE + HyperLDM"} <= titles
     assert results["summaries"]["test"]["HNet + HyperLDM"]["all"]["all"]["tasks"] == 4
+    assert (tmp_path / "run" / "report" / "report.md").exists()
 
 
 def test_an_interrupted_encoding_goes_on(
