@@ -64,7 +64,8 @@ def encode_data_set(
     skip_corrupt: leaves out images that cannot be decoded, else the first is a UserError.
     """
     run = compile_encoding(encoder, encode_images)
-    parts = list(encode_parts(encoder, run, images, folder, source, skip_corrupt=skip_corrupt))
+    kept = {"folder": folder, "source": source, "skip_corrupt": skip_corrupt}
+    parts = list(encode_parts(encoder, images, run=run, **kept))
     tokens = tokenize(encoder, sentences)
     return Features(
         image_ids=tuple(name for part in parts for name in part.ids),
@@ -102,16 +103,15 @@ def images_per_second(encoder: Encoder) -> float:
 
 def encode_parts(
     encoder: Encoder,
-    run: Callable,
     images: Images,
+    *,
+    run: Callable,
     folder: Path,
     source: dict[str, str],
-    *,
     skip_corrupt: bool,
 ) -> Iterator[Part]:
-    """All parts in order, those that are kept first. run: of `compile_encoding`."""
+    """All parts in order, those that are kept in folder first. run: of `compile_encoding`."""
     size = batch_size(encoder) * jax.local_device_count()
-    length = size * BATCHES_IN_PART
     with tqdm(total=images.count, desc="encoding images", unit="image", mininterval=1) as bar:
         start = 0
         while start < images.count and (part := _read_part(folder, start, source)):
@@ -121,26 +121,27 @@ def encode_parts(
             start += num_images
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             decoded = _decoded(encoder, images.read(start), pool, ahead=2 * size)
-            for first in range(start, images.count, length):
+            while start < images.count:
+                num_images = min(size * BATCHES_IN_PART, images.count - start)
                 batches = (
-                    _encode_batch(run, decoded, num, size, bar, skip_corrupt=skip_corrupt)
-                    for num in _batches(min(length, images.count - first), size)
+                    _next_batch(decoded, min(size, num_images - first), skip_corrupt=skip_corrupt)
+                    for first in range(0, num_images, size)
                 )
-                part = _join(list(batches))
-                _write_part(folder, first, source, part)
+                part = _encode_part(batches, size=size, run=run, bar=bar)
+                _write_part(folder, start, source, part)
                 yield part
+                start += num_images
 
 
-def _batches(total: int, size: int) -> list[int]:
-    return [min(size, total - first) for first in range(0, total, size)]
-
-
-def _join(parts: list[Part]) -> Part:
-    return Part(
-        [name for part in parts for name in part.ids],
-        np.concatenate([part.features for part in parts]),
-        [name for part in parts for name in part.skipped],
-    )
+def _encode_part(batches: Iterable[Part], *, size: int, run: Callable, bar: tqdm) -> Part:
+    """The features of batches of pixels, each computed as one of `size`."""
+    ids, features, skipped = [], [], []
+    for batch in batches:
+        features.append(run(batch.features, size))
+        ids += batch.ids
+        skipped += batch.skipped
+        bar.update(len(batch.ids) + len(batch.skipped))
+    return Part(ids, np.concatenate(features), skipped)
 
 
 def _decoded(
@@ -159,16 +160,10 @@ def _pixels(encoder: Encoder, name: str, content: bytes) -> np.ndarray:
     return preprocess(encoder, [decode(name, content)])[0]
 
 
-def _encode_batch(
-    run: Callable,
-    decoded: Iterator[tuple[str, Future]],
-    num_images: int,
-    size: int,
-    bar: tqdm,
-    *,
-    skip_corrupt: bool,
+def _next_batch(
+    decoded: Iterator[tuple[str, Future]], num_images: int, *, skip_corrupt: bool
 ) -> Part:
-    """The next num_images, of `size` that are computed."""
+    """The next images, pixels for features."""
     ids, pixels, skipped = [], [], []
     for _ in range(num_images):
         name, future = next(decoded)
@@ -182,9 +177,7 @@ def _encode_batch(
                     "--config.skip_corrupt_images=True"
                 ) from error
             skipped.append(name)
-    features = run(pixels, size)
-    bar.update(num_images)
-    return Part(ids, features, skipped)
+    return Part(ids, pixels, skipped)
 
 
 def compile_encoding(encoder: Encoder, encode: Callable) -> Callable:

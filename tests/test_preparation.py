@@ -121,7 +121,7 @@ def test_an_interrupted_encoding_goes_on(
     official, prepared, run_folder, tmp_path, monkeypatch, small_parts
 ):
     count = 0
-    encode = encoding._encode_batch
+    encode = encoding._next_batch
 
     def stop_at_the_sixth(*args, **kwargs):
         nonlocal count
@@ -130,7 +130,7 @@ def test_an_interrupted_encoding_goes_on(
             raise KeyboardInterrupt
         return encode(*args, **kwargs)
 
-    monkeypatch.setattr(encoding, "_encode_batch", stop_at_the_sixth)
+    monkeypatch.setattr(encoding, "_next_batch", stop_at_the_sixth)
     assert main(_command(tmp_path, official, run_folder)) == 130
     assert len(list((tmp_path / "features").glob("*.parts/images_*"))) == 2
     assert main(_command(tmp_path, official, run_folder)) == 0

@@ -46,7 +46,9 @@ def our_seconds(encoder, run, files):
         images = encoding.Images(len(files), lambda start: iter(files[start:]))
         start = time.perf_counter()
         parts = list(
-            encoding.encode_parts(encoder, run, images, Path(folder), {}, skip_corrupt=False)
+            encoding.encode_parts(
+                encoder, images, run=run, folder=Path(folder), source={}, skip_corrupt=False
+            )
         )
         return time.perf_counter() - start, np.concatenate([part.features for part in parts])
 
