@@ -31,6 +31,12 @@ SMALL = (
 
 
 @pytest.fixture(scope="session")
+def small_settings():
+    """Overrides that make a run short, such as "hnet.num_steps=2"."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
 def run_folder(tmp_path_factory):
     """Where small runs find data and compiled programs."""
     folder = tmp_path_factory.mktemp("shared")

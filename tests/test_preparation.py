@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import official_vqa
 import pytest
-from conftest import SMALL
 
 from hyper_meta import encoding, preparation
 from hyper_meta.cli import main
@@ -96,11 +95,11 @@ def test_preparing_again_encodes_nothing(prepared, official, run_folder, monkeyp
     assert "ready: 6 train, 4 test, 2 validation tasks, 80 images and" in out
 
 
-def test_the_papers_configuration_runs_on_it(prepared, run_folder, tmp_path):
+def test_the_papers_configuration_runs_on_it(prepared, small_settings, run_folder, tmp_path):
     """From zip archives to a table, a few steps of everything that it trains differently."""
     methods = "references,hnet_hyperldm,hvae_hyperldm,hnet_hyperclip,nearest_latent"
     settings = [
-        *SMALL,
+        *small_settings,
         *("mnet.num_steps=2", "mnet.chunk_steps=1", "mnet.inner_steps=1"),
         *("hvae.num_steps=2", "hvae.chunk_steps=1", "hvae.weights.num_steps=1"),
         "hyperclip.batch_size=4",
