@@ -30,6 +30,13 @@ SMALL = (
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_freed():
+    """At the end of a test file. A process may map 65,530 pieces of memory; all tests need more."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def small_settings():
     """Overrides that make a run short, such as "hnet.num_steps=2"."""
