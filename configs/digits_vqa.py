@@ -139,7 +139,8 @@ def get_config() -> ConfigDict:
     config.hyperldm.few_shot_guidance = (0.3, 1.0, 3.0)  # strengths, by the support set's loss
 
     config.evaluate = ConfigDict()
-    config.evaluate.guidance_scales = (0.0, 1.0, 1.5, 2.0, 4.0)
+    # 0, which ignores the sentence, has a row of its own and cannot be chosen.
+    config.evaluate.guidance_scales = (1.0, 1.5, 2.0, 4.0)
     config.evaluate.few_shot_steps = (0, 1, 2, 5, 10, 20, 50)
     config.evaluate.few_shot_rates = (0.1, 1.0, 10.0, 100.0)
     config.evaluate.shot_steps = (0, 1, 2, 5, 10, 20)  # with few examples

@@ -61,5 +61,5 @@ def get_config() -> ConfigDict:
     config.hyperldm.weight_decay = 0.0
     config.hyperldm.update(batch_size=32, num_steps=4600, chunk_steps=460)
     config.hyperldm.sampling_steps = 1000
-    config.evaluate.guidance_scales = (0.0, 1.0, 1.5, 4.0, 7.5, 15.0)
+    config.evaluate.guidance_scales = (1.0, 1.5, 4.0, 7.5, 15.0)
     return config
