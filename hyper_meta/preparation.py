@@ -63,25 +63,27 @@ def prepare(config: ConfigDict, data_dir: Path, manual_dir: Path | None) -> None
         raise UserError(
             "dataset=precomputed brings its own features: there is nothing to prepare, run it"
         )
-    encoder = open_encoder(chosen_encoder(config))
     data_dir.mkdir(parents=True, exist_ok=True)
     files = datasets.needed(config.dataset, data_dir, manual_dir)
     missing = [file for file in files if file.path is None]
-    if datasets.is_prepared(config.dataset, data_dir):
+    is_prepared = datasets.is_prepared(config.dataset, data_dir)
+    if is_prepared:
         print(f"{config.dataset} is built in {data_dir}")
     else:
         _tell_files(config.dataset, files)
         _check_space(data_dir, _bytes_needed(config.dataset, missing))
+    encoder = open_encoder(chosen_encoder(config))
+    if not is_prepared:
         _tell_time(encoder, datasets.BUILDERS[config.dataset].num_images)
     try:
         datasets.prepare(config.dataset, data_dir, manual_dir)
     except UserError as error:
         if not missing:
             raise
-        wanted = "; ".join(f"{file.name} from {file.url}" for file in missing)
+        names = ", ".join(file.name for file in missing)
         raise UserError(
-            f"{error}. Downloaded elsewhere, these files can be put into {manual_dir or 'a folder'}"
-            f" and given with --manual-dir: {wanted}"
+            f"{error}. Downloaded elsewhere, from the addresses above, these files can be put into "
+            f"{manual_dir or 'a folder'} and given with --manual-dir: {names}"
         ) from error
     tasks, features, _ = load_and_encode(config, data_dir, encoder)
     sizes = ", ".join(f"{len(part)} {split}" for split, part in tasks.items())
@@ -95,7 +97,7 @@ def _tell_files(dataset: str, files: list[datasets.File]) -> None:
     if files:
         print(f"{dataset} is made of:")
     for file in files:
-        place = "will be downloaded" if file.path is None else str(file.path)
+        place = f"to download: {file.url}" if file.path is None else str(file.path)
         print(f"  {file.name:<34}{file.size / GIB:7.2f} GiB  {place}")
 
 

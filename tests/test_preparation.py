@@ -236,14 +236,23 @@ def test_what_it_takes_is_said_before(official, run_folder, tmp_path, monkeypatc
     shutil.copy(official / "train2014.zip", tmp_path / "some")
     assert main(_command(tmp_path / "data", tmp_path / "some", run_folder)) == 2
     captured = capsys.readouterr()
-    assert captured.out.count("will be downloaded") == 5
+    assert captured.out.count("to download: https://s3.amazonaws.com/cvmlp/vqa/") == 4
+    assert "to download: http://images.cocodataset.org/zips/val2014.zip" in captured.out
     assert str(tmp_path / "some" / "train2014.zip") in captured.out
     assert "disk: " in captured.out and "GiB are free" in captured.out
     assert re.search(r"time: .* images/s, so 64,665 images take about \d+ h \d+ min", captured.out)
     for name in ("v2_Questions_Train", "v2_Questions_Val", "v2_Annotations_Train", "val2014.zip"):
         assert name in captured.err
-    assert "https://s3.amazonaws.com/cvmlp/vqa/" in captured.err
-    assert "--manual-dir" in captured.err and "train2014.zip from" not in captured.err
+    assert "--manual-dir" in captured.err and "train2014.zip" not in captured.err
+
+
+def test_what_it_takes_is_said_without_the_encoder(tmp_path, capsys):
+    command = ["prepare", "--config", CONFIG, "--data-dir", str(tmp_path / "data")]
+    encoder = f"--config.encoder={tmp_path / 'none'}"
+    assert main([*command, "--config.dataset=meta_vqa", encoder]) == 2
+    captured = capsys.readouterr()
+    assert captured.out.count("to download: ") == 6 and "disk: " in captured.out
+    assert str(tmp_path / "none") in captured.err
 
 
 def test_too_small_a_disk_is_refused_at_once(official, run_folder, tmp_path, monkeypatch, capsys):

@@ -39,8 +39,8 @@ def fetch(name: str) -> Path:
         folder = _cached(repo, revision) or _download(repo, revision)
     except (HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"cannot get the encoder {name} from the Hugging Face Hub: {error}; or download it "
-            "elsewhere and give its folder"
+            f"cannot get the encoder {name} from the Hugging Face Hub (downloaded elsewhere, its "
+            f"folder can be given): {error}"
         ) from error
     for path in sorted(folder.iterdir()):
         if path.name in FILES:
