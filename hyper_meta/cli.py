@@ -111,6 +111,21 @@ def _run(arguments: argparse.Namespace, extra: list[str]) -> int:
     return 0
 
 
+def _benchmark(arguments: argparse.Namespace, extra: list[str]) -> int:
+    from hyper_meta.configuration import load_config
+    from hyper_meta.files import check_writable
+
+    config = load_config(arguments.config, Path(), extra)
+    out = Path(arguments.out) if arguments.out else None
+    if out is not None:
+        check_writable(out)
+
+    from hyper_meta.benchmark import benchmark
+
+    benchmark(config, arguments.only, out)
+    return 0
+
+
 def _pretrain(arguments: argparse.Namespace, extra: list[str]) -> int:
     from hyper_meta.configuration import load_config
     from hyper_meta.files import check_writable
@@ -293,6 +308,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_compare(commands)
     _add_sweep(commands)
+    _add_benchmark(commands)
     return parser
 
 
@@ -337,6 +353,20 @@ def _add_prepare(commands: Any) -> None:
     command.add_argument(
         "--manual-dir", metavar="DIR", help="with files that are there already, zipped or unpacked"
     )
+
+
+def _add_benchmark(commands: Any) -> None:
+    purpose = "measure how fast every stage is on this machine"
+    command = _add_command(
+        commands, "benchmark", purpose, _benchmark, help_texts.BENCHMARK + help_texts.OVERRIDES
+    )
+    command.add_argument(
+        "--config", required=True, metavar="FILE", help="Python file with get_config()"
+    )
+    command.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="work whose name holds one of these"
+    )
+    command.add_argument("--out", metavar="FILE", help="a JSON file for the figures")
 
 
 def _add_generate(commands: Any) -> None:

@@ -117,6 +117,21 @@ Tasks are matched by their sentence. Right answers are averaged over the seeds o
 intervals are 95% bootstrap intervals over tasks and say nothing about another seed.
 """
 
+BENCHMARK = """\
+examples:
+  hyper-meta benchmark --config configs/benchmark.py --out benchmark.json
+
+  two kinds of work only, at other sizes:
+  hyper-meta benchmark --config configs/benchmark.py --only hyperldm ddim \\
+      --config.hyperldm.hidden_dim=256
+
+Everything is timed warm, three times or for 20 seconds, and the median counts. The columns: work a
+second; the floating-point operations of its matrix products a second, and that as a share of the
+speed of one large matrix product here; the bytes of those products' operands and results; memory
+at its peak; programs compiled the first time and later; seconds of compilation.
+
+"""
+
 SWEEP = """\
 examples:
   hyper-meta sweep --config configs/quickstart.py --workdir runs/sweep \\

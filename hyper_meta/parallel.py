@@ -5,7 +5,8 @@ Everything here keeps one convention. A replicated tree has a leading axis of lo
 neither. One device takes the same path as many.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,6 +17,34 @@ from jax import lax
 from hyper_meta.types import UserError
 
 AXIS = "devices"
+_observers: list[Callable] = []
+
+
+@contextlib.contextmanager
+def observed(note_fn: Callable[[Callable, Any, tuple], None]) -> Iterator[None]:
+    """note_fn(fn, in_axes, args) of every call that is made while it is open of what is compiled
+    here: fn of one device, mapped over those axes of its arguments."""
+    _observers.append(note_fn)
+    try:
+        yield
+    finally:
+        _observers.remove(note_fn)
+
+
+def _mapped(fn: Callable, in_axes: Any, **options: Any) -> Callable:
+    compiled = jax.pmap(fn, AXIS, in_axes=in_axes, **options)
+
+    def call(*args):
+        for note_fn in _observers:
+            note_fn(fn, in_axes, args)
+        return compiled(*args)
+
+    return call
+
+
+def device() -> Any:
+    """The first of the local devices, which are all of a kind."""
+    return jax.local_devices()[0]
 
 
 def replicate(tree: Any) -> Any:
@@ -145,7 +174,7 @@ def compile_chunk(step: Callable) -> Callable:
         state, metrics = lax.scan(body, state, (shared, sharded))
         return state, jax.tree.map(lambda value: value.sum(axis=0), metrics)
 
-    mapped = jax.pmap(chunk, AXIS, in_axes=(0, 0, None, 0, None), donate_argnums=0)
+    mapped = _mapped(chunk, (0, 0, None, 0, None), donate_argnums=0)
 
     def run(state, data, xs, key):
         shared, sharded = xs
@@ -156,7 +185,7 @@ def compile_chunk(step: Callable) -> Callable:
 
 def compile_update(fn: Callable) -> Callable:
     """Compiles fn(state, value) -> state, for a replicated, donated state and a host value."""
-    return jax.pmap(fn, AXIS, in_axes=(0, None), donate_argnums=0)
+    return _mapped(fn, (0, None), donate_argnums=0)
 
 
 def compile_map(fn: Callable) -> Callable:
@@ -170,7 +199,7 @@ def compile_map(fn: Callable) -> Callable:
       A function (params, data, x) -> out. params and data are replicated, x has host leaves [B,
       ...] whose B the caller pads to a multiple of the devices, out has numpy leaves [B, ...].
     """
-    mapped = jax.pmap(fn, AXIS)
+    mapped = _mapped(fn, 0)
 
     def run(params, data, x):
         out = jax.device_get(mapped(params, data, shard(x)))

@@ -291,10 +291,24 @@ def adapt_all_tasks(
     settings: ConfigDict,
     name: str,
 ) -> Any:
-    """Every task adapted on random shares of all its images, settings.repeats times.
+    """`compile_adaptation`, called once."""
+    return compile_adaptation(config, learner, table, loop, settings=settings, name=name)(params)
+
+
+def compile_adaptation(
+    config: ConfigDict,
+    learner: Learner,
+    table: TaskTable,
+    loop: InnerLoop,
+    *,
+    settings: ConfigDict,
+    name: str,
+) -> Callable[[Any], Any]:
+    """Compiles params -> points, numpy leaves [T, R, ...]: every task adapted on random shares of
+    all its images, settings.repeats times.
 
     settings: {"repeats", "smallest_share"}; name: of what is made, so that each has draws of its
-    own. Returns points, numpy leaves [T, R, ...].
+    own.
     """
     seed = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(name.encode()))
     keys = jax.random.split(seed, (len(table.answer_count), settings.repeats))
@@ -308,4 +322,4 @@ def adapt_all_tasks(
         return jax.vmap(adapt, in_axes=(None, 0, 0))(params, tasks, keys)
 
     run = compile_pass(config, points_of, table)
-    return run(parallel.replicate(params), np.asarray(jax.random.key_data(keys)))
+    return lambda params: run(parallel.replicate(params), np.asarray(jax.random.key_data(keys)))

@@ -1,0 +1,83 @@
+"""hyper-meta benchmark, on a few random tasks of few dimensions."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from hyper_meta import benchmark
+from hyper_meta.cli import main
+from hyper_meta.configuration import load_config
+from hyper_meta.files import read_json
+
+CONFIG = str(Path(__file__).parents[1] / "configs" / "benchmark.py")
+DIM, HIDDEN, WIDTH, LATENT, BATCH, INNER, NUM_TASKS = 8, 4, 6, 5, 4, 2, 12
+SMALL = (
+    "data_dir=nowhere",
+    "batching.num_shapes=1",
+    f"adapter.hidden_dim={HIDDEN}",
+    *(f"{name}.batch_size={BATCH}" for name in ("hnet", "mnet", "conditional", "hvae")),
+    *(f"{name}.batch_size={BATCH}" for name in ("hyperclip", "hyperldm")),
+    *(f"{name}.hidden_dims={WIDTH},{WIDTH}" for name in ("hnet", "conditional", "hvae")),
+    *(f"{name}.inner_steps={INNER}" for name in ("hnet", "mnet")),
+    f"hnet.latent_dim={LATENT}",
+    f"hvae.latent_dim={LATENT}",
+    f"hyperclip.hidden_dims={WIDTH}",
+    f"hyperldm.hidden_dim={WIDTH}",
+    "hyperldm.diffusion_steps=60",
+    "hyperldm.sampling_steps=60",
+    f"latents.num_steps={INNER}",
+)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """What a whole benchmark writes."""
+    out = tmp_path_factory.mktemp("benchmark") / "figures.json"
+    overrides = [f"--config.{setting}" for setting in SMALL]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "EMBED_DIM", DIM)
+        patch.setattr(benchmark, "NUM_IMAGES", 50)
+        patch.setattr(benchmark, "NUM_TASKS", NUM_TASKS)
+        patch.setattr(benchmark, "NUM_TEST", 3)
+        patch.setattr(benchmark, "PEAK_SIZE", {"cpu": 64})
+        patch.setattr(benchmark, "WARM_RUNS", 1)
+        assert main(["benchmark", "--config", CONFIG, "--out", str(out), *overrides]) == 0
+    return read_json(out)
+
+
+def test_all_work_is_measured(measured):
+    assert set(measured["work"]) == set(benchmark.works(load_config(CONFIG, Path(), [])))
+    for name, row in measured["work"].items():
+        figures = [value for value in row.values() if not isinstance(value, str)]
+        assert all(map(math.isfinite, figures)), name
+        assert row["per_second"] > 0 and row["flops"] > 0 and row["bytes"] > 0, name
+        assert row["compilations"] > 0 and row["compile_seconds"] > 0, name
+    assert measured["machine"]["peak_flops_per_second"] > 0
+    assert measured["data"] == "random tasks of Meta-VQA's sizes"
+
+
+def test_nothing_is_compiled_again(measured):
+    again = {name: row["compilations_when_warm"] for name, row in measured["work"].items()}
+    assert not any(again.values()), again
+
+
+def test_operations_are_those_of_the_formula(measured):
+    """One denoising step of DDPM: two passes of a denoiser v1 over all tasks."""
+    rows = DIM + 100 + LATENT  # question, time and latent enter together
+    products = rows * WIDTH + WIDTH * WIDTH + WIDTH * LATENT
+    expected = 2 * products * 2 * NUM_TASKS * 60
+    assert measured["work"]["ddpm_guided"]["flops"] == expected
+
+
+def test_random_tasks_have_the_sizes_of_meta_vqa():
+    tables, _ = benchmark.load_tables(load_config(CONFIG, Path(), ["--config.data_dir=nowhere"]))
+    sizes = tables["train"].support_size + tables["train"].query_size
+    assert len(sizes) == 870 and len(tables["test"].support_size) == 373
+    assert 78 < sizes.mean() < 90  # 85.6
+    assert tables["train"].image_features.shape == (64_665, 384)
+
+
+def test_unknown_work_is_refused(capsys):
+    assert main(["benchmark", "--config", CONFIG, "--only", "nothing"]) == 2
+    assert "expected parts of hnet_fomaml" in capsys.readouterr().err
