@@ -66,7 +66,7 @@ class Work:
 
 def benchmark(config: ConfigDict, only: list[str], out: Path | None) -> None:
     """Measures every work whose name holds one of only (all, where it is empty), prints a table and
-    writes the figures to out. Raises UserError where no work is meant."""
+    writes the figures to out, after each. Raises UserError where no work is meant."""
     makers = works(config)
     names = [name for name in makers if not only or any(part in name for part in only)]
     if not names:
@@ -74,16 +74,16 @@ def benchmark(config: ConfigDict, only: list[str], out: Path | None) -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     described = machine()
     tables, source = load_tables(config)
-    rows = {}
+    rows: dict[str, Any] = {}
     for name in (bar := tqdm(names, desc="benchmark", unit="work")):
         bar.set_postfix_str(name)
         rows[name] = measure(makers[name](tables), described["peak_flops_per_second"])
         jax.clear_caches()
+        if out is not None:
+            write_json(out, {"machine": described, "data": source, "work": rows})
     print(as_text(_table(rows)))
     print("\n" + ", ".join(f"{key} {value}" for key, value in described.items()))
     print(f"peak: {described['peak_flops_per_second'] / 1e9:.1f} GFLOP/s; data: {source}")
-    if out is not None:
-        write_json(out, {"machine": described, "data": source, "work": rows})
 
 
 def machine() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import jax
 import pytest
 
 from hyper_meta import benchmark
@@ -43,6 +44,7 @@ def measured(tmp_path_factory):
         patch.setattr(benchmark, "PEAK_SIZE", {"cpu": 64})
         patch.setattr(benchmark, "WARM_RUNS", 1)
         assert main(["benchmark", "--config", CONFIG, "--out", str(out), *overrides]) == 0
+    jax.config.update("jax_enable_compilation_cache", True)
     return read_json(out)
 
 
