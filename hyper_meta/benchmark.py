@@ -6,6 +6,7 @@ speed of one large matrix product here.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -43,6 +44,8 @@ from hyper_meta.types import UserError
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 WARM_RUNS, ENOUGH_SECONDS = 3, 20.0
+HEADING = "work,a second,GFLOP/s,of peak,GB/s,peak GiB,programs,compiling".split(",")
+PEAK_RUNS = 5  # the first compiles
 PEAK_SIZE = {"cpu": 2048}  # of the square matrices whose product is the machine's peak
 # (support, query, answers) of every 30th of Meta-VQA's 870 training tasks, in order of size.
 SIZES = (
@@ -103,10 +106,9 @@ def machine() -> dict[str, Any]:
 
 def _peak(size: int) -> float:
     squares = np.ones((jax.local_device_count(), size, size), np.float32)
-    run = parallel.compile_map(lambda _, __, x: jnp.einsum("bij,bjk->bik", x, x)[:, :1, :1])
-    return (
-        2.0 * squares.size * size / min(_seconds(lambda: run(None, None, squares)) for _ in "12345")
-    )
+    product = parallel.compile_map(lambda _, __, x: jnp.einsum("bij,bjk->bik", x, x)[:, :1, :1])
+    fastest = min(_seconds(lambda: product(None, None, squares)) for _ in range(PEAK_RUNS))
+    return 2.0 * squares.size * size / fastest
 
 
 def measure(work: Work, peak: float) -> dict[str, Any]:
@@ -163,10 +165,8 @@ def _count(fn: Callable, in_axes: Any, args: tuple) -> Products:
 
 def _reset_peak_memory() -> None:
     # Linux forgets the peak of a process where 5 is written here.
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
 
 
 def _peak_memory() -> int:
@@ -182,17 +182,7 @@ def _peak_memory() -> int:
 
 
 def _table(rows: dict[str, dict[str, Any]]) -> list[list[str]]:
-    heading = [
-        "work",
-        "a second",
-        "GFLOP/s",
-        "of peak",
-        "GB/s",
-        "peak GiB",
-        "programs",
-        "compiling",
-    ]
-    lines = [heading]
+    lines = [HEADING]
     for name, row in rows.items():
         figures = [
             f"{row['per_second']:,.4g} {row['unit']}",
@@ -312,11 +302,6 @@ def _hnet(config: ConfigDict, tables: dict) -> dict[str, Any]:
     return jax.device_get(stage.init(jax.random.key(0)).params)
 
 
-def _latents(config: ConfigDict, tables: dict) -> np.ndarray:
-    shape = (len(tables["train"].answer_count), 1, config.hnet.latent_dim)
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
 def _adaptation(config: ConfigDict, network: str, tables: dict) -> Work:
     """Every training task adapted once."""
     table, settings = tables["train"], config.latents.copy_and_resolve_references()
@@ -340,22 +325,28 @@ def _hvae(config: ConfigDict, tables: dict) -> Work:
     return _training(stage, "steps", 1, _a_pass(config.hvae, tables["train"]))
 
 
-def _hyperclip_stage(config: ConfigDict, tables: dict) -> tuple[Stage, dict[str, Any]]:
-    space = _hnet(config, tables)
-    stage = hyperclip_stage(
+def _guide_stage(config: ConfigDict, section: str, tables: dict) -> tuple[Stage, dict[str, Any]]:
+    """A guide's stage in the space of an untrained HNet, and that space."""
+    make, decoder = {
+        "hyperclip": (hyperclip_stage, {"factors": GENERATOR}),
+        "hyperldm": (hyperldm_stage, {"generate": functools.partial(generate_weights, GENERATOR)}),
+    }[section]
+    space, num_tasks = _hnet(config, tables), len(tables["train"].answer_count)
+    latents = np.random.default_rng(0).normal(size=(num_tasks, 1, config.hnet.latent_dim))
+    stage = make(
         config,
-        "hyperclip",
-        latents=_latents(config, tables),
+        section,
+        latents=latents.astype(np.float32),
         space=space,
-        factors=GENERATOR,
         train=tables["train"],
         validation=tables["test"],
+        **decoder,
     )
     return stage, space
 
 
 def _hyperclip(config: ConfigDict, tables: dict) -> Work:
-    stage, _ = _hyperclip_stage(config, tables)
+    stage, _ = _guide_stage(config, "hyperclip", tables)
     return _training(stage, "steps", 1, _a_pass(config.hyperclip, tables["train"]))
 
 
@@ -363,30 +354,16 @@ def _hyperclip_guidance(config: ConfigDict, tables: dict) -> Work:
     """Every test task guided for ten steps."""
     ten = config.copy_and_resolve_references()
     ten.hyperclip.guidance.steps = (10,)
-    stage, space = _hyperclip_stage(config, tables)
+    stage, space = _guide_stage(config, "hyperclip", tables)
     state, questions = stage.init(jax.random.key(0)), np.asarray(tables["test"].question_features)
     guide_fn = compile_guidance(ten, GENERATOR, questions.shape[1])
     model = parallel.replicate(hyperclip_model(state.params, state.statistics, space))
     return Work("tasks", len(questions), lambda: guide_fn(model, questions, 0.01, 0.0, 0))
 
 
-def _hyperldm_stage(config: ConfigDict, tables: dict) -> tuple[Stage, dict[str, Any]]:
-    space = _hnet(config, tables)
-    stage = hyperldm_stage(
-        config,
-        "hyperldm",
-        latents=_latents(config, tables),
-        space=space,
-        generate=functools.partial(generate_weights, GENERATOR),
-        train=tables["train"],
-        validation=tables["test"],
-    )
-    return stage, space
-
-
 def _hyperldm(config: ConfigDict, tables: dict) -> Work:
     """One pass over the training tasks."""
-    stage, _ = _hyperldm_stage(config, tables)
+    stage, _ = _guide_stage(config, "hyperldm", tables)
     size = config.hyperldm.batch_size
     return _training(stage, "tasks", size, _a_pass(config.hyperldm, tables["train"]))
 
@@ -395,7 +372,7 @@ def _sampler(config: ConfigDict, steps: int, tables: dict) -> tuple[Callable, di
     """(questions, scale) -> latents [T, 1, Z], and the space they lie in."""
     shorter = config.copy_and_resolve_references()
     shorter.hyperldm.sampling_steps = steps
-    stage, space = _hyperldm_stage(config, tables)
+    stage, space = _guide_stage(config, "hyperldm", tables)
     state = stage.init(jax.random.key(0))
     ldm = parallel.replicate(
         {"params": state.params, "statistics": state.statistics, "start": space["e0"]}

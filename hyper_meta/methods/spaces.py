@@ -22,7 +22,7 @@ from hyper_meta.methods.learnt import learner_rows
 from hyper_meta.models.adapter import num_weights
 from hyper_meta.train import hvae
 from hyper_meta.train.loop import Stage
-from hyper_meta.train.stages import adapt_all_tasks
+from hyper_meta.train.stages import compile_adaptation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +99,10 @@ def _adapted(
     def compute() -> tuple[np.ndarray, Any]:
         rate = choose_rate(setup, learner, params, settings, key=key)
         loop = InnerLoop(settings.num_steps, rate, blend=setup.config.adapter.blend)
-        points = adapt_all_tasks(
-            setup.config, learner, params, setup.tables["train"], loop, settings=settings, name=name
+        adapt = compile_adaptation(
+            setup.config, learner, setup.tables["train"], loop, settings=settings, name=name
         )
-        return points, {"learning_rate": rate, "of": list(settings.learning_rates)}
+        return adapt(params), {"learning_rate": rate, "of": list(settings.learning_rates)}
 
     return keep_array(setup, name, shape, compute)
 

@@ -281,20 +281,6 @@ def compile_pass(config: ConfigDict, task_fn: scoring.TaskFn, table: TaskTable) 
     )
 
 
-def adapt_all_tasks(
-    config: ConfigDict,
-    learner: Learner,
-    params: Any,
-    table: TaskTable,
-    loop: InnerLoop,
-    *,
-    settings: ConfigDict,
-    name: str,
-) -> Any:
-    """`compile_adaptation`, called once."""
-    return compile_adaptation(config, learner, table, loop, settings=settings, name=name)(params)
-
-
 def compile_adaptation(
     config: ConfigDict,
     learner: Learner,

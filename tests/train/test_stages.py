@@ -20,7 +20,7 @@ from hyper_meta.models.adapter import num_weights
 from hyper_meta.models.film import film_weights
 from hyper_meta.train import stages
 from hyper_meta.train.loop import run_stage
-from hyper_meta.train.stages import adapt_all_tasks
+from hyper_meta.train.stages import compile_adaptation
 from hyper_meta.types import Examples, TaskBatch
 
 REPOSITORY = Path(hyper_meta.__file__).parents[1]
@@ -248,9 +248,10 @@ def test_a_data_set_is_every_task_adapted_on_all_its_examples(network):
     pulled = latent_learner(stages.generate_fn(stages.generator_module(config, DIM)), pull=0.1)
     learner = {"hnet": pulled, "mnet": weights_learner()}[network]
     loop = InnerLoop(4, 0.05, blend=0.8)
-    points = adapt_all_tasks(
-        config, learner, params, table, loop, settings=ConfigDict(SETTINGS), name="some points"
+    adapt = compile_adaptation(
+        config, learner, table, loop, settings=ConfigDict(SETTINGS), name="some points"
     )
+    points = adapt(params)
     assert points.shape == (NUM_TASKS, 3, len(params["e0"]))
     number = int(np.argmax(table.support_size))
     assert table.support_size[number] > config.batching.max_support
@@ -267,9 +268,10 @@ def test_each_data_set_has_draws_of_its_own():
     config.batching.num_shapes = 1
     params = _stage("mnet").init(jax.random.key(0)).params
     settings = ConfigDict(SETTINGS | {"smallest_share": 0.4})
-    inputs = config, weights_learner(), params, table, InnerLoop(4, 0.05)
+    inputs = config, weights_learner(), table, InnerLoop(4, 0.05)
     one, again, other = (
-        adapt_all_tasks(*inputs, settings=settings, name=name) for name in ("one", "one", "other")
+        compile_adaptation(*inputs, settings=settings, name=name)(params)
+        for name in ("one", "one", "other")
     )
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - other).max() > 1e-2
