@@ -18,10 +18,10 @@ def classifier_free(
     process: NoiseProcess,
     *,
     condition: jax.Array,
-    scale: float | jax.Array,
+    scale: float | jax.Array | None,
     prediction: str,
 ) -> DenoiseFn:
-    """The guided denoise_fn: (z_t [B, Z], t [B] int32) -> (z0 [B, Z], eps [B, Z]).
+    """The guided denoise_fn: (z_t [B, Z], t [B] or [1] int32) -> (z0, eps), each [B, Z].
 
         eps = (1 - scale) * eps(z_t, t, none) + scale * eps(z_t, t, condition)
 
@@ -33,22 +33,30 @@ def classifier_free(
     Both questions go through the network in one call of 2B rows.
 
     Args:
-      predict_fn: (z_t [2B, Z], t [2B] int32, condition [2B, D], keep [2B] bool) -> [2B, Z].
+      predict_fn: (z_t [2B, Z], t [2B] or [1] int32, condition [2B, D], keep [2B] bool) -> [2B, Z].
       condition: [B, D] float32.
-      scale: scalar or [B] float32; may be traced, so every scale shares one compilation.
+      scale: scalar or [B] float32; may be traced, so every scale shares one compilation. None is
+        scale 1 in calls of B rows.
       prediction: a key of noise.PREDICTIONS.
 
     Raises:
       ValueError: unknown prediction, when the denoise_fn is called.
     """
     batch_size = condition.shape[0]
-    keep = jnp.arange(2 * batch_size) >= batch_size
-    weight = jnp.broadcast_to(scale, (batch_size,))[:, None]
+
+    def conditional_output(z_t, t):
+        return predict_fn(z_t, t, condition, jnp.ones(batch_size, bool))
+
+    def guided_output(z_t, t):
+        keep = jnp.arange(2 * batch_size) >= batch_size
+        weight = jnp.broadcast_to(scale, (batch_size,))[:, None]
+        z_t, conditions = (jnp.concatenate([array, array]) for array in (z_t, condition))
+        t = t if len(t) == 1 else jnp.concatenate([t, t])
+        unconditional, conditional = jnp.split(predict_fn(z_t, t, conditions, keep), 2)
+        return (1 - weight) * unconditional + weight * conditional
 
     def denoise_fn(z_t, t):
-        twice = [jnp.concatenate([array, array]) for array in (z_t, t, condition)]
-        unconditional, conditional = jnp.split(predict_fn(*twice, keep), 2)
-        output = (1 - weight) * unconditional + weight * conditional
+        output = (conditional_output if scale is None else guided_output)(z_t, t)
         return decode_prediction(process, z_t, t=t, output=output, prediction=prediction)
 
     return denoise_fn
@@ -79,7 +87,7 @@ def few_shot(
     def guided_fn(z_t, t):
         z0, eps = denoise_fn(z_t, t)
         signal, sigma = levels(process, t)
-        size = jnp.broadcast_to(strength, t.shape)[:, None]
+        size = jnp.broadcast_to(strength, z_t.shape[:1])[:, None]
         size = size * jnp.linalg.norm(eps, axis=-1, keepdims=True)
         push = size * normalise(grad_fn(z0))
         return z0 - sigma / signal * push, eps + push

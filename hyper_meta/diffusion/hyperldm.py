@@ -120,7 +120,7 @@ def draw_latents(
     sampling: Sampling,
     *,
     questions: jax.Array,
-    scale: jax.Array,
+    scale: jax.Array | None,
     keys: jax.Array,
     start: jax.Array,
     few_shot: FewShot | None = None,
@@ -129,7 +129,7 @@ def draw_latents(
 
     Args:
       questions: [B, D] float32, raw.
-      scale: [B] float32, the classifier-free guidance scale.
+      scale: [B] float32, the classifier-free guidance scale; None is 1, at half the work.
       keys: [B] PRNG keys.
       start: [Z] or [B, Z] float32 in the generator's units, e0; unused at start_time 1.
       few_shot: None for zero-shot samples.

@@ -1,6 +1,6 @@
 """Samplers: from noise back to clean latents, one lax.scan each.
 
-Both take a denoise_fn: (z_t [B, Z], t [B] int32) -> (z0 [B, Z], eps [B, Z]), whose two answers
+Both take a denoise_fn: (z_t [B, Z], t [1] int32) -> (z0 [B, Z], eps [B, Z]), whose two answers
 satisfy z_t = signal z0 + sigma eps, and a Start. Nothing here is random except through the keys.
 
 Axes: B batch, Z latent, S diffusion steps, n visited steps.
@@ -114,6 +114,7 @@ def ddim_sample(
         raise ValueError(f"eta must lie in [0, 1], got {eta}")
     times = strided_times(start.time + 1, num_steps)[::-1]
     factors = reverse_coefficients(process, times, eta=eta, posterior_variance=0.0)
+    keys = keys if eta else None  # drawing noise is half of the work
     return _reverse(
         denoise_fn, process, start=start, keys=keys, clip=clip, times=times, factors=factors
     )
@@ -191,15 +192,18 @@ def _normal(process, keys, *, index, latent_dim):
 
 
 def _reverse(denoise_fn, process, *, start, keys, clip, times, factors):
-    """[B, Z]: the reverse process through `times`: [n] falling steps, the first start.time."""
+    """[B, Z]: the reverse process through `times`: [n] falling steps, the first start.time; without
+    keys no noise is added."""
 
     def step(z_t, inputs):
         time, z0_factor, eps_factor, noise_factor = inputs
-        t = jnp.full(z_t.shape[:1], time)
+        t = time[None]  # of all rows
         z0, eps = denoise_fn(z_t, t)
         z0, eps = clip_denoised(process, z0, eps=eps, t=t, clip=clip)
-        noise = _normal(process, keys, index=time, latent_dim=z_t.shape[-1])
-        return z0_factor * z0 + eps_factor * eps + noise_factor * noise, None
+        z_s = z0_factor * z0 + eps_factor * eps
+        if keys is not None:
+            z_s += noise_factor * _normal(process, keys, index=time, latent_dim=z_t.shape[-1])
+        return z_s, None
 
     z0, _ = jax.lax.scan(step, start.z_t, (jnp.asarray(times, jnp.int32), *factors))
     return z0

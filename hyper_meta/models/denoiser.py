@@ -6,6 +6,7 @@ Axes: B batch, D embedding, Z latent.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def time_embedding(t: jax.Array, *, dim: int, max_period: float = 1e4) -> jax.Array:
@@ -28,8 +29,28 @@ def time_embedding(t: jax.Array, *, dim: int, max_period: float = 1e4) -> jax.Ar
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
+class JoinedDense(nn.Module):
+    """nn.Dense of concatenated inputs, each multiplied by itself: [B or 1, any] float32 ->
+    [B, features] float32.
+
+    A sampler's scan over steps then multiplies the condition once, before it begins, and a step
+    that all rows share as one row.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, *inputs):
+        ends = np.cumsum([x.shape[-1] for x in inputs])
+        shape = (int(ends[-1]), self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return sum((x @ w for x, w in zip(inputs, jnp.split(kernel, ends[:-1]), strict=True)), bias)
+
+
 class HiddenLayer(nn.Module):
-    """Linear, layer norm, ReLU, dropout: [B, any] float32 -> [B, features] float32.
+    """Linear, layer norm, ReLU, dropout: inputs [B or 1, any] float32, side by side ->
+    [B, features] float32.
 
     dropout_rate: in [0, 1).
     """
@@ -38,8 +59,8 @@ class HiddenLayer(nn.Module):
     dropout_rate: float
 
     @nn.compact
-    def __call__(self, x, *, deterministic):
-        x = nn.relu(nn.LayerNorm()(nn.Dense(self.features)(x)))
+    def __call__(self, *inputs, deterministic):
+        x = nn.relu(nn.LayerNorm()(JoinedDense(self.features, name="Dense_0")(*inputs)))
         return nn.Dropout(self.dropout_rate)(x, deterministic=deterministic)
 
 
@@ -71,23 +92,24 @@ class DenoiserV1(nn.Module):
 
         Args:
           z: [B, Z] float32.
-          t: [B] int32.
+          t: [B] int32, or [1] where all rows share it.
           condition: [B, D] float32.
           keep: [B] bool; where False the condition is replaced by zeros, the null condition.
           deterministic: False turns dropout on and needs a "dropout" rng. One rng covers the whole
             batch; vmap over rows with a key each where splitting a batch must change nothing.
         """
         condition = jnp.where(keep[:, None], condition, 0)
-        context = jnp.concatenate([condition, time_embedding(t, dim=self.time_dim)], axis=-1)
+        context = condition, time_embedding(t, dim=self.time_dim)
         x = self.blocks(z, context, deterministic)
         return nn.Dense(self.latent_dim, kernel_init=nn.initializers.zeros)(x)
 
-    def blocks(self, z: jax.Array, context: jax.Array, deterministic: bool) -> jax.Array:
-        """[B, Z] latents and [B, D + time_dim] condition and step -> [B, hidden_dim]."""
-        x = jnp.concatenate([z, context], axis=-1)
+    def blocks(self, z: jax.Array, context: tuple, deterministic: bool) -> jax.Array:
+        """[B, Z] latents and ([B, D] condition, [B or 1, time_dim] step) -> [B, hidden_dim]."""
+        inputs = z, *context
         for _ in range(self.num_blocks):
-            x = HiddenLayer(self.hidden_dim, self.dropout_rate)(x, deterministic=deterministic)
-        return x
+            layer = HiddenLayer(self.hidden_dim, self.dropout_rate)
+            inputs = (layer(*inputs, deterministic=deterministic),)
+        return inputs[0]
 
 
 class Denoiser(DenoiserV1):
@@ -96,12 +118,12 @@ class Denoiser(DenoiserV1):
     x <- W x + dropout(relu(norm(V [x, condition, time])))
     """
 
-    def blocks(self, z: jax.Array, context: jax.Array, deterministic: bool) -> jax.Array:
+    def blocks(self, z: jax.Array, context: tuple, deterministic: bool) -> jax.Array:
         """As that of DenoiserV1."""
         x = z
         for _ in range(self.num_blocks):
             layer = HiddenLayer(self.hidden_dim, self.dropout_rate)
-            update = layer(jnp.concatenate([x, context], axis=-1), deterministic=deterministic)
+            update = layer(x, *context, deterministic=deterministic)
             x = nn.Dense(self.hidden_dim)(x) + update
         return x
 

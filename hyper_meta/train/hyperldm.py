@@ -82,23 +82,27 @@ def predict_fn(module: nn.Module, params: Any) -> Callable[..., jax.Array]:
 def compile_sampler(config: ConfigDict) -> Sampler:
     """Compiles sampling for any number of rows; each row has its own question, scale and key."""
 
-    def sample(ldm: Any, _: None, x: tuple) -> jax.Array:
-        questions, scale, keys = x
-        return draw_latents(
-            trained_denoiser(config, ldm),
-            sampling(config),
-            questions=questions,
-            scale=scale,
-            keys=jax.random.wrap_key_data(keys),
-            start=ldm["start"],
-        )
+    def compiled(guided: bool) -> Callable:
+        def sample(ldm: Any, _: None, x: tuple) -> jax.Array:
+            questions, scale, keys = x
+            return draw_latents(
+                trained_denoiser(config, ldm),
+                sampling(config),
+                questions=questions,
+                scale=scale if guided else None,
+                keys=jax.random.wrap_key_data(keys),
+                start=ldm["start"],
+            )
 
-    mapped = parallel.compile_map(sample)
+        return parallel.compile_map(sample)
+
+    mapped = {guided: compiled(guided) for guided in (False, True)}
 
     def run(ldm, questions, scale, keys):
-        padding = -len(questions) % jax.local_device_count()
+        padding = -len(questions) % parallel.num_devices()
         rows = [np.concatenate([x, x[:1].repeat(padding, 0)]) for x in (questions, scale, keys)]
-        return mapped(ldm, None, tuple(rows))[: len(questions)]
+        guided = bool((scale != 1).any())
+        return mapped[guided](ldm, None, tuple(rows))[: len(questions)]
 
     return run
 
@@ -216,6 +220,7 @@ def hyperldm_stage(
         name=name,
         num_steps=settings.num_steps,
         chunk_steps=settings.chunk_steps,
+        most_at_once=64,
         init=init,
         step=functools.partial(_denoising_step, config, module),
         data=(latents, questions, metric),

@@ -67,6 +67,22 @@ def test_scales_zero_and_one_are_exactly_the_two_models(process, noisy, predicti
     np.testing.assert_array_equal(guided, plain)
 
 
+def test_without_a_scale_the_null_condition_is_never_asked(process, noisy):
+    z_t, t = (jnp.asarray(array) for array in noisy)
+    question, calls = jnp.asarray(QUESTION, jnp.float32), []
+
+    def network(z_t, t, condition, keep):
+        calls.append(keep)
+        return elementwise_network(z_t, t, condition, keep)
+
+    answers = [
+        classifier_free(network, process, condition=question, scale=scale, prediction="v")(z_t, t)
+        for scale in (None, 1.0)
+    ]
+    np.testing.assert_array_equal(*answers)
+    assert calls[0].all() and len(calls[0]) == len(question) and len(calls[1]) == 2 * len(question)
+
+
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 4.0, np.array([0, 1, 1.5, 4, 7.5, 15.0])])
 def test_guided_score_is_the_closed_form(process64, alpha_bar, noisy, prediction, scale):
@@ -137,7 +153,7 @@ def test_one_network_call_and_one_compilation_for_all_scales(process):
         )
 
     samples = [sample(scale) for scale in (0.0, 1.0, 1.5, 4.0, 7.5, 15.0)]
-    assert calls == [((12, 3), (12,), (12, 4), (12,))]
+    assert calls == [((12, 3), (1,), (12, 4), (12,))]
     assert np.all(np.isfinite(samples))
     assert len(np.unique(np.asarray(samples)[:, 0, 0])) > 1
 
