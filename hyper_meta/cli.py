@@ -102,13 +102,36 @@ def _run(arguments: argparse.Namespace, extra: list[str]) -> int:
     from hyper_meta.configuration import load_config
 
     workdir = Path(arguments.workdir)
+    _check_processes(arguments)
     config = load_config(arguments.config, workdir, extra)
+
+    if arguments.distributed or arguments.coordinator:
+        from hyper_meta import processes
+
+        processes.connect(arguments.coordinator, arguments.num_processes, arguments.process_id)
 
     from hyper_meta import pipeline
 
     last = "report" if arguments.command == "run" else arguments.command
     pipeline.run(config, workdir, until=last, method=getattr(arguments, "method", None))
     return 0
+
+
+def _check_processes(arguments: argparse.Namespace) -> None:
+    """Ends with a message where only some of what joins processes by hand is given, or nonsense."""
+    by_hand = (arguments.coordinator, arguments.num_processes, arguments.process_id)
+    if by_hand == (None, None, None):
+        return
+    if None in by_hand:
+        _argument_error(
+            arguments.prog, "--coordinator, --num-processes and --process-id are given together"
+        )
+    _, number, process = by_hand
+    if not 0 <= process < number:
+        _argument_error(
+            arguments.prog,
+            f"--process-id {process} of --num-processes {number}: 0 to {number - 1} is expected",
+        )
 
 
 def _benchmark(arguments: argparse.Namespace, extra: list[str]) -> int:
@@ -296,6 +319,7 @@ def _make_parser() -> argparse.ArgumentParser:
             commands, name, purpose, _run, epilog.format(step=name) + help_texts.OVERRIDES
         )
         _add_config(command)
+        _add_processes(command)
         if name == "train":
             command.add_argument("--method", metavar="NAME", help="left out, all of the config")
     _add_prepare(commands)
@@ -337,6 +361,22 @@ def _add_config(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--workdir", required=True, metavar="DIR", help="where results go, and where it resumes"
     )
+
+
+def _add_processes(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group(
+        "several processes", "the same command in each; launch/README.md says how on which machine"
+    )
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="they find each other (Cloud TPU, Slurm, Open MPI, Kubernetes)",
+    )
+    group.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="by hand: where process 0 listens"
+    )
+    group.add_argument("--num-processes", type=int, metavar="N", help="by hand: of the whole run")
+    group.add_argument("--process-id", type=int, metavar="I", help="by hand: of this one, from 0")
 
 
 def _add_prepare(commands: Any) -> None:

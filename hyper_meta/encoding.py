@@ -181,11 +181,12 @@ def _next_batch(
 
 
 def compile_encoding(encoder: Encoder, encode: Callable) -> Callable:
-    """(inputs [n, ...], size) -> [n, D] float32, computed as a batch of that size on all devices.
+    """(inputs [n, ...], size) -> [n, D] float32, computed as a batch of that size on the
+    local devices.
 
     encode: `encode_images` or `encode_texts`.
     """
-    mapped = parallel.compile_map(lambda encoder, _, batch: encode(encoder, batch))
+    mapped = parallel.compile_map(lambda encoder, _, batch: encode(encoder, batch), local=True)
     replicated = parallel.replicate(encoder)
     dim = encoder.config.projection_dim
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hyper_meta import parallel
+from hyper_meta import parallel, processes
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval.metrics import KINDS
 from hyper_meta.files import write_bytes, write_json
@@ -37,7 +37,9 @@ def evaluate(setup: Setup, rows: list[Row], trained: Mapping[str, Any], encoder:
     rows = sorted(rows, key=lambda row: list(KINDS).index(row.kind))
     scored = [
         score_row(row, setup.config.evaluate.shots)
-        for row in tqdm(rows, desc="evaluate", unit="row", mininterval=1)
+        for row in tqdm(
+            rows, desc="evaluate", unit="row", mininterval=1, disable=not processes.is_main()
+        )
     ]
     if SHOWN in trained:
         _show(setup, trained["hnet"], trained[SHOWN], encoder)
@@ -50,7 +52,7 @@ def evaluate(setup: Setup, rows: list[Row], trained: Mapping[str, Any], encoder:
         "shots": {part["row"]["title"]: part["shots"] for part in scored if part["shots"]},
     }
     # Last, since its presence says that the stage is done.
-    write_json(setup.folder / "scores.json", content)
+    processes.from_main(lambda: write_json(setup.folder / "scores.json", content))
 
 
 def score_row(row: Row, shots: tuple[int, ...]) -> dict[str, Any]:
@@ -88,9 +90,6 @@ def _show(setup: Setup, space: Space, left: dict[str, Any], encoder: str) -> Non
         "templates": {task.sentence: task.template for task in setup.tasks["train"]},
         "answers": _answers_by_template(setup.tasks["train"]),
     }
-    if not (setup.folder / "model").exists():
-        tree = {"space": space.params, "hyperldm": left}
-        checkpoints.save_tree(setup.folder / "model", tree, notes=notes)
     generated = sampled_latents(setup, "hnet", space, left)("test", scale).mean(axis=1)
     arrays = {
         "latents": generated,
@@ -99,7 +98,14 @@ def _show(setup: Setup, space: Space, left: dict[str, Any], encoder: str) -> Non
     }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    write_bytes(setup.folder / "shown.npz", buffer.getvalue())
+
+    def write() -> None:
+        if not (setup.folder / "model").exists():
+            tree = {"space": space.params, "hyperldm": left}
+            checkpoints.save_tree(setup.folder / "model", tree, notes=notes)
+        write_bytes(setup.folder / "shown.npz", buffer.getvalue())
+
+    processes.from_main(write)
 
 
 def _answers_by_template(tasks: list[Task]) -> dict[str, list[str]]:

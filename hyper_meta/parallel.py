@@ -2,7 +2,8 @@
 
 Everything here keeps one convention. A replicated tree has a leading axis of local devices,
 [devices, ...]; a batch axis B is cut into [devices, B / devices]; host code above this module sees
-neither. One device takes the same path as many.
+neither. One device takes the same path as many, and one process the same as several: each is given
+whole batches and computes the part of its own devices.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from hyper_meta import processes
 from hyper_meta.types import UserError
 
 AXIS = "devices"
@@ -71,20 +73,28 @@ def first(tree: Any) -> Any:
     return jax.tree.map(take, tree)
 
 
-def shard(tree: Any, *, axis: int = 0) -> Any:
-    """Cuts the batch axis of host arrays over the local devices.
+def num_devices() -> int:
+    """Of all processes: what a batch must divide over."""
+    return jax.device_count()
+
+
+def shard(tree: Any, *, axis: int = 0, local: bool = False) -> Any:
+    """Cuts the batch axis of host arrays over the devices, and takes this process's part.
 
     Args:
       tree: leaves [..., B, ...] with B at position axis.
       axis: position of B.
+      local: this process has a batch of its own, for its own devices.
 
     Returns:
-      Leaves [devices, ..., B / devices, ...].
+      Leaves [local devices, ..., B / devices, ...].
 
     Raises:
       UserError: B does not divide over the devices.
     """
-    num_devices = jax.local_device_count()
+    num_local = jax.local_device_count()
+    num_devices = num_local if local else jax.device_count()
+    first_device = 0 if local else jax.process_index() * num_local
 
     def cut(leaf):
         leaf = np.asarray(leaf)
@@ -96,7 +106,7 @@ def shard(tree: Any, *, axis: int = 0) -> Any:
             )
         parts = (num_devices, size // num_devices)
         leaf = leaf.reshape(*leaf.shape[:axis], *parts, *leaf.shape[axis + 1 :])
-        return np.moveaxis(leaf, axis, 0)
+        return np.moveaxis(leaf, axis, 0)[first_device : first_device + num_local]
 
     return jax.tree.map(cut, tree)
 
@@ -188,21 +198,23 @@ def compile_update(fn: Callable) -> Callable:
     return _mapped(fn, (0, None), donate_argnums=0)
 
 
-def compile_map(fn: Callable) -> Callable:
+def compile_map(fn: Callable, *, local: bool = False) -> Callable:
     """Compiles an evaluation that treats each example by itself.
 
     Args:
       fn: pure function of one device, (params, data, x) -> out, with leaves [B / devices, ...] in x
         and in out.
+      local: each process calls it by itself, for its own devices; else all do with the same x.
 
     Returns:
       A function (params, data, x) -> out. params and data are replicated, x has host leaves [B,
       ...] whose B the caller pads to a multiple of the devices, out has numpy leaves [B, ...].
     """
-    mapped = _mapped(fn, 0)
+    mapped = _mapped(fn, 0, devices=jax.local_devices() if local else None)
 
     def run(params, data, x):
-        out = jax.device_get(mapped(params, data, shard(x)))
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
+        out = jax.device_get(mapped(params, data, shard(x, local=local)))
+        out = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
+        return out if local else processes.gather_rows(out)
 
     return run

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from hyper_meta import processes
 from hyper_meta.data import datasets
 from hyper_meta.data.tasks import DataSet
 from hyper_meta.diffusion.noise import PREDICTIONS, SCHEDULES
@@ -53,9 +54,9 @@ def run(config: ConfigDict, workdir: Path, *, until: str, method: str | None = N
     """
     check_choices(config)
     names = in_order(config.methods if method is None else (method,), config)
-    claim(config, workdir)
+    processes.from_main(lambda: claim(config, workdir))
     use_compilation_cache(config)
-    data = load_data(config)
+    data = processes.main_first(lambda: load_data(config))
     for seed in range(config.seed, config.seed + config.num_seeds):
         seeded = config.copy_and_resolve_references()
         seeded.seed = seed
@@ -63,14 +64,17 @@ def run(config: ConfigDict, workdir: Path, *, until: str, method: str | None = N
         # The compiled programs of a seed are of no use to the next.
         jax.clear_caches()
     if until == "report":
-        folders = [seed_dir(workdir, config.seed + n) for n in range(config.num_seeds)]
-        write_report(
-            workdir,
-            folders,
-            data.tasks,
-            images=None if config.dataset == PRECOMPUTED else lambda ids: images_of(config, ids),
-            num_resamples=config.evaluate.num_resamples,
-        )
+        processes.from_main(lambda: _report(config, workdir, data))
+
+
+def _report(config: ConfigDict, workdir: Path, data: DataSet) -> None:
+    write_report(
+        workdir,
+        [seed_dir(workdir, config.seed + number) for number in range(config.num_seeds)],
+        data.tasks,
+        images=None if config.dataset == PRECOMPUTED else lambda ids: images_of(config, ids),
+        num_resamples=config.evaluate.num_resamples,
+    )
 
 
 def use_compilation_cache(config: ConfigDict) -> None:
@@ -90,7 +94,7 @@ def run_seed(
     config: ConfigDict, folder: Path, data: DataSet, names: list[str], *, evaluates: bool
 ) -> None:
     """Trains the named methods of one seed in this order and, if asked, evaluates them."""
-    done = (folder / "scores.json").exists()
+    done = processes.from_main(lambda: (folder / "scores.json").exists())
     if evaluates and done:
         return
     setup = Setup(config, folder, data.tasks, data.tables)

@@ -13,6 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # them (pipeline, generate, cli, ...), which lie in the package itself and may.
 LAYERS = [
     {"types"},
+    {"processes"},
     {"files", "losses", "parallel"},
     {"data", "encoders", "models"},
     {"diffusion", "meta"},

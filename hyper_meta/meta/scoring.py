@@ -44,7 +44,7 @@ def compile_pass(
     """
     sizes = task_shapes(table)
     shapes = choose_shapes(sizes, max_shapes)
-    passes = whole_pass(sizes, shapes, max_examples=max_examples, multiple=jax.local_device_count())
+    passes = whole_pass(sizes, shapes, max_examples=max_examples, multiple=parallel.num_devices())
     replicated = parallel.replicate(table)
 
     def at_shape(shape: BatchShape) -> Callable:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from hyper_meta import processes
 from hyper_meta.data.tasks import Task, TaskTable
 from hyper_meta.files import write_json
 from hyper_meta.meta import scoring
@@ -117,7 +118,8 @@ def fit(
     params, chosen = evaluation_params(state)
     if len(rates) > 1:
         chosen += f", learning rate {rate:g} of {', '.join(f'{r:g}' for r in rates)}"
-    write_json(setup.folder / "curves" / f"{name}.json", {"evaluated": chosen, "history": history})
+    curve = {"evaluated": chosen, "history": history}
+    processes.from_main(lambda: write_json(setup.folder / "curves" / f"{name}.json", curve))
     return {"params": params, "statistics": state.statistics}
 
 
@@ -129,15 +131,21 @@ def keep_array(
     compute: () -> (the array, JSON values that say what was chosen for it); see `choices`.
     """
     path = setup.folder / name
-    if path.exists():
+
+    def read() -> dict[str, Any] | None:
+        if not path.exists():
+            return None
         expected = {"array": jax.ShapeDtypeStruct(shape, np.float32)}
         tree, notes = checkpoints.restore_tree(path, expected)
-        array = tree["array"]
-    else:
+        return {**tree, "notes": notes}
+
+    kept = processes.from_main(read)
+    if kept is None:
         array, notes = compute()
-        checkpoints.save_tree(path, {"array": array}, notes=notes)
-    setup.memory["choice", name] = notes
-    return array
+        kept = {"array": array, "notes": notes}
+        processes.from_main(lambda: checkpoints.save_tree(path, {"array": array}, notes=notes))
+    setup.memory["choice", name] = kept["notes"]
+    return kept["array"]
 
 
 def choices(setup: Setup) -> dict[str, Any]:

@@ -181,7 +181,14 @@ def _checkpointer() -> Iterator[ocp.Checkpointer]:
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        # Of this process alone: what is restored is sent to the others.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()},
+            barrier_sync_key_prefix="alone",
+        )
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
             yield checkpointer
     finally:
         logger.setLevel(level)

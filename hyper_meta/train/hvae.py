@@ -84,6 +84,7 @@ def hvae_stage(config: ConfigDict, name: str, weights: np.ndarray, start: np.nda
         name=name,
         num_steps=settings.num_steps,
         chunk_steps=settings.chunk_steps,
+        most_at_once=64,
         init=init,
         step=functools.partial(_hvae_step, losses),
         data=components,

@@ -97,7 +97,7 @@ def compile_guidance(config: ConfigDict, factors: Factors, embed_dim: int) -> Gu
         num_rows = len(questions)
         keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), num_rows)))
         rows = questions, np.full(num_rows, rate, np.float32), np.full(num_rows, pull, np.float32)
-        padding = -num_rows % jax.local_device_count()
+        padding = -num_rows % parallel.num_devices()
         padded = [np.concatenate([x, x[:1].repeat(padding, 0)]) for x in (*rows, keys)]
         return mapped(model, None, tuple(padded))[:num_rows]
 
@@ -166,6 +166,7 @@ def hyperclip_stage(
         name=name,
         num_steps=settings.num_steps,
         chunk_steps=settings.chunk_steps,
+        most_at_once=8,
         init=init,
         step=functools.partial(_contrastive_step, module, factors, settings.batch_size),
         data=(latents, questions, space["generator"]),

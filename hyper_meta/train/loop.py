@@ -5,6 +5,8 @@ state, schedule and randomness are functions of the seed and of the step number,
 holds the rest.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import math
@@ -19,7 +21,7 @@ import jax
 import numpy as np
 import tqdm
 
-from hyper_meta import parallel
+from hyper_meta import parallel, processes
 from hyper_meta.train import checkpoints
 from hyper_meta.train.state import TrainState, keep_best
 from hyper_meta.types import UserError
@@ -33,17 +35,19 @@ class Interrupted(Exception):
 class Stage:
     """What is trained, and how.
 
-    name: for messages. num_steps, chunk_steps: the steps in all and in one compiled call; metrics
-    are logged and the state validated and saved only between chunks. init: PRNG key -> TrainState
-    at step 0. step: as parallel.compile_chunk wants it; its metrics have a "loss". data: pytree of
-    constant arrays, copied once to every device. schedule: (start, stop) -> (shared, sharded), host
-    arrays with a leading axis of stop - start steps. validate: replicated state -> (score,
-    metrics), a finite float, higher is better, and a dict of floats; or None.
+    name: for messages. num_steps, chunk_steps: the steps in all and in a chunk; metrics are logged
+    and the state validated and saved between chunks. most_at_once: steps in one compiled call,
+    after which signals are heard. init: PRNG key -> TrainState at step 0. step: as
+    parallel.compile_chunk wants it; its metrics have a "loss". data: pytree of constant arrays,
+    copied once to every device. schedule: (start, stop) -> (shared, sharded), host arrays with a
+    leading axis of stop - start steps. validate: replicated state -> (score, metrics), a finite
+    float, higher is better, and a dict of floats; or None.
     """
 
     name: str
     num_steps: int
     chunk_steps: int
+    most_at_once: int
     init: Callable[[jax.Array], TrainState]
     step: Callable
     data: Any
@@ -68,7 +72,7 @@ def run_stage(
       each metric over the chunk, and under validation_... the validation's score and metrics.
 
     Raises:
-      Interrupted: SIGTERM or SIGINT came; the state was saved at the end of the chunk. A second
+      Interrupted: SIGTERM or SIGINT came to one of the processes; the state was saved. A second
         signal acts at once.
       UserError: num_steps is no multiple of chunk_steps, the loss or the parameters are not finite,
         or a checkpoint cannot be read or written.
@@ -76,28 +80,44 @@ def run_stage(
     _check_steps(stage, checkpoint_every)
     init_key, steps_key = jax.random.split(jax.random.key(seed))
     state, history = _start(stage, directory, init_key)
-    first_step = int(state.step)
-    if first_step == stage.num_steps:
+    step = int(state.step)
+    if step == stage.num_steps:
         return state, history
-    checkpoints.prepare(directory)
-    run_chunk = _compile(stage, steps_key)
-    state = parallel.replicate(state)
-    with _signals() as received, _bar(stage, first_step, progress) as bar:
-        for start in range(first_step, stage.num_steps, stage.chunk_steps):
-            state, row = run_chunk(state, start)
-            history.append(row)
-            _show(bar, row, stage.chunk_steps)
-            finished = row["step"] == stage.num_steps
-            if finished or received or len(history) % checkpoint_every == 0:
+    processes.from_main(lambda: checkpoints.prepare(directory))
+    run_steps, end_chunk = _compile(stage, steps_key)
+    state, size = parallel.replicate(state), _steps_at_once(stage)
+    # A chunk that a signal cut short left its sums in a row of their own.
+    sums = history.pop()["sums"] if history and "sums" in history[-1] else {}
+    with _signals() as received, _bar(stage, step, progress) as bar:
+        while step < stage.num_steps:
+            state, sums = run_steps(state, step, size, sums)
+            step += size
+            bar.update(size)
+            row = {"step": step, "sums": sums}
+            if step % stage.chunk_steps == 0:
+                state, row = end_chunk(state, step, sums)
+                sums = {}
+                _show(bar, row)
+            number = processes.largest(received[0] if received else 0)
+            due = step % (stage.chunk_steps * checkpoint_every) == 0 or step == stage.num_steps
+            if "sums" not in row or number:
+                history.append(row)
+            if due or number:
                 saved = _save(stage, directory, state, history)
-            if received:
-                raise Interrupted(_advice(stage, directory, row["step"], received[0]))
+            if number:
+                raise Interrupted(_advice(stage, directory, step, number))
     return saved, history
+
+
+def _steps_at_once(stage: Stage) -> int:
+    """The largest divisor of a chunk that is no more than most_at_once."""
+    sizes = range(1, min(stage.most_at_once, stage.chunk_steps) + 1)
+    return max(size for size in sizes if stage.chunk_steps % size == 0)
 
 
 def _check_steps(stage: Stage, checkpoint_every: int) -> None:
     num_steps, size = stage.num_steps, stage.chunk_steps
-    if min(num_steps, size, checkpoint_every) < 1:
+    if min(num_steps, size, stage.most_at_once, checkpoint_every) < 1:
         raise UserError(
             f"stage {stage.name}: num_steps {num_steps}, chunk_steps {size} and checkpoint_every "
             f"{checkpoint_every} must be positive: set each to 1 or more"
@@ -113,30 +133,48 @@ def _check_steps(stage: Stage, checkpoint_every: int) -> None:
 
 def _start(stage: Stage, directory: Path, key: jax.Array) -> tuple[TrainState, list[dict]]:
     """The state and history to go on from: of the newest checkpoint, or at step 0."""
-    step = checkpoints.latest_step(directory)
-    if step is None:
+    structure = jax.eval_shape(stage.init, key)
+
+    def read() -> dict | None:
+        step = checkpoints.latest_step(directory)
+        if step is None:
+            return None
+        if step > stage.num_steps or step % _steps_at_once(stage):
+            raise UserError(
+                f"stage {stage.name}: {directory} is at step {step}, which a run of "
+                f"{stage.num_steps} steps in chunks of {stage.chunk_steps} never reaches: "
+                "use the configuration that wrote it, or another folder"
+            )
+        state, history = checkpoints.restore(directory, structure)
+        return {"leaves": jax.tree.leaves(state), "history": history}
+
+    found = processes.from_main(read)
+    if found is None:
         return stage.init(key), []
-    if step > stage.num_steps or step % stage.chunk_steps:
-        raise UserError(
-            f"stage {stage.name}: {directory} is at step {step}, which a run of {stage.num_steps} "
-            f"steps in chunks of {stage.chunk_steps} never reaches: "
-            "use the configuration that wrote it, or another folder"
-        )
-    return checkpoints.restore(directory, jax.eval_shape(stage.init, key))
+    return jax.tree.unflatten(jax.tree.structure(structure), found["leaves"]), found["history"]
 
 
-def _compile(stage: Stage, key: jax.Array) -> Callable:
-    """Returns (state, start) -> (state, row): a chunk, its validation, and its history row."""
+def _compile(stage: Stage, key: jax.Array) -> tuple[Callable, Callable]:
+    """(state, start, number of steps, sums before them) -> (state, sums), and what ends a chunk:
+    (state, step, sums) -> (state, row), its validation and its history row."""
     train = parallel.compile_chunk(stage.step)
     keep = parallel.compile_update(keep_best)
     data = parallel.replicate(stage.data)
 
-    def run_chunk(state, start):
-        stop = start + stage.chunk_steps
-        state, sums = train(state, data, stage.schedule(start, stop), key)
-        row = {"step": stop, **_means(parallel.first(sums))}
+    def run_steps(state, start, size, before):
+        state, sums = train(state, data, stage.schedule(start, start + size), key)
+        sums = {
+            name: [
+                float(new) + old for new, old in zip(pair, before.get(name, (0, 0)), strict=True)
+            ]
+            for name, pair in parallel.first(sums).items()
+        }
+        return state, sums
+
+    def end_chunk(state, step, sums):
+        row = {"step": step, **_means(sums)}
         if not math.isfinite(row["loss"]):
-            raise UserError(_diverged(stage, f"its loss is {row['loss']}", stop))
+            raise UserError(_diverged(stage, f"its loss is {row['loss']}", step))
         if stage.validate is not None:
             score, metrics = stage.validate(state)
             state = keep(state, score)
@@ -144,15 +182,12 @@ def _compile(stage: Stage, key: jax.Array) -> Callable:
             row |= {f"validation_{name}": float(value) for name, value in metrics.items()}
         return state, row
 
-    return run_chunk
+    return run_steps, end_chunk
 
 
 def _means(sums: dict) -> dict[str, float]:
     """The quotient of each (sum, count), nan where nothing was counted."""
-    return {
-        name: float(total) / float(count) if count else math.nan
-        for name, (total, count) in sums.items()
-    }
+    return {name: total / count if count else math.nan for name, (total, count) in sums.items()}
 
 
 def _save(stage: Stage, directory: Path, state: TrainState, history: list[dict]) -> TrainState:
@@ -162,12 +197,12 @@ def _save(stage: Stage, directory: Path, state: TrainState, history: list[dict])
         raise ValueError(f"stage {stage.name}: step {step} left state.step at {state.step}")
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)):
         raise UserError(_diverged(stage, "its parameters are not finite", step))
-    checkpoints.save(directory, step, state=state, history=history)
+    processes.from_main(lambda: checkpoints.save(directory, step, state=state, history=history))
     return state
 
 
 def _diverged(stage: Stage, what: str, step: int) -> str:
-    start = step - stage.chunk_steps + 1
+    start = (step - 1) // stage.chunk_steps * stage.chunk_steps + 1
     return (
         f"stage {stage.name} diverged in steps {start} to {step}, {what}: "
         "nothing of that was saved; lower the learning rate and start over"
@@ -215,11 +250,9 @@ def _bar(stage: Stage, first_step: int, progress: bool) -> tqdm.tqdm:
         file=sys.stderr,
         # A log file gets a line twice a minute, a terminal a live bar.
         mininterval=0.1 if sys.stderr.isatty() else 30,
-        disable=not progress,
+        disable=not (progress and processes.is_main()),
     )
 
 
-def _show(bar: tqdm.tqdm, row: dict, num_steps: int) -> None:
-    shown = {name: row[name] for name in ("loss", "validation_score") if name in row}
-    bar.set_postfix(shown, refresh=False)
-    bar.update(num_steps)
+def _show(bar: tqdm.tqdm, row: dict) -> None:
+    bar.set_postfix({name: row[name] for name in ("loss", "validation_score") if name in row})

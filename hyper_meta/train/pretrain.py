@@ -89,6 +89,7 @@ def pretraining_stage(
         name="encoder",
         num_steps=config.num_steps,
         chunk_steps=config.chunk_steps,
+        most_at_once=8,
         init=init,
         step=functools.partial(_contrastive_step, config, model, preprocess),
         data=None,

@@ -239,6 +239,7 @@ def _task_stage(
         name=name,
         num_steps=settings.num_steps,
         chunk_steps=settings.chunk_steps,
+        most_at_once=8,
         init=init,
         step=functools.partial(_task_step, objective, shapes, config.batching.feature_noise),
         data=train,

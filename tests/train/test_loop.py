@@ -85,6 +85,16 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, short, number):
     _assert_same(toy.run(tmp_path, num_steps=SHORT), short)
 
 
+def test_a_signal_within_a_chunk_is_heard_and_the_chunk_goes_on(tmp_path):
+    whole = toy.run(tmp_path / "whole", num_steps=SHORT, most_at_once=3)  # 2 divides a chunk
+    schedule = _schedule_that(lambda: os.kill(os.getpid(), signal.SIGTERM), at=12)
+    killed = {"num_steps": SHORT, "most_at_once": 3}
+    with pytest.raises(loop.Interrupted, match="at step 14 of 24"):
+        toy.run(tmp_path / "killed", schedule=schedule, **killed)
+    assert checkpoints.latest_step(tmp_path / "killed") == 14
+    _assert_same(toy.run(tmp_path / "killed", **killed), whole)
+
+
 def test_it_runs_in_a_thread_too(tmp_path, short):
     results = []
     thread = threading.Thread(target=lambda: results.append(toy.run(tmp_path, num_steps=SHORT)))

@@ -77,6 +77,7 @@ def make_stage():
         name="toy",
         num_steps=NUM_STEPS,
         chunk_steps=CHUNK_STEPS,
+        most_at_once=CHUNK_STEPS,
         init=_init,
         step=_step,
         data=data,
