@@ -199,9 +199,11 @@ def _table(rows: dict[str, dict[str, Any]]) -> list[list[str]]:
 
 def load_tables(config: ConfigDict) -> tuple[dict[str, TaskTable], str]:
     """{"train" | "test": table} and where they come from: the precomputed features of
-    config.data_dir, or, where there is no such folder, random ones for tasks of the same sizes."""
+    config.data_dir, or, where there is no such folder, random ones for tasks of the same sizes, or
+    for config.more of them."""
     folder = Path(config.data_dir).expanduser()
-    if folder.exists():
+    more_tasks, more_answers = config.more.tasks, config.more.answers
+    if folder.exists() and more_tasks == more_answers == 1:
         tasks, features = precomputed.load(
             folder, validation_share=config.validation_share, seed=config.seed
         )
@@ -217,14 +219,18 @@ def load_tables(config: ConfigDict) -> tuple[dict[str, TaskTable], str]:
     images = rng.normal(size=(NUM_IMAGES, EMBED_DIM)).astype(np.float32)
     tables = {"train": NUM_TASKS, "test": NUM_TEST}
     return {
-        name: _random_table(rng, images, number) for name, number in tables.items()
-    }, "random tasks of Meta-VQA's sizes"
+        name: _random_table(rng, images, number * more_tasks, more_answers)
+        for name, number in tables.items()
+    }, f"random tasks of Meta-VQA's sizes, {more_tasks} x as many, {more_answers} x as many answers"
 
 
-def _random_table(rng: np.random.Generator, images: np.ndarray, number: int) -> TaskTable:
+def _random_table(
+    rng: np.random.Generator, images: np.ndarray, number: int, more_answers: int
+) -> TaskTable:
     tasks, sentences = [], []
     for row in range(number):
         support, query, answers = SIZES[row % len(SIZES)]
+        answers *= more_answers
         parts = [
             tuple((str(rng.integers(len(images))), int(rng.integers(answers))) for _ in range(size))
             for size in (support, query)

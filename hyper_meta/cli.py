@@ -35,6 +35,10 @@ REFUSALS = {
     errno.ENAMETOOLONG,
 }
 
+# Large arrays come and go at every step: on a CPU a quarter of a MAML step goes into asking for
+# their memory in pages of 4 KiB. The C library reads this when a process starts.
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
+
 PIPELINE_COMMANDS = {
     "run": "run everything, from the data to the report",
     "train": "train the methods of the configuration, or one of them and what it needs",
@@ -47,8 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 2 for a mistake of the user, 130 or 143 where a
     signal stopped it. A mistake is one line on stderr.
 
-    Raises SystemExit for --help and for arguments that are no command.
+    argv: None for those of this process, which then starts over with HUGE_PAGES. Raises SystemExit
+    for --help and for arguments that are no command.
     """
+    if argv is None:
+        _start_over_with_huge_pages()
     _quiet()
     parser = _make_parser()
     arguments, extra = parser.parse_known_args(argv)
@@ -61,6 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if code is None:
             raise
         return _complain(_message(error), code)
+
+
+def _start_over_with_huge_pages() -> None:
+    """On Linux, unless the caller has tunables of their own; does nothing the second time."""
+    if sys.platform == "linux" and sys.orig_argv and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = HUGE_PAGES
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _quiet() -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend.core import Literal
 
 
 class Products(NamedTuple):
@@ -18,30 +19,70 @@ class Products(NamedTuple):
     bytes: float
 
 
+NONE = Products(0.0, 0.0)
+
+
 def count_products(fn: Callable, *args: Any, branches: np.ndarray | None = None) -> Products:
     """The matrix products of fn(*args); args may be shapes.
 
-    Loops of a fixed length count as often as they run, other loops once. Of a conditional the
+    Loops of a fixed length count as often as they run, other loops once; a product that is the same
+    at every step of its loop counts once, since the compiler takes it out. Of a conditional the
     most expensive branch counts, unless branches, the share of each of the first branches of the
     outermost conditionals, are given.
     """
-    return _of_jaxpr(jax.make_jaxpr(fn)(*args).jaxpr, branches)
+    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
+    once, each = _of_jaxpr(jaxpr, branches, [False] * len(jaxpr.invars))
+    return _total([once, each])
 
 
-def _of_jaxpr(jaxpr: Any, branches: np.ndarray | None) -> Products:
-    flops = total = 0.0
+def _of_jaxpr(
+    jaxpr: Any, branches: np.ndarray | None, fixed: list[bool]
+) -> tuple[Products, Products]:
+    """The products that depend on nothing but the inputs marked as fixed, and all others."""
+    inputs = zip(jaxpr.invars, fixed, strict=True)
+    known = {*jaxpr.constvars, *(x for x, is_fixed in inputs if is_fixed)}
+    parts: dict[bool, list[Products]] = {True: [], False: []}
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            parts = [_of_product(equation)]
-        elif equation.primitive.name == "cond":
-            parts = [_of_branches(equation.params["branches"], branches)]
-        else:
-            times = equation.params.get("length", 1)
-            inner = [_of_jaxpr(part, branches) for part in _inside(equation.params.values())]
-            parts = [Products(times * part.flops, times * part.bytes) for part in inner]
-        flops += sum(part.flops for part in parts)
-        total += sum(part.bytes for part in parts)
-    return Products(flops, total)
+        marks = [isinstance(x, Literal) or x in known for x in equation.invars]
+        if all(marks):
+            known.update(equation.outvars)
+        once, each = _of_equation(equation, branches, marks)
+        parts[True].append(once)
+        parts[all(marks)].append(each)
+    return _total(parts[True]), _total(parts[False])
+
+
+def _of_equation(
+    equation: Any, branches: np.ndarray | None, fixed: list[bool]
+) -> tuple[Products, Products]:
+    """As of `_of_jaxpr`."""
+    if equation.primitive.name == "dot_general":
+        return NONE, _of_product(equation)
+    if equation.primitive.name == "cond":
+        return NONE, _of_branches(equation.params["branches"], branches)
+    inner = list(_inside(equation.params.values()))
+    if equation.primitive.name != "scan":
+        parts = [_of_jaxpr(part, branches, _marks(part, fixed)) for part in inner]
+        return _total([once for once, _ in parts]), _total([each for _, each in parts])
+    (body,) = inner
+    constants = equation.params["num_consts"]
+    marks = [place < constants for place in range(len(body.invars))]
+    once, each = _of_jaxpr(body, branches, marks)
+    return NONE, _total([once, _times(equation.params["length"], each)])
+
+
+def _marks(jaxpr: Any, fixed: list[bool]) -> list[bool]:
+    """The marks of an equation's inputs, where they are the inputs of its jaxpr."""
+    number = len(jaxpr.invars)
+    return fixed if len(fixed) == number else [False] * number
+
+
+def _times(number: int, part: Products) -> Products:
+    return Products(number * part.flops, number * part.bytes)
+
+
+def _total(parts: list[Products]) -> Products:
+    return Products(sum(part.flops for part in parts), sum(part.bytes for part in parts))
 
 
 def _of_product(equation: Any) -> Products:
@@ -53,7 +94,9 @@ def _of_product(equation: Any) -> Products:
 
 
 def _of_branches(jaxprs: Any, shares: np.ndarray | None) -> Products:
-    parts = [_of_jaxpr(part.jaxpr, None) for part in jaxprs]
+    parts = [
+        _total(_of_jaxpr(part.jaxpr, None, [False] * len(part.jaxpr.invars))) for part in jaxprs
+    ]
     if shares is None:
         return max(parts, key=lambda part: part.flops)
     shown = zip(*parts[: len(shares)], strict=True)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,23 @@ def test_help_and_mistakes_do_not_wait_for_imports(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
+@pytest.mark.parametrize(("given", "started"), [(None, 2), ("glibc.malloc.check=0", 1)])
+def test_a_process_starts_over_with_huge_pages_once(given, started):
+    code = (
+        "import os, sys; from hyper_meta import cli; sys.argv = ['hyper-meta', '--help']; "
+        "print('with', os.environ.get('GLIBC_TUNABLES'), flush=True); cli.main()"
+    )
+    environment = {name: x for name, x in os.environ.items() if name != "GLIBC_TUNABLES"}
+    environment |= {"GLIBC_TUNABLES": given} if given else {}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120
+    )
+    starts = [line for line in done.stdout.splitlines() if line.startswith("with ")]
+    assert starts == [f"with {given}", "with glibc.malloc.hugetlb=1"][:started]
+    assert done.returncode == 0 and "commands:" in done.stdout
 
 
 @pytest.mark.parametrize("command", PIPELINE_COMMANDS)

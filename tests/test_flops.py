@@ -1,5 +1,7 @@
 """The count of matrix products, against XLA's own count and against formulas."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,11 +32,27 @@ def test_the_gradient_of_a_product_is_two_more():
 def test_loops_count_as_often_as_they_run():
     def fn(a, b):
         def step(carry, _):
-            return jax.lax.scan(lambda c, _: (c + a @ b, None), carry, None, length=3)
+            return jax.lax.scan(lambda c, _: (a @ (b + c[:1]), None), carry, None, length=3)
 
         return jax.lax.scan(step, jnp.zeros((5, 3)), None, length=4)[0]
 
     assert count_products(jax.jit(fn), A, B).flops == 12 * ONE
+
+
+def test_what_no_step_changes_counts_once():
+    """That XLA takes such a product out of the loop is seen in its program."""
+
+    def fn(a, b):
+        def step(carry, _):
+            same = jax.jit(jnp.matmul)(a, b)
+            return carry + same + carry @ jnp.eye(3), None
+
+        return jax.lax.scan(step, jnp.zeros((5, 3)), None, length=4)[0]
+
+    assert count_products(fn, A, B).flops == ONE + 4 * 2 * 5 * 3 * 3
+    program = jax.jit(fn).lower(A, B).compile().as_text()
+    entry = program[program.index("ENTRY") :]
+    assert "f32[5,7]" in entry and not re.search(r"while[^\n]*f32\[5,7\]", program)
 
 
 @pytest.mark.parametrize(

@@ -250,16 +250,17 @@ def choose_shapes(sizes: np.ndarray, max_shapes: int) -> list[BatchShape]:
     consecutive runs, each padded to its own maxima; the cuts are optimal (dynamic programming),
     work being counted as padded examples. Returns shapes in ascending order, the last fits all.
     """
-    order = np.argsort(sizes[:, :2].sum(axis=1), kind="stable")
-    ordered = sizes[order]
-    num = len(ordered)
+    different, counts = np.unique(sizes, axis=0, return_counts=True)
+    order = np.argsort(different[:, :2].sum(axis=1), kind="stable")
+    ordered, num = different[order], len(order)
+    smaller = np.concatenate([[0], np.cumsum(counts[order])])  # tasks before each
     best = np.full((max_shapes + 1, num + 1), np.inf)
     best[0, 0] = 0
     cut = np.zeros((max_shapes + 1, num + 1), int)
     for stop in range(1, num + 1):
         # The widest task of ordered[start:stop], for every start at once.
         widest = np.maximum.accumulate(ordered[:stop][::-1], axis=0)[::-1]
-        cost = (stop - np.arange(stop)) * (widest[:, 0] + widest[:, 1])
+        cost = (smaller[stop] - smaller[:stop]) * (widest[:, 0] + widest[:, 1])
         for k in range(1, max_shapes + 1):
             total = best[k - 1, :stop] + cost
             cut[k, stop] = np.argmin(total)

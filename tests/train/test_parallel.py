@@ -187,8 +187,8 @@ def test_a_batch_that_does_not_divide_is_refused():
         parallel.shard(np.zeros(9))
 
 
-def _on_eight_devices(arguments, *, flags="", **environment):
-    flags = f"--xla_force_host_platform_device_count=8 {flags}"
+def _on_devices(number, arguments, *, flags="", **environment):
+    flags = f"--xla_force_host_platform_device_count={number} {flags}"
     paths = [str(Path(hyper_meta.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | environment
     environment["PYTHONPATH"] = os.pathsep.join(paths)
@@ -200,20 +200,21 @@ def _on_eight_devices(arguments, *, flags="", **environment):
 
 @pytest.mark.skipif(jax.local_device_count() > 1, reason="runs these tests again")
 def test_on_eight_devices():
-    _on_eight_devices(["-m", "pytest", "-q", "-p", "no:cacheprovider", __file__])
+    _on_devices(8, ["-m", "pytest", "-q", "-p", "no:cacheprovider", __file__])
 
 
-@pytest.mark.skipif(jax.local_device_count() > 1, reason="compares one device with eight")
-def test_a_stage_on_eight_devices_equals_one_with_one_reduction_a_step(tmp_path):
+@pytest.mark.skipif(jax.local_device_count() > 1, reason="compares one device with several")
+@pytest.mark.parametrize("number", [2, 8])
+def test_a_stage_on_several_devices_equals_one_with_one_reduction_a_step(tmp_path, number):
     dump = tmp_path / "hlo"
     flags = f"--xla_dump_to={dump} --xla_dump_hlo_as_text"
-    _on_eight_devices([toy.__file__, str(tmp_path / "eight"), "24"], flags=flags)
-    (eight, eight_history), (one, one_history) = (
-        toy.run(tmp_path / name, num_steps=24) for name in ("eight", "one")
+    _on_devices(number, [toy.__file__, str(tmp_path / "several"), "24"], flags=flags)
+    (several, several_history), (one, one_history) = (
+        toy.run(tmp_path / name, num_steps=24) for name in ("several", "one")
     )
-    for a, b in zip(jax.tree.leaves(eight), jax.tree.leaves(one), strict=True):
+    for a, b in zip(jax.tree.leaves(several), jax.tree.leaves(one), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-    losses = [[row["loss"] for row in history] for history in (eight_history, one_history)]
+    losses = [[row["loss"] for row in history] for history in (several_history, one_history)]
     np.testing.assert_allclose(*losses, rtol=1e-3)
     programs = [path.read_text() for path in dump.glob("*after_optimizations.txt")]
     counts = [len(re.findall(r" all-reduce(?:-start)?\(", program)) for program in programs]
