@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -55,6 +56,16 @@ SIZES = (
     *((58, 24, 9), (66, 29, 12), (78, 36, 11), (91, 40, 7), (111, 48, 15), (139, 60, 12)),
     *((204, 88, 19), (359, 163, 56)),
 )
+# The matrix products that an inner step of HNet is made of, of a batch of b tasks of n examples:
+# weights p from the generator's hidden units w and the gradient of those, the adapter's first layer
+# and the gradient of its weights.
+PRODUCTS = {
+    "generator": "bw,wp->bp",
+    "generator_gradient": "bp,wp->bw",
+    "adapter": "bnd,bdh->bnh",
+    "adapter_gradient": "bnd,bnh->bdh",
+}
+PRODUCT_EXAMPLES = 36  # the median support set, padded
 EMBED_DIM, NUM_IMAGES, NUM_TASKS, NUM_TEST = 384, 64_665, 870, 373
 
 
@@ -272,6 +283,8 @@ def works(config: ConfigDict) -> dict[str, Callable[[dict[str, TaskTable]], Work
         makers[name] = functools.partial(_sampling, config, steps, scale)
     makers["evaluation"] = functools.partial(_evaluation, config)
     makers["encoding"] = lambda tables: _encoding()
+    for name in PRODUCTS:
+        makers[f"product_{name}"] = functools.partial(_product, config, name)
     return makers
 
 
@@ -408,6 +421,34 @@ def _evaluation(config: ConfigDict, tables: dict) -> Work:
     score = stages.compile_pass(config, scoring.scores_of(method), tables["test"])
     params = parallel.replicate(space)
     return Work("tasks", len(questions), lambda: score(params, sample(questions, 2.0)))
+
+
+def _product(config: ConfigDict, name: str, tables: dict) -> Work:
+    """One product alone, as large as in a training step."""
+    embed_dim, hidden_dim = tables["train"].image_features.shape[1], config.adapter.hidden_dim
+    sizes = {
+        "b": config.hnet.batch_size,
+        "w": config.hnet.hidden_dims[-1],
+        "p": stages.num_weights(embed_dim, hidden_dim),
+        "n": PRODUCT_EXAMPLES,
+        "d": embed_dim,
+        "h": hidden_dim,
+    }
+    formula = PRODUCTS[name]
+    operands = parallel.replicate(
+        [
+            np.ones([sizes[axis] for axis in axes], np.float32)
+            for axes in formula.split("->")[0].split(",")
+        ]
+    )
+    rows = np.zeros(jax.local_device_count())
+    run = parallel.compile_map(lambda operands, _, __: _corner(jnp.einsum(formula, *operands)))
+    return Work("products", len(rows), lambda: run(operands, None, rows))
+
+
+def _corner(product: jax.Array) -> jax.Array:
+    """[1]: what there is to fetch of a product that was computed whole."""
+    return lax.optimization_barrier(product).reshape(-1)[:1]
 
 
 def _encoding() -> Work:
