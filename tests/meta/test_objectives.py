@@ -195,7 +195,9 @@ def test_padding_is_exact(name):
         expected, expected_grads = jax.tree.map(
             lambda *parts: np.sum(parts, axis=0), *(alone[number] for number in present)
         )
-        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-5), values, expected)
+        # Logits reach 100, where float32 has steps of 8e-6.
+        close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=8e-6)
+        jax.tree.map(close, values, expected)
         flat, expected = (ravel_pytree(tree)[0] for tree in (grads, expected_grads))
         scale = np.abs(expected).max()
         assert scale > 0.1

@@ -47,7 +47,7 @@ def _descent(config):
     def schedule(start, stop):
         return None, np.zeros((stop - start, 1))
 
-    return Stage("film", NUM_STEPS, NUM_STEPS, init, step, {}, schedule, validate)
+    return Stage("film", NUM_STEPS, NUM_STEPS, NUM_STEPS, init, step, {}, schedule, validate)
 
 
 def _end(rate):
