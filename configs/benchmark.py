@@ -14,9 +14,6 @@ def get_config() -> ConfigDict:
     config = meta_vqa.get_config()
     config.dataset = "precomputed"
     config.data_dir = "../shared/meta_vqa"
-    # Twice those of a run, which has many more programs to compile: 44% of what is computed in
-    # training is padding, not 51%.
-    config.batching.num_shapes = 12
     # How many times as many tasks, and answers of each, as Meta-VQA has.
     config.more = ConfigDict({"tasks": 1, "answers": 1})
     return config
