@@ -33,9 +33,13 @@ def get_config() -> ConfigDict:
     config.adapter.hidden_dim = 64
     config.adapter.blend = 1.0  # logits = CLIP's + blend * (adapted - CLIP's)
 
-    # Ragged tasks become batches of a few fixed shapes.
+    # Ragged tasks become batches of a few fixed shapes. A training batch has one of a few layouts:
+    # it may be cut into groups of tasks of like size, each padded to its own. Every group of every
+    # layout is compiled.
     config.batching = ConfigDict()
-    config.batching.num_shapes = 4
+    config.batching.num_layouts = 4
+    config.batching.num_groups = 1
+    config.batching.num_shapes = 4  # of batches that are adapted or evaluated
     config.batching.max_support = 128  # examples of a task that a training step reads
     config.batching.max_query = 64
     config.batching.feature_noise = 0.3  # on image features in training, a share of their size

@@ -25,6 +25,7 @@ SMALL = (
     "evaluate.shot_steps=0,2",
     "evaluate.shots=1,2",
     "evaluate.num_resamples=100",
+    "batching.num_layouts=1",
     "batching.num_shapes=1",
     "checkpoint_every=1",
 )

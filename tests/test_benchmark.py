@@ -15,6 +15,7 @@ CONFIG = str(Path(__file__).parents[1] / "configs" / "benchmark.py")
 DIM, HIDDEN, WIDTH, LATENT, BATCH, INNER, NUM_TASKS = 8, 4, 6, 5, 4, 2, 12
 SMALL = (
     "data_dir=nowhere",
+    "batching.num_layouts=1",
     "batching.num_shapes=1",
     f"adapter.hidden_dim={HIDDEN}",
     *(f"{name}.batch_size={BATCH}" for name in ("hnet", "mnet", "conditional", "hvae")),

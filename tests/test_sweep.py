@@ -415,7 +415,7 @@ from hyper_meta.configuration import execute_file
 def get_config():
     config = execute_file(Path({str(META_VQA)!r}))
     config.num_seeds, config.methods = 1, ("hnet_hyperldm",)
-    config.adapter.hidden_dim, config.batching.num_shapes = 3, 1
+    config.adapter.hidden_dim, config.batching.num_layouts, config.batching.num_shapes = 3, 1, 1
     config.hnet.update(latent_dim=4, hidden_dims=(5,), inner_steps=1, inner_learning_rate=1.0)
     config.hnet.update(num_steps=4, chunk_steps=4, batch_size=4)
     config.latents.update(base="hnet_maml", repeats=2, num_steps=2)

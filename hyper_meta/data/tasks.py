@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection, Sequence
+import itertools
+import math
+from collections.abc import Callable, Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,8 @@ import numpy as np
 from flax import struct
 
 from hyper_meta.types import Examples, TaskBatch, UserError
+
+MOST_UNITS = 64  # that batches of many tasks are cut into
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +119,21 @@ class BatchShape:
     answers: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Of like training batches: the i-th task of a batch is padded to shapes[i modulo their
+    number]; members: for each shape the tasks that are padded to it, rows of the table."""
+
+    shapes: tuple[BatchShape, ...]
+    members: tuple[np.ndarray, ...]
+
+
 @struct.dataclass
 class Batches:
     """S batches of B tasks; inside a step, one batch.
 
-    shape: [S] int32, index into the shapes; ids: [S, B] int32 rows of the table; mask: [S, B] bool,
-    False for a row that only fills the batch; window: [S, B] int32, see `gather`.
+    shape: [S] int32, index into the shapes or layouts; ids: [S, B] int32 rows of the table; mask:
+    [S, B] bool, False for a row that only fills the batch; window: [S, B] int32, see `gather`.
     """
 
     shape: np.ndarray
@@ -247,32 +260,44 @@ def choose_shapes(sizes: np.ndarray, max_shapes: int) -> list[BatchShape]:
     """The max_shapes (or fewer) batch shapes that waste the least padded work on these tasks.
 
     sizes: [T, 3] as of `task_shapes`. Tasks sorted by their number of examples are cut into
-    consecutive runs, each padded to its own maxima; the cuts are optimal (dynamic programming),
-    work being counted as padded examples. Returns shapes in ascending order, the last fits all.
+    consecutive runs, each padded to its own maxima; the cuts are optimal, work being counted as
+    padded examples. Returns shapes in ascending order, the last fits all.
     """
     different, counts = np.unique(sizes, axis=0, return_counts=True)
     order = np.argsort(different[:, :2].sum(axis=1), kind="stable")
-    ordered, num = different[order], len(order)
+    ordered = different[order]
     smaller = np.concatenate([[0], np.cumsum(counts[order])])  # tasks before each
-    best = np.full((max_shapes + 1, num + 1), np.inf)
-    best[0, 0] = 0
-    cut = np.zeros((max_shapes + 1, num + 1), int)
-    for stop in range(1, num + 1):
+
+    def work(stop: int) -> np.ndarray:
         # The widest task of ordered[start:stop], for every start at once.
         widest = np.maximum.accumulate(ordered[:stop][::-1], axis=0)[::-1]
-        cost = (smaller[stop] - smaller[:stop]) * (widest[:, 0] + widest[:, 1])
-        for k in range(1, max_shapes + 1):
-            total = best[k - 1, :stop] + cost
+        return (smaller[stop] - smaller[:stop]) * (widest[:, 0] + widest[:, 1])
+
+    shapes = [ordered[run].max(axis=0) for run in _best_runs(work, len(ordered), max_shapes)]
+    # A shape also fits every smaller task, so that left-over tasks can fill a larger batch.
+    growing = np.maximum.accumulate(np.array(shapes), axis=0)
+    return [BatchShape(*map(int, row)) for row in growing]
+
+
+def _best_runs(work: Callable[[int], np.ndarray], num: int, max_runs: int) -> list[slice]:
+    """Cuts num things into at most max_runs runs of the least work (dynamic programming).
+
+    work: stop -> [stop], that of the run from each start to stop.
+    """
+    best = np.full((max_runs + 1, num + 1), np.inf)
+    best[0, 0] = 0
+    cut = np.zeros((max_runs + 1, num + 1), int)
+    for stop in range(1, num + 1):
+        of_run = work(stop)
+        for k in range(1, max_runs + 1):
+            total = best[k - 1, :stop] + of_run
             cut[k, stop] = np.argmin(total)
             best[k, stop] = total[cut[k, stop]]
-    shapes, stop = [], num
+    runs, stop = [], num
     for k in range(int(np.argmin(best[:, num])), 0, -1):
-        start = cut[k, stop]
-        shapes.append(ordered[start:stop].max(axis=0))
-        stop = start
-    # A shape also fits every smaller task, so that left-over tasks can fill a larger batch.
-    growing = np.maximum.accumulate(np.array(shapes[::-1]), axis=0)
-    return [BatchShape(*map(int, row)) for row in growing]
+        runs.append(slice(int(cut[k, stop]), stop))
+        stop = runs[-1].start
+    return runs[::-1]
 
 
 def smallest_fit(sizes: np.ndarray, shapes: Sequence[BatchShape]) -> np.ndarray:
@@ -281,33 +306,84 @@ def smallest_fit(sizes: np.ndarray, shapes: Sequence[BatchShape]) -> np.ndarray:
     return np.argmax((sizes[:, None] <= limits).all(axis=2), axis=1)
 
 
-def pack(rng: np.random.Generator, fit: np.ndarray, batch_size: int) -> Batches:
-    """One pass over all T tasks in random order, each batch of tasks of like size.
+def choose_layouts(
+    sizes: np.ndarray, batch_size: int, *, max_layouts: int, num_groups: int
+) -> list[Layout]:
+    """The max_layouts (or fewer) layouts whose batches hold all tasks with the least padded work.
 
-    Fills batches largest task first, so that only the last one is padded with missing tasks; a
-    batch has the shape of its largest task. Returns ceil(T / batch_size) batches, shuffled.
+    sizes: [T, 3] as of `task_shapes`. Tasks sorted by their number of examples are cut into runs of
+    whole batches, the largest first, and each run into num_groups groups of like size, each padded
+    to its own maxima; num_groups divides batch_size. Only the last batches miss tasks.
     """
-    order = rng.permutation(len(fit))
-    ranked = order[np.argsort(-fit[order], kind="stable")]
-    num_batches = -(-len(ranked) // batch_size)
-    ids = np.zeros(num_batches * batch_size, np.int32)
-    ids[: len(ranked)] = ranked
-    mask = (np.arange(len(ids)) < len(ranked)).reshape(num_batches, batch_size)
-    ids = ids.reshape(num_batches, batch_size)
-    window = rng.integers(2**30, size=ids.shape, dtype=np.int32)
-    shuffled = rng.permutation(num_batches)
-    batches = Batches(fit[ids[:, 0]].astype(np.int32), ids, mask, window)
+    order = np.argsort(-sizes[:, :2].sum(axis=1), kind="stable")
+    num_batches = -(-len(order) // batch_size)
+    unit = -(-num_batches // MOST_UNITS)  # runs are of so many batches
+
+    def rows(start: int, stop: int) -> int:
+        """How many a group has in the batches of the units from start to stop."""
+        return (min(unit * stop, num_batches) - unit * start) * batch_size // num_groups
+
+    def groups(start: int, stop: int) -> list[np.ndarray]:
+        """The tasks of each group; of the last ones there may be fewer than rows."""
+        edges = unit * start * batch_size + rows(start, stop) * np.arange(num_groups + 1)
+        return [order[first:last] for first, last in itertools.pairwise(edges)]
+
+    def work(stop: int) -> np.ndarray:
+        def of_run(start: int) -> int:
+            return sum(sum(_widest(sizes[part])[:2]) for part in groups(start, stop))
+
+        return np.array([rows(start, stop) * of_run(start) for start in range(stop)])
+
+    runs = _best_runs(work, -(-num_batches // unit), max_layouts)
+    parts = [groups(run.start, run.stop) for run in runs]
+    return [
+        Layout(tuple(BatchShape(*_widest(sizes[part])) for part in run), tuple(run))
+        for run in parts
+    ]
+
+
+def merge_shapes(shapes: Sequence[BatchShape], num_tasks: int) -> list[BatchShape]:
+    """The shapes of a device's num_tasks of a batch with these shapes: fewer and wider ones, where
+    it has too few tasks to have as many of each."""
+    limits = np.array([dataclasses.astuple(shape) for shape in shapes])
+    num_groups = math.gcd(len(shapes), num_tasks)
+    merged = limits.reshape(-1, num_groups, 3).max(axis=0)
+    return [BatchShape(*row) for row in merged.tolist()]
+
+
+def _widest(sizes: np.ndarray) -> list[int]:
+    """The largest of [n, 3] sizes, [1, 1, 1] of none."""
+    return sizes.max(axis=0, initial=1).tolist()
+
+
+def pack(rng: np.random.Generator, layouts: Sequence[Layout], batch_size: int) -> Batches:
+    """One pass over the tasks of the layouts in random order, its batches shuffled."""
+    parts = []
+    for index, layout in enumerate(layouts):
+        num_batches = -(-sum(map(len, layout.members)) // batch_size)
+        num_groups = len(layout.members)
+        ids = np.zeros((num_batches * batch_size // num_groups, num_groups), np.int32)
+        mask = np.zeros(ids.shape, bool)
+        for group, members in enumerate(layout.members):
+            ids[: len(members), group] = rng.permutation(members)
+            mask[: len(members), group] = True
+        ids, mask = (x.reshape(num_batches, batch_size) for x in (ids, mask))
+        window = rng.integers(2**30, size=ids.shape, dtype=np.int32)
+        parts.append(Batches(np.full(num_batches, index, np.int32), ids, mask, window))
+    batches = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    shuffled = rng.permutation(len(batches.shape))
     return jax.tree.map(lambda leaf: leaf[shuffled], batches)
 
 
 def scheduled_batches(
-    seed: int, start: int, stop: int, *, fit: np.ndarray, batch_size: int
+    seed: int, start: int, stop: int, *, layouts: Sequence[Layout], batch_size: int
 ) -> Batches:
     """The batches of training steps start to stop, pass after pass; they depend on nothing else."""
-    per_pass = -(-len(fit) // batch_size)
+    num_tasks = sum(len(members) for layout in layouts for members in layout.members)
+    per_pass = -(-num_tasks // batch_size)
     first = start // per_pass
     passes = [
-        pack(np.random.default_rng([seed, number]), fit, batch_size)
+        pack(np.random.default_rng([seed, number]), layouts, batch_size)
         for number in range(first, -(-stop // per_pass))
     ]
     rows = slice(start - first * per_pass, stop - first * per_pass)
@@ -330,23 +406,24 @@ def whole_pass(
         num_batches = max(1, -(-len(members) // most))
         batch_size = -(-max(1, len(members)) // num_batches)
         batch_size = -(-batch_size // multiple) * multiple
-        batches = pack(np.random.default_rng(0), np.full(len(members), index), batch_size)
-        ids = members[batches.ids] if len(members) else batches.ids
-        result.append(batches.replace(ids=ids.astype(np.int32)))
+        batches = pack(np.random.default_rng(0), [Layout((shape,), (members,))], batch_size)
+        result.append(batches.replace(shape=np.full_like(batches.shape, index)))
     return result
 
 
 def wasted_share(
-    batches: Sequence[Batches], sizes: np.ndarray, shapes: Sequence[BatchShape]
+    batches: Sequence[Batches], sizes: np.ndarray, layouts: Sequence[Sequence[BatchShape]]
 ) -> float:
     """The share of padded examples among all the examples computed, in [0, 1).
 
-    sizes: [T, 3] as of `task_shapes`; examples beyond a batch's shape are not computed.
+    sizes: [T, 3] as of `task_shapes`; layouts: the shapes of each, as of `Layout`; examples beyond
+    a task's shape are not computed.
     """
-    limits = np.array([dataclasses.astuple(shape) for shape in shapes])
+    limits = np.array([[dataclasses.astuple(shape) for shape in shapes] for shapes in layouts])
     useful = computed = 0
     for part in batches:
-        limit = limits[part.shape][:, None, :2]
+        group = np.arange(part.ids.shape[1]) % limits.shape[1]
+        limit = limits[part.shape][:, group, :2]
         useful += (np.minimum(sizes[part.ids, :2], limit) * part.mask[..., None]).sum()
-        computed += (limit * np.ones_like(part.ids)[..., None]).sum()
+        computed += limit.sum()
     return 1 - float(useful) / float(computed)

@@ -1,12 +1,14 @@
-"""Inner-loop adaptation: plain SGD of a learner on one task, as one differentiable scan.
+"""Inner-loop adaptation: plain SGD of a learner, as one differentiable scan.
 
-The tasks of these functions are a TaskBatch without its axis T; vmap brings it.
+A task of these functions is a TaskBatch without its axis T; vmap brings it. Groups are TaskBatches
+that differ in padding: a generator makes the weights of all their tasks in one product.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -32,6 +34,17 @@ class InnerLoop:
     blend: float = 1.0
 
 
+def adapt_tasks(learner: Learner, params: Any, groups: Sequence[TaskBatch], loop: InnerLoop) -> Any:
+    """The points, leaves [T, ...], of all T tasks of the groups, one group after another: each
+    where num_steps SGD steps from the learner's start on the task's support set end."""
+    questions = jnp.concatenate([group.question for group in groups])
+
+    def start(question: jax.Array) -> Any:
+        return learner.start(params, question, loop.num_steps)
+
+    return _descend(learner, params, groups, loop, jax.vmap(start)(questions), _read_nothing)[0]
+
+
 def adapt_task(
     learner: Learner, params: Any, task: TaskBatch, loop: InnerLoop, *, start: Any = None
 ) -> Any:
@@ -39,11 +52,7 @@ def adapt_task(
 
     start: a point, None for the learner's own. Differentiable in params and start.
     """
-
-    def never(point: Any, _: jax.Array) -> None:
-        return None
-
-    return _descend(learner, params, task, loop, start, never)[0]
+    return _descend_alone(learner, params, task, loop, start, _read_nothing)[0]
 
 
 def adapt_and_read(
@@ -64,40 +73,73 @@ def adapt_and_read(
     def read(point: Any) -> Any:
         return read_fn(learner.weights(params, task.question, point))
 
-    def read_some(point: Any, number: jax.Array) -> Any:
+    def read_some(points: Any, number: jax.Array) -> Any:
+        point = _alone(points)
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(read, point))
         # Which step it is does not depend on the task, so under vmap too a read is left out.
         wanted = jnp.isin(number, jnp.array(steps))
         return jax.lax.cond(wanted, read, lambda point: nothing, point)
 
-    end, path = _descend(learner, params, task, loop, start, read_some)
+    end, path = _descend_alone(learner, params, task, loop, start, read_some)
     earlier = jnp.array(steps[:-1], jnp.int32)
     seen = jax.tree.map(lambda xs: xs[earlier], path)
     return jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), seen, read(end))
 
 
+def _read_nothing(points: Any, number: jax.Array) -> None:
+    return None
+
+
+def _descend_alone(
+    learner: Learner, params: Any, task: TaskBatch, loop: InnerLoop, start: Any, read: Callable
+) -> tuple[Any, Any]:
+    """`_descend` of one task, from a point, or from None for the learner's own start."""
+    if start is None:
+        start = learner.start(params, task.question, loop.num_steps)
+    group, start = jax.tree.map(lambda x: jnp.asarray(x)[None], (task, start))
+    points, path = _descend(learner, params, [group], loop, start, read)
+    return _alone(points), path
+
+
+def _alone(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x[0], tree)
+
+
 def _descend(
     learner: Learner,
     params: Any,
-    task: TaskBatch,
+    groups: Sequence[TaskBatch],
     loop: InnerLoop,
     start: Any,
     read: Callable[[Any, jax.Array], Any],
 ) -> tuple[Any, Any]:
-    """(the last point, read(point, number of steps so far) before each step)."""
-    if start is None:
-        start = learner.start(params, task.question, loop.num_steps)
+    """(the last points [T, ...], read(points, number of steps so far) before each step)."""
+    questions = jnp.concatenate([group.question for group in groups])
+    losses_of = jax.vmap(functools.partial(task_loss, blend=loop.blend))
+
+    def group_losses(weights: jax.Array, group: TaskBatch) -> jax.Array:
+        return losses_of(weights, group.support, group.answers, group.answer_mask)
 
     def loss_fn(weights: jax.Array) -> jax.Array:
-        return task_loss(weights, task.support, task.answers, task.answer_mask, blend=loop.blend)
+        return by_group(group_losses, weights, groups).sum()
 
-    def step(point: Any, number: jax.Array) -> tuple[Any, Any]:
+    def step(points: Any, number: jax.Array) -> tuple[Any, Any]:
         moved = learner.step(
-            loss_fn, params, task.question, point, loop.learning_rate, first_order=loop.first_order
+            loss_fn, params, questions, points, loop.learning_rate, first_order=loop.first_order
         )
-        return moved, read(point, number)
+        return moved, read(points, number)
 
     return jax.lax.scan(step, start, jnp.arange(loop.num_steps))
+
+
+def by_group(fn: Callable, weights: jax.Array, groups: Sequence[Any]) -> Any:
+    """fn(weights [t, P], group) -> leaves [t, ...] of each group, joined to [T, ...].
+
+    weights: [T, P] of the tasks of the groups, one group after another, all of the same number.
+    """
+    parts = jnp.split(weights, len(groups))
+    results = [fn(*pair) for pair in zip(parts, groups, strict=True)]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *results)
 
 
 def task_loss(

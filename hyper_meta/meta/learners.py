@@ -22,8 +22,9 @@ class Learner:
 
     start: (params, question, num_steps) -> the point where num_steps steps may start.
     weights: (params, question, point) -> adapter weights [P].
-    step: (loss_fn of weights, params, question, point, learning_rate, first_order=bool) -> the
-    point after one SGD step; with first_order the gradient is a constant. moves: whether steps do
+    step: (loss_fn, params, questions [T, D], points [T, ...], learning_rate, first_order=bool) ->
+    the points of T tasks after one SGD step, where loss_fn gives the sum of the tasks' losses from
+    their weights [T, P]; with first_order the gradient is a constant. moves: whether steps do
     anything.
     """
 
@@ -36,8 +37,8 @@ class Learner:
 def latent_learner(generate: Callable, *, pull: float = 0.0) -> Learner:
     """HNet: the point is the latent [Z]; params are {"e0": [Z], "generator": pytree}.
 
-    generate: (generator params, latent [Z]) -> weights [P]; pull: weight of 1/2 ||e - e0||^2 in the
-    inner loss, which keeps the latent calm.
+    generate: (generator params, latents [..., Z]) -> weights [..., P]; pull: weight of
+    1/2 ||e - e0||^2 in the inner loss, which keeps the latent calm.
     """
 
     def start(params: Any, question: jax.Array, num_steps: int) -> jax.Array:
@@ -46,13 +47,13 @@ def latent_learner(generate: Callable, *, pull: float = 0.0) -> Learner:
     def weights(params: Any, question: jax.Array, point: jax.Array) -> jax.Array:
         return generate(params["generator"], point)
 
-    def step(loss_fn, params, question, point, learning_rate, *, first_order):
-        def inner_loss(point: jax.Array) -> jax.Array:
-            distance = jnp.sum((point - params["e0"]) ** 2)
-            return loss_fn(weights(params, question, point)) + 0.5 * pull * distance
+    def step(loss_fn, params, questions, points, learning_rate, *, first_order):
+        def inner_loss(points: jax.Array) -> jax.Array:
+            distance = jnp.sum((points - params["e0"]) ** 2)
+            return loss_fn(generate(params["generator"], points)) + 0.5 * pull * distance
 
-        gradient = _constant_if(first_order, jax.grad(inner_loss)(point))
-        return point - learning_rate * gradient
+        gradient = _constant_if(first_order, jax.grad(inner_loss)(points))
+        return points - learning_rate * gradient
 
     return Learner(start, weights, step)
 
@@ -65,8 +66,8 @@ def weights_learner() -> Learner:
 def fixed_learner(generate: Callable) -> Learner:
     """Weights from the question alone, generate(params, question [D]) -> [P]: nothing moves."""
 
-    def step(loss_fn, params, question, point, learning_rate, *, first_order):
-        return point
+    def step(loss_fn, params, questions, points, learning_rate, *, first_order):
+        return points
 
     return Learner(
         start=lambda params, question, num_steps: None,
@@ -112,22 +113,27 @@ def generator_learner(prepare: Callable[[jax.Array], jax.Array]) -> Learner:
     def weights(params: Any, question: jax.Array, point: Any) -> jax.Array:
         return code_and_weights(params, question, point)[1]
 
-    def step(loss_fn, params, question, point, learning_rate, *, first_order):
+    def step(loss_fn, params, questions, points, learning_rate, *, first_order):
         def inner_loss(hidden: Any, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-            code, weights = code_and_weights(params, question, point | {"hidden": hidden})
-            return loss_fn(weights + shift), code
+            codes, weights = jax.vmap(code_and_weights, (None, 0, 0))(
+                params, questions, points | {"hidden": hidden}
+            )
+            return loss_fn(weights + shift), codes
 
-        no_shift = jnp.zeros(point["updates"].shape[1])
-        gradients, code = jax.grad(inner_loss, argnums=(0, 1), has_aux=True)(
-            point["hidden"], no_shift
+        no_shift = jnp.zeros_like(points["updates"][:, 0])
+        gradients, codes = jax.grad(inner_loss, argnums=(0, 1), has_aux=True)(
+            points["hidden"], no_shift
         )
         for_hidden, for_weights = _constant_if(first_order, gradients)
-        slot = point["taken"]
+        put = jax.vmap(lambda slots, taken, row: slots.at[taken].set(row))
+        taken = points["taken"]
         return {
-            "hidden": jax.tree.map(lambda x, g: x - learning_rate * g, point["hidden"], for_hidden),
-            "codes": point["codes"].at[slot].set(_constant_if(first_order, code)),
-            "updates": point["updates"].at[slot].set(learning_rate * for_weights),
-            "taken": slot + 1,
+            "hidden": jax.tree.map(
+                lambda x, g: x - learning_rate * g, points["hidden"], for_hidden
+            ),
+            "codes": put(points["codes"], taken, _constant_if(first_order, codes)),
+            "updates": put(points["updates"], taken, learning_rate * for_weights),
+            "taken": taken + 1,
         }
 
     return Learner(start, weights, step)

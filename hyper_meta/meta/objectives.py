@@ -1,20 +1,28 @@
 """Meta-objectives: the query loss after adaptation, summed over the tasks of a batch.
 
-Every objective is `objective(params, batch) -> (sum, (count, metrics))` with metrics
-{name: (sum, count)}; a task that only fills the batch counts for nothing.
+Every objective is `objective(params, groups) -> (sum, (count, metrics))` with metrics
+{name: (sum, count)}; groups are the tasks of the batch, in TaskBatches that differ in padding; a
+task that only fills the batch counts for nothing.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from hyper_meta.meta.inner_loop import InnerLoop, adapt_task, task_correct, task_loss
+from hyper_meta.meta.inner_loop import (
+    InnerLoop,
+    adapt_tasks,
+    by_group,
+    task_correct,
+    task_loss,
+)
 from hyper_meta.meta.learners import Learner
 from hyper_meta.types import Examples, TaskBatch
 
-Objective = Callable[[Any, TaskBatch], tuple[jax.Array, tuple[jax.Array, dict]]]
+Objective = Callable[[Any, Sequence[TaskBatch]], tuple[jax.Array, tuple[jax.Array, dict]]]
 
 
 def meta_objective(learner: Learner, loop: InnerLoop) -> Objective:
@@ -22,20 +30,29 @@ def meta_objective(learner: Learner, loop: InnerLoop) -> Objective:
     (multitask) there is nothing to hold out, and all of a task's examples are learnt from
     (METHOD section 4)."""
 
-    def objective(params: Any, batch: TaskBatch) -> tuple[jax.Array, tuple[jax.Array, dict]]:
-        judged_on = batch.query if loop.num_steps else all_examples(batch)
+    def objective(
+        params: Any, groups: Sequence[TaskBatch]
+    ) -> tuple[jax.Array, tuple[jax.Array, dict]]:
+        points = adapt_tasks(learner, params, groups, loop)
+        questions, mask = (
+            jnp.concatenate([getattr(group, name) for group in groups])
+            for name in ("question", "mask")
+        )
+        weights = jax.vmap(learner.weights, (None, 0, 0))(params, questions, points)
 
-        def one_task(task: TaskBatch, examples: Examples) -> tuple:
-            point = adapt_task(learner, params, task, loop)
-            weights = learner.weights(params, task.question, point)
-            judged = (weights, examples, task.answers, task.answer_mask)
-            loss = task_loss(*judged, blend=loop.blend)
-            return loss, *task_correct(*judged, blend=loop.blend)
+        def judge(weights: jax.Array, group: TaskBatch) -> tuple[jax.Array, jax.Array, jax.Array]:
+            examples = group.query if loop.num_steps else all_examples(group)
+            judged = (weights, examples, group.answers, group.answer_mask)
+            losses, (right, total) = (
+                jax.vmap(functools.partial(fn, blend=loop.blend))(*judged)
+                for fn in (task_loss, task_correct)
+            )
+            return losses, right, total
 
-        losses, right, total = jax.vmap(one_task)(batch, judged_on)
-        loss = jnp.where(batch.mask, losses, 0).sum()
-        count = batch.mask.sum().astype(jnp.float32)
-        accuracy = jnp.where(batch.mask, right / jnp.maximum(total, 1), 0).sum()
+        losses, right, total = by_group(judge, weights, groups)
+        loss = jnp.where(mask, losses, 0).sum()
+        count = mask.sum().astype(jnp.float32)
+        accuracy = jnp.where(mask, right / jnp.maximum(total, 1), 0).sum()
         metrics = {"loss": (loss, count), "accuracy": (accuracy, count)}
         return loss, (count, metrics)
 

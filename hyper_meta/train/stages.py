@@ -6,6 +6,7 @@ Here a ConfigDict ends: everything below takes plain arguments.
 from __future__ import annotations
 
 import functools
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,13 +22,14 @@ from ml_collections import ConfigDict
 from hyper_meta import parallel
 from hyper_meta.data.tasks import (
     BatchShape,
+    Layout,
     TaskTable,
     cap_sizes,
-    choose_shapes,
+    choose_layouts,
     gather,
+    merge_shapes,
     perturb,
     scheduled_batches,
-    smallest_fit,
     task_shapes,
 )
 from hyper_meta.diffusion.hyperldm import moments
@@ -213,8 +215,12 @@ def _task_stage(
     """A stage that learns from batches of tasks; tables are (train, validation)."""
     train, validation = tables
     sizes = cap_sizes(task_shapes(train), config.batching.max_support, config.batching.max_query)
-    shapes = choose_shapes(sizes, config.batching.num_shapes)
-    fit = smallest_fit(sizes, shapes)
+    layouts = choose_layouts(
+        sizes,
+        settings.batch_size,
+        max_layouts=config.batching.num_layouts,
+        num_groups=math.gcd(config.batching.num_groups, settings.batch_size),
+    )
     tx = optax.chain(
         optax.clip_by_global_norm(settings.clip_norm), optax.adam(settings.learning_rate)
     )
@@ -226,9 +232,9 @@ def _task_stage(
 
     def schedule(start: int, stop: int) -> tuple[np.ndarray, Any]:
         batches = scheduled_batches(
-            config.seed, start, stop, fit=fit, batch_size=settings.batch_size
+            config.seed, start, stop, layouts=layouts, batch_size=settings.batch_size
         )
-        # The shape is shared by all devices; everything else is cut over them.
+        # The layout is shared by all devices; everything else is cut over them.
         return batches.shape, batches.replace(shape=np.broadcast_to(0, batches.ids.shape))
 
     def validate(state: TrainState) -> tuple[float, dict[str, float]]:
@@ -241,7 +247,7 @@ def _task_stage(
         chunk_steps=settings.chunk_steps,
         most_at_once=8,
         init=init,
-        step=functools.partial(_task_step, objective, shapes, config.batching.feature_noise),
+        step=functools.partial(_task_step, objective, layouts, config.batching.feature_noise),
         data=train,
         schedule=schedule,
         validate=validate,
@@ -250,24 +256,31 @@ def _task_stage(
 
 def _task_step(
     objective: Objective,
-    shapes: Sequence[BatchShape],
+    layouts: Sequence[Layout],
     noise: float,
     state: TrainState,
     table: TaskTable,
     x: tuple[jax.Array, Any],
     key: jax.Array,
 ) -> tuple[TrainState, dict]:
-    """One update on a batch of tasks of one of the shapes; only that shape's branch runs."""
-    shape_index, batch = x
+    """One update on a batch of tasks of one of the layouts; only that layout's branch runs."""
+    layout_index, batch = x
     keys = parallel.example_keys(key, len(batch.ids))
 
-    def at_shape(shape: BatchShape) -> Callable:
+    def of_layout(layout: Layout) -> Callable:
+        shapes = merge_shapes(layout.shapes, len(batch.ids))
+
+        def group(first: int, shape: BatchShape) -> TaskBatch:
+            part, part_keys = jax.tree.map(lambda x: x[first :: len(shapes)], (batch, keys))
+            tasks = gather(table, part, shape)
+            return perturb(tasks, part_keys, noise) if noise else tasks
+
         def loss_fn(params: Any) -> Any:
-            return objective(params, perturb(gather(table, batch, shape), keys, noise))
+            return objective(params, [group(*pair) for pair in enumerate(shapes)])
 
         return jax.value_and_grad(loss_fn, has_aux=True)
 
-    results = lax.switch(shape_index, [at_shape(shape) for shape in shapes], state.params)
+    results = lax.switch(layout_index, [of_layout(layout) for layout in layouts], state.params)
     grads, metrics = parallel.global_mean(*results)
     return state.apply_gradients(grads=grads), metrics
 

@@ -13,9 +13,9 @@ from hyper_meta.data.tasks import (
     Task,
     build_table,
     cap_sizes,
+    choose_layouts,
     choose_shapes,
     scheduled_batches,
-    smallest_fit,
     task_shapes,
     wasted_share,
     whole_pass,
@@ -462,9 +462,13 @@ def test_the_config_of_meta_vqa_wastes_a_third_of_its_examples_at_most(meta_vqa)
         sizes = task_shapes(_table(tasks[split], features))
         shapes = choose_shapes(sizes, batching.num_shapes)
         passes = whole_pass(sizes, shapes, max_examples=batching.max_examples, multiple=1)
-        assert wasted_share(passes, sizes, shapes) < 1 / 3
+        assert wasted_share(passes, sizes, [[shape] for shape in shapes]) < 1 / 3
     sizes = cap_sizes(_sizes(tasks["train"]), batching.max_support, batching.max_query)
-    shapes = choose_shapes(sizes, batching.num_shapes)
-    fit = smallest_fit(sizes, shapes)
-    batches = scheduled_batches(0, 0, 48, fit=fit, batch_size=config.hnet.batch_size)
-    assert wasted_share([batches], sizes, shapes) < 1 / 3
+    layouts = choose_layouts(
+        sizes,
+        config.hnet.batch_size,
+        max_layouts=batching.num_layouts,
+        num_groups=batching.num_groups,
+    )
+    batches = scheduled_batches(0, 0, 48, layouts=layouts, batch_size=config.hnet.batch_size)
+    assert wasted_share([batches], sizes, [layout.shapes for layout in layouts]) < 1 / 4

@@ -30,13 +30,13 @@ def _descend(matrix, centre, start, *, num_steps, first_order=False):
     """Steps of MNet, whose point is the weights themselves, on that quadratic."""
     learner, params = weights_learner(), {"e0": jnp.zeros(3), "generator": {}}
 
-    def loss_fn(w):
-        return 0.5 * (w - centre) @ matrix @ (w - centre)
+    def loss_fn(weights):
+        return sum(0.5 * (w - centre) @ matrix @ (w - centre) for w in weights)
 
-    point = start
+    points = start[None]
     for _ in range(num_steps):
-        point = learner.step(loss_fn, params, None, point, RATE, first_order=first_order)
-    return learner.weights(params, None, point)
+        points = learner.step(loss_fn, params, None, points, RATE, first_order=first_order)
+    return learner.weights(params, None, points[0])
 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 10])
@@ -157,12 +157,14 @@ def test_the_learning_rate_may_be_traced_and_is_that_of_each_step():
 
         @jax.jit
         def both(rates):
-            point, moved = learner.start(params, task.question, 2), params
+            start, moved = learner.start(params, task.question, 2), params
+            points = jax.tree.map(lambda x: x[None], start)
             for rate in rates:
-                inputs = loss_fn, params, task.question, point, rate
-                point = learner.step(*inputs, first_order=False)
+                inputs = lambda w: loss_fn(w[0]), params, task.question[None], points, rate
+                points = learner.step(*inputs, first_order=False)
                 gradient = jax.grad(lambda p: loss_fn(weights_of(p)))(moved)
                 moved = jax.tree.map(lambda leaf, g: leaf - rate * g, moved, gradient)  # noqa: B023
+            point = jax.tree.map(lambda x: x[0], points)
             return learner.weights(params, task.question, point), weights_of(moved)
 
         close(*both(jnp.array([0.05, 0.2])))

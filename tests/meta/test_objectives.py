@@ -47,7 +47,7 @@ LEARNERS = {
 }
 OBJECTIVES = {name: meta_objective(*pair) for name, pair in LEARNERS.items()}
 
-# (params, batch) -> ((sum, (count, metrics)), gradient)
+# (params, groups) -> ((sum, (count, metrics)), gradient)
 GRADIENTS = {
     name: jax.jit(jax.value_and_grad(objective, has_aux=True))
     for name, objective in OBJECTIVES.items()
@@ -96,13 +96,13 @@ def test_maml_gradient_equals_finite_differences(network, batch):
 
         @jax.jit
         def losses(rows):
-            return jax.lax.map(lambda row: objective(unravel(row), batch)[0], rows)
+            return jax.lax.map(lambda row: objective(unravel(row), [batch])[0], rows)
 
         nudges = 1e-6 * jnp.eye(len(flat))
         minus, plus = jnp.split(losses(jnp.concatenate([flat - nudges, flat + nudges])), 2)
         differences = (plus - minus) / 2e-6
         gradient, first_order = (
-            ravel_pytree(GRADIENTS[network + name](params, batch)[1])[0]
+            ravel_pytree(GRADIENTS[network + name](params, [batch])[1])[0]
             for name in ("maml", "fomaml")
         )
         assert gradient.dtype == jnp.float64
@@ -123,7 +123,7 @@ def test_fomaml_gradient_is_the_plain_gradient_at_the_adapted_latents(batch):
         generator, each = jax.jit(jax.grad(query_loss, (0, 1)))(params["generator"], latents)
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12),
-            GRADIENTS["fomaml"](params, batch)[1],
+            GRADIENTS["fomaml"](params, [batch])[1],
             {"e0": each.sum(axis=0), "generator": generator},
         )
 
@@ -144,7 +144,7 @@ def test_loss_and_accuracy_equal_numpy_task_by_task(name, batch):
         logits = base + loop.blend * (logits - base)
         losses.append(numpy_loss(logits, examples.label[0]))
         accuracies.append((logits.argmax(axis=1) == examples.label[0]).mean())
-    (loss, (count, metrics)), _ = GRADIENTS[name](params, batch)
+    (loss, (count, metrics)), _ = GRADIENTS[name](params, [batch])
     np.testing.assert_allclose(loss, np.sum(losses), rtol=1e-3)
     np.testing.assert_allclose(metrics["loss"][0], loss, rtol=1e-6)
     np.testing.assert_allclose(metrics["accuracy"][0], np.sum(accuracies), rtol=1e-5)
@@ -155,7 +155,7 @@ def test_loss_and_accuracy_equal_numpy_task_by_task(name, batch):
 def test_a_task_that_only_fills_the_batch_counts_for_nothing(name, batch):
     params = _params(name)
     whole, middle, rest = (
-        GRADIENTS[name](params, batch.replace(mask=jnp.array(mask)))
+        GRADIENTS[name](params, [batch.replace(mask=jnp.array(mask))])
         for mask in ([True, True, True], [False, True, False], [True, False, True])
     )
     assert middle[0][0] > 0 and middle[0][1][0] == 1
@@ -185,13 +185,13 @@ def _poisoned(numbers):
 def test_padding_is_exact(name):
     """Loss, gradient and accuracy of each task in a padded batch equal those of it alone."""
     params, table = _params(name), make_table(SIZES)
-    alone = {number: GRADIENTS[name](params, task_alone(table, number)) for number in (1, 2)}
+    alone = {number: GRADIENTS[name](params, [task_alone(table, number)]) for number in (1, 2)}
     for present in ([1], [2], [1, 2]):
         ids = [2, 1, 2]
         mask = np.array([False, 1 in present, 2 in present])
         # A filler may be any task of the table, so none of this batch's is poisoned.
         batch = _batch((9, 11, 7), ids=ids, mask=mask, table=_poisoned(set(ids)))
-        values, grads = GRADIENTS[name](params, batch)
+        values, grads = GRADIENTS[name](params, [batch])
         expected, expected_grads = jax.tree.map(
             lambda *parts: np.sum(parts, axis=0), *(alone[number] for number in present)
         )
@@ -202,3 +202,21 @@ def test_padding_is_exact(name):
         scale = np.abs(expected).max()
         assert scale > 0.1
         np.testing.assert_allclose(flat, expected, rtol=1e-4, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize(
+    "name", ["multitask", "maml", "mnet_maml", "conditional", "conditional_maml"]
+)
+def test_groups_of_other_padding_count_like_one_batch(name, batch):
+    """Tasks 0 and 1 at one shape, task 2 and one that only fills the batch at another."""
+    params = _params(name)
+    groups = [
+        _batch((6, 5, 3), ids=[0, 1], mask=[True, True]),
+        _batch((7, 2, 5), ids=[2, 0], mask=[True, False]),
+    ]
+    (loss, rest), grads = GRADIENTS[name](params, groups)
+    (expected, expected_rest), expected_grads = GRADIENTS[name](params, [batch])
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=8e-6)
+    jax.tree.map(close, (loss, rest), (expected, expected_rest))
+    flat, expected = (ravel_pytree(tree)[0] for tree in (grads, expected_grads))
+    np.testing.assert_allclose(flat, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())

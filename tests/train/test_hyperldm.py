@@ -62,7 +62,7 @@ def space():
 def changed(*overrides):
     """The tiny config with overrides such as "hyperldm.denoiser=v1", as the command takes them."""
     config = tiny_config()
-    config.batching.num_shapes = 1
+    config.batching.num_layouts = config.batching.num_shapes = 1
     for argument in overrides:
         override(config, argument.partition("=")[0], [f"--config.{argument}"])
     return config

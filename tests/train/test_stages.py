@@ -39,7 +39,8 @@ def tiny_config():
     """The full run's config at the size of `tiny_table`, with a single learning rate."""
     config = execute_file(REPOSITORY / "configs" / "digits_vqa.py")
     config.adapter.hidden_dim = 8
-    config.batching.update(num_shapes=2, max_support=6, max_query=5, max_examples=40)
+    config.batching.update(num_layouts=2, num_groups=2, num_shapes=2)
+    config.batching.update(max_support=6, max_query=5, max_examples=40)
     config.batching.feature_noise = 0.0
     shared = {"learning_rate": 0.02, "batch_size": 8, "num_steps": 30, "chunk_steps": 15}
     inner = {"inner_steps": 2, "inner_learning_rate": 0.02}
@@ -94,9 +95,9 @@ STAGES = {
 }
 
 
-def _stage(network, objective="maml", *, num_shapes=1, config=None):
+def _stage(network, objective="maml", *, num_layouts=1, config=None):
     config = tiny_config() if config is None else config
-    config.batching.num_shapes = num_shapes
+    config.batching.num_layouts = num_layouts
     options = {} if network == "film" else {"objective": objective}
     return STAGES[network](config, tiny_table(), tiny_table(1), name=network, **options)
 
@@ -185,7 +186,7 @@ def whole_task(table, number) -> TaskBatch:
 
 
 def test_the_schedule_depends_on_the_step_alone():
-    schedule = _stage("conditional", num_shapes=3).schedule
+    schedule = _stage("conditional", num_layouts=3).schedule
     whole = schedule(0, 7)
     for start, stop in ((0, 3), (3, 4), (4, 7)):
         expected = jax.tree.map(lambda leaf: leaf[start:stop], whole)  # noqa: B023
@@ -283,7 +284,7 @@ def end_of_training(network):
     """Parameters, metrics and validation score after four steps, on however many devices."""
     config = tiny_config()
     config.batching.feature_noise = 0.2
-    stage = _stage(network, "fomaml", num_shapes=2, config=config)
+    stage = _stage(network, "fomaml", num_layouts=2, config=config)
     state = parallel.replicate(stage.init(jax.random.key(0)))
     run = parallel.compile_chunk(stage.step)
     xs = stage.schedule(0, 4)
