@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The tests: makes .venv, installs, and runs pytest with the arguments that are given.
+# The tests: makes .venv, installs, and runs pytest in two processes with the arguments that are
+# given (-n 0: in one).
 #
 #   bash launch/test.sh
 #   bash launch/test.sh tests/test_cli.py -k overrides
@@ -9,4 +10,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/quickstart.sh
 source launch/quickstart.sh
 make_environment test
-exec .venv/bin/python -m pytest "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"

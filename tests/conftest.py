@@ -1,11 +1,23 @@
-"""What tests of whole runs share: the quickstart, run once through the real command, small."""
+"""How tests compile, and what tests of whole runs share: the quickstart, run once through the real
+command, small."""
 
+import importlib.metadata
+import os
 from pathlib import Path
 
-import jax
-import pytest
+# Most programs of the tests, and of the processes that they start, run once: compiling them well
+# would be most of the time.
+HURRY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know it
+    HURRY += " --xla_cpu_use_fusion_emitters=false"
+if HURRY not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {HURRY}".strip()
 
-from hyper_meta.cli import main
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from filelock import FileLock  # noqa: E402
+
+from hyper_meta.cli import main  # noqa: E402
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
 TRAINED = ("hnet", "conditional", "hyperclip", "hyperldm")
@@ -45,27 +57,37 @@ def small_settings():
 
 
 @pytest.fixture(scope="session")
-def run_folder(tmp_path_factory):
-    """Where small runs find data and compiled programs."""
-    folder = tmp_path_factory.mktemp("shared")
+def shared_folder(tmp_path_factory, worker_id):
+    """What all processes of these tests share."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs(shared_folder):
+    """The folder of compiled programs, for the tests and for the processes that they start."""
+    folder = shared_folder / "programs"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         yield folder
-        jax.config.update("jax_compilation_cache_dir", None)
 
 
 @pytest.fixture(scope="session")
-def quickstart_command(run_folder):
+def quickstart_command(shared_folder, programs):
     """work directory -> the arguments of its small quickstart; all share data and programs."""
-    folders = (f"data_dir={run_folder / 'data'}", f"compilation_cache={run_folder / 'programs'}")
+    folders = (f"data_dir={shared_folder / 'data'}", f"compilation_cache={programs}")
     overrides = [f"--config.{setting}" for setting in (*SMALL, *folders)]
     return lambda workdir: ["run", "--config", str(CONFIG), "--workdir", str(workdir), *overrides]
 
 
 @pytest.fixture(scope="session")
-def finished_quickstart(tmp_path_factory, quickstart_command):
+def finished_quickstart(shared_folder, quickstart_command):
     """The work directory of a small quickstart at its end; not to be changed."""
-    workdir = tmp_path_factory.mktemp("runs") / "quickstart"
-    assert main(quickstart_command(workdir)) == 0
+    workdir = shared_folder / "quickstart"
+    with FileLock(shared_folder / "quickstart.lock"):
+        if not (workdir / "report").exists():
+            assert main(quickstart_command(workdir)) == 0
     return workdir

@@ -1,6 +1,7 @@
 """The quickstart itself, run small: every stage through the real command, to the report."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import hyper_meta
 from hyper_meta.cli import main
 
 STAGES = ("hnet_multitask", "hnet_maml", "conditional", "hnet_hyperclip", "hnet_hyperldm")
@@ -48,8 +50,17 @@ def test_a_finished_run_is_only_restored(finished_quickstart, quickstart_command
     assert "report" in capsys.readouterr().out
 
 
-def test_compiled_programs_are_kept_where_the_config_says(finished_quickstart, run_folder):
-    assert any((run_folder / "programs").iterdir())
+def test_compiled_programs_are_kept_where_the_config_says(tmp_path):
+    """In a process of its own, which has no other place for them."""
+    script = (
+        "import jax, ml_collections; from hyper_meta import pipeline; "
+        f"config = ml_collections.ConfigDict({{'compilation_cache': {str(tmp_path)!r}}}); "
+        "pipeline.use_compilation_cache(config); jax.jit(lambda x: x + 1)(1.0)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    environment["PYTHONPATH"] = str(Path(hyper_meta.__file__).parents[1])
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    assert any(tmp_path.iterdir())
 
 
 def test_a_sentence_becomes_weights_that_answer(finished_quickstart, tmp_path, capsys):

@@ -39,10 +39,10 @@ def official(tmp_path_factory, registered):
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory, official, run_folder):
+def prepared(tmp_path_factory, official, programs):
     """The data folder of a command that went well."""
     data_dir = tmp_path_factory.mktemp("prepared")
-    assert main(_command(data_dir, official, run_folder)) == 0
+    assert main(_command(data_dir, official, programs)) == 0
     return data_dir
 
 
@@ -53,9 +53,9 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(encoding, "BATCHES_IN_PART", 2)
 
 
-def _command(data_dir, manual_dir, run_folder, *overrides):
+def _command(data_dir, manual_dir, programs, *overrides):
     folders = ("--data-dir", str(data_dir), "--manual-dir", str(manual_dir))
-    programs = f"--config.compilation_cache={run_folder / 'programs'}"
+    programs = f"--config.compilation_cache={programs}"
     return ["prepare", "--config", CONFIG, *folders, *DATA, programs, *overrides]
 
 
@@ -84,18 +84,18 @@ def test_every_image_has_its_features_whatever_it_is_encoded_with(prepared):
     assert "the bowl is red" in features.sentences
 
 
-def test_preparing_again_encodes_nothing(prepared, official, run_folder, monkeypatch, capsys):
+def test_preparing_again_encodes_nothing(prepared, official, programs, monkeypatch, capsys):
     def refuse(*args, **kwargs):
         pytest.fail("it encodes again")
 
     monkeypatch.setattr(preparation, "encode_data_set", refuse)
-    assert main(_command(prepared, official, run_folder)) == 0
+    assert main(_command(prepared, official, programs)) == 0
     out = capsys.readouterr().out
     assert "meta_vqa is built in" in out
     assert "ready: 6 train, 4 test, 2 validation tasks, 80 images and" in out
 
 
-def test_the_papers_configuration_runs_on_it(prepared, small_settings, run_folder, tmp_path):
+def test_the_papers_configuration_runs_on_it(prepared, small_settings, programs, tmp_path):
     """From zip archives to a table, a few steps of everything that it trains differently."""
     methods = "references,hnet_hyperldm,hvae_hyperldm,hnet_hyperclip,nearest_latent"
     settings = [
@@ -105,7 +105,7 @@ def test_the_papers_configuration_runs_on_it(prepared, small_settings, run_folde
         "hyperclip.batch_size=4",
         *("adapter.hidden_dim=16", "num_seeds=1", f"methods={methods}"),
         f"data_dir={prepared}",
-        f"compilation_cache={run_folder / 'programs'}",
+        f"compilation_cache={programs}",
     ]
     command = ["run", "--config", CONFIG, "--workdir", str(tmp_path / "run"), *DATA]
     assert main([*command, *(f"--config.{setting}" for setting in settings)]) == 0
@@ -117,7 +117,7 @@ def test_the_papers_configuration_runs_on_it(prepared, small_settings, run_folde
 
 
 def test_an_interrupted_encoding_goes_on(
-    official, prepared, run_folder, tmp_path, monkeypatch, small_parts
+    official, prepared, programs, tmp_path, monkeypatch, small_parts
 ):
     count = 0
     encode = encoding._next_batch
@@ -130,9 +130,9 @@ def test_an_interrupted_encoding_goes_on(
         return encode(*args, **kwargs)
 
     monkeypatch.setattr(encoding, "_next_batch", stop_at_the_sixth)
-    assert main(_command(tmp_path, official, run_folder)) == 130
+    assert main(_command(tmp_path, official, programs)) == 130
     assert len(list((tmp_path / "features").glob("*.parts/images_*"))) == 2
-    assert main(_command(tmp_path, official, run_folder)) == 0
+    assert main(_command(tmp_path, official, programs)) == 0
     assert count == 6 + 80 // 8 - 4
     resumed, whole = _store(tmp_path), _store(prepared)
     assert resumed.image_ids == whole.image_ids
@@ -141,7 +141,7 @@ def test_an_interrupted_encoding_goes_on(
 
 @pytest.mark.parametrize("damage", ["cut", "other source", "gone"])
 def test_parts_that_do_not_serve_are_encoded_again(
-    official, prepared, run_folder, tmp_path, monkeypatch, small_parts, damage
+    official, prepared, programs, tmp_path, monkeypatch, small_parts, damage
 ):
     written = []
     write = encoding._write_part
@@ -149,7 +149,7 @@ def test_parts_that_do_not_serve_are_encoded_again(
         encoding, "_write_part", lambda *args: (written.append(args[1]), write(*args))
     )
     monkeypatch.setattr(preparation, "finished", lambda folder: None)
-    assert main(_command(tmp_path, official, run_folder)) == 0
+    assert main(_command(tmp_path, official, programs)) == 0
     assert written == [0, 16, 32, 48, 64]
     (folder,) = (tmp_path / "features").glob("*.parts")
     shutil.rmtree(folder.with_suffix(""))
@@ -162,7 +162,7 @@ def test_parts_that_do_not_serve_are_encoded_again(
         content = path.read_bytes()
         place = content.index(b'dataset\\": \\"') + len(b'dataset\\": \\"')
         path.write_bytes(content[:place] + b"0000" + content[place + 4 :])
-    assert main(_command(tmp_path, official, run_folder)) == 0
+    assert main(_command(tmp_path, official, programs)) == 0
     assert written[5:] == [32, 48, 64]
     np.testing.assert_allclose(
         _store(tmp_path).image_features, _store(prepared).image_features, atol=1e-5
@@ -188,16 +188,16 @@ def corrupt(request, tmp_path, registered, official):
     registered(official)
 
 
-def test_a_corrupt_image_is_named_and_refused(corrupt, run_folder, tmp_path, capsys):
-    assert main(_command(tmp_path / "data", corrupt, run_folder)) == 2
+def test_a_corrupt_image_is_named_and_refused(corrupt, programs, tmp_path, capsys):
+    assert main(_command(tmp_path / "data", corrupt, programs)) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert BAD_IMAGE in error and "--config.skip_corrupt_images=True" in error
 
 
-def test_corrupt_images_are_left_out_on_request(corrupt, run_folder, tmp_path, capsys):
+def test_corrupt_images_are_left_out_on_request(corrupt, programs, tmp_path, capsys):
     skip = "--config.skip_corrupt_images=True"
     data_dir = tmp_path / "data"
-    assert main(_command(data_dir, corrupt, run_folder, skip)) == 0
+    assert main(_command(data_dir, corrupt, programs, skip)) == 0
     assert "79 images" in capsys.readouterr().out
     features = _store(data_dir)
     assert features.skipped == (BAD_IMAGE,) and BAD_IMAGE not in features.image_ids
@@ -212,11 +212,11 @@ def test_corrupt_images_are_left_out_on_request(corrupt, run_folder, tmp_path, c
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
-def test_images_of_other_modes_are_encoded_in_rgb(registered, official, run_folder, tmp_path, mode):
+def test_images_of_other_modes_are_encoded_in_rgb(registered, official, programs, tmp_path, mode):
     content = official_vqa.jpeg((200, 30, 90), mode=mode)
     folder = official_vqa.write(tmp_path / "other", images={f"{BAD_IMAGE}.jpg": content})
     registered(folder)
-    assert main(_command(tmp_path / "data", folder, run_folder)) == 0
+    assert main(_command(tmp_path / "data", folder, programs)) == 0
     registered(official)
     features = _store(tmp_path / "data")
     encoder = load_encoder(bundled_encoder_path())
@@ -227,14 +227,14 @@ def test_images_of_other_modes_are_encoded_in_rgb(registered, official, run_fold
     np.testing.assert_allclose(features.image_features[row], alone, atol=1e-5)
 
 
-def test_what_it_takes_is_said_before(official, run_folder, tmp_path, monkeypatch, capsys):
+def test_what_it_takes_is_said_before(official, programs, tmp_path, monkeypatch, capsys):
     def stop(*args):
         raise UserError("enough")
 
     monkeypatch.setattr(datasets, "prepare", stop)
     (tmp_path / "some").mkdir()
     shutil.copy(official / "train2014.zip", tmp_path / "some")
-    assert main(_command(tmp_path / "data", tmp_path / "some", run_folder)) == 2
+    assert main(_command(tmp_path / "data", tmp_path / "some", programs)) == 2
     captured = capsys.readouterr()
     assert captured.out.count("to download: https://s3.amazonaws.com/cvmlp/vqa/") == 4
     assert "to download: http://images.cocodataset.org/zips/val2014.zip" in captured.out
@@ -255,10 +255,10 @@ def test_what_it_takes_is_said_without_the_encoder(tmp_path, capsys):
     assert str(tmp_path / "none") in captured.err
 
 
-def test_too_small_a_disk_is_refused_at_once(official, run_folder, tmp_path, monkeypatch, capsys):
+def test_too_small_a_disk_is_refused_at_once(official, programs, tmp_path, monkeypatch, capsys):
     usage = shutil._ntuple_diskusage(10**12, 10**12, 10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    assert main(_command(tmp_path / "data", official, run_folder)) == 2
+    assert main(_command(tmp_path / "data", official, programs)) == 2
     assert "10.9 GiB are needed in" in capsys.readouterr().err
     assert not list((tmp_path / "data").rglob("*.*"))
 
@@ -275,9 +275,7 @@ def test_features_of_ones_own_need_no_preparation(tmp_path, capsys):
     assert "there is nothing to prepare" in capsys.readouterr().err
 
 
-def test_a_checkpoint_that_transformers_wrote_gives_its_own_features(
-    official, run_folder, tmp_path
-):
+def test_a_checkpoint_that_transformers_wrote_gives_its_own_features(official, programs, tmp_path):
     """From zip archives and a checkpoint to the features that Hugging Face computes."""
     torch = pytest.importorskip("torch")
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
@@ -302,7 +300,7 @@ def test_a_checkpoint_that_transformers_wrote_gives_its_own_features(
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
     ).save_pretrained(folder)
     choice = (f"--config.encoder={folder}", "--config.image_resize=square")
-    assert main(_command(tmp_path / "data", official, run_folder, *choice)) == 0
+    assert main(_command(tmp_path / "data", official, programs, *choice)) == 0
 
     features = _store(tmp_path / "data")
     images = dict(datasets.iterate_images("meta_vqa", tmp_path / "data"))

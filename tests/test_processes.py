@@ -28,7 +28,7 @@ STAGES = ("hnet_multitask", "hnet_hyperldm")
 
 
 @pytest.fixture(scope="module")
-def command(quickstart_command):
+def command(quickstart_command, finished_quickstart):
     """Work directory -> the arguments that train HyperLDM and what it needs."""
     return lambda workdir: ["train", *quickstart_command(workdir)[1:], *STEPS]
 
@@ -37,9 +37,8 @@ def _start(arguments):
     """A process of two devices, which has only core memory in common with this one."""
     environment = os.environ | {
         "PYTHONPATH": str(Path(hyper_meta.__file__).parents[1]),
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
         "JAX_PLATFORMS": "cpu",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     return subprocess.Popen(
         [sys.executable, "-m", "hyper_meta.cli", *arguments],

@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -457,17 +456,6 @@ def data_dir(tmp_path_factory):
     arrays |= {key: np.array(texts) for key, texts in zip(keys, names.values(), strict=True)}
     np.savez(folder / "features.npz", **arrays)
     return folder
-
-
-@pytest.fixture
-def programs(tmp_path):
-    """A folder of compiled programs, which the runs of a test share."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update(names[1], 0)
-    yield tmp_path / "compiled"
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture

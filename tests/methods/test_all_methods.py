@@ -21,15 +21,6 @@ from hyper_meta.train import checkpoints
 NAMES = [name for name in METHODS if name not in ("mnet_multitask", "mnet_fomaml", "hnet_fomaml")]
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    """Compiled programs are shared by all runs of this module."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-
-
 def train(folder, names, *overrides):
     """(setup, what the methods left)."""
     config = tiny_config()
@@ -42,7 +33,7 @@ def train(folder, names, *overrides):
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory, programs):
+def everything(tmp_path_factory):
     """(setup, rows by title, what the methods left)."""
     setup, trained = train(tmp_path_factory.mktemp("methods"), NAMES)
     rows = [row for name in NAMES for row in METHODS[name].rows(setup, trained)]
@@ -160,7 +151,7 @@ def _guided(folder, *overrides):
     return np.concatenate([space.latents.ravel(), *(x.ravel() for x in guided.values())])
 
 
-def test_options_of_spaces_and_of_guidance_by_hyperclip(tmp_path, programs):
+def test_options_of_spaces_and_of_guidance_by_hyperclip(tmp_path):
     """Each is reachable by an override, and makes a difference of its own."""
     outcomes = [_guided(tmp_path / str(n), *option) for n, option in enumerate(((), *OPTIONS))]
     assert np.isfinite(outcomes).all()

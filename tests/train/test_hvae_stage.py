@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from test_stages import compile_in_a_hurry, run_on_eight_devices  # noqa: F401
+from test_stages import run_on_eight_devices
 
 from hyper_meta import parallel
 from hyper_meta.meta.hyperclip import generate_weights

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from test_stages import (
     DIM,
     NUM_TASKS,
-    compile_in_a_hurry,  # noqa: F401
     run_on_eight_devices,
     tiny_table,
 )

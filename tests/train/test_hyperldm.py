@@ -9,7 +9,6 @@ import pytest
 from test_stages import (
     DIM,
     NUM_TASKS,
-    compile_in_a_hurry,  # noqa: F401
     tiny_config,
     tiny_table,
     whole_task,

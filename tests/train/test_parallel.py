@@ -188,7 +188,8 @@ def test_a_batch_that_does_not_divide_is_refused():
 
 
 def _on_devices(number, arguments, *, flags="", **environment):
-    flags = f"--xla_force_host_platform_device_count={number} {flags}"
+    inherited = os.environ["XLA_FLAGS"]
+    flags = f"{inherited} --xla_force_host_platform_device_count={number} {flags}"
     paths = [str(Path(hyper_meta.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | environment
     environment["PYTHONPATH"] = os.pathsep.join(paths)

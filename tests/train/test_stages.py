@@ -27,14 +27,6 @@ REPOSITORY = Path(hyper_meta.__file__).parents[1]
 DIM, NUM_TASKS = 6, 11
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_in_a_hurry():
-    """Most programs of these tests run once: compiling them well would be most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def tiny_config():
     """The full run's config at the size of `tiny_table`, with a single learning rate."""
     config = execute_file(REPOSITORY / "configs" / "digits_vqa.py")
@@ -296,8 +288,8 @@ def end_of_training(network):
 
 
 def run_on_eight_devices(script, *arguments):
-    """Runs a test file as a script that sees eight devices, and compiles in a hurry."""
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    """Runs a test file as a script that sees eight devices."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     environment = os.environ | {
         "XLA_FLAGS": flags,
         "JAX_PLATFORMS": "cpu",
