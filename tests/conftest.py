@@ -18,6 +18,7 @@ import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
 
 from hyper_meta.cli import main  # noqa: E402
+from hyper_meta.data import datasets  # noqa: E402
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
 TRAINED = ("hnet", "conditional", "hyperclip", "hyperldm")
@@ -76,9 +77,18 @@ def programs(shared_folder):
 
 
 @pytest.fixture(scope="session")
-def quickstart_command(shared_folder, programs):
+def digits_vqa_dir(shared_folder):
+    """Digits-VQA as the builder writes it, built once."""
+    data_dir = shared_folder / "data"
+    with FileLock(shared_folder / "data.lock"):
+        datasets.prepare("digits_vqa", data_dir)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def quickstart_command(digits_vqa_dir, programs):
     """work directory -> the arguments of its small quickstart; all share data and programs."""
-    folders = (f"data_dir={shared_folder / 'data'}", f"compilation_cache={programs}")
+    folders = (f"data_dir={digits_vqa_dir}", f"compilation_cache={programs}")
     overrides = [f"--config.{setting}" for setting in (*SMALL, *folders)]
     return lambda workdir: ["run", "--config", str(CONFIG), "--workdir", str(workdir), *overrides]
 

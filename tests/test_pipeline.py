@@ -1,16 +1,18 @@
 """The quickstart itself, run small: every stage through the real command, to the report."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+from ml_collections import ConfigDict
 from PIL import Image
 
-import hyper_meta
+from hyper_meta import pipeline
 from hyper_meta.cli import main
 
 STAGES = ("hnet_multitask", "hnet_maml", "conditional", "hnet_hyperclip", "hnet_hyperldm")
@@ -50,16 +52,12 @@ def test_a_finished_run_is_only_restored(finished_quickstart, quickstart_command
     assert "report" in capsys.readouterr().out
 
 
-def test_compiled_programs_are_kept_where_the_config_says(tmp_path):
-    """In a process of its own, which has no other place for them."""
-    script = (
-        "import jax, ml_collections; from hyper_meta import pipeline; "
-        f"config = ml_collections.ConfigDict({{'compilation_cache': {str(tmp_path)!r}}}); "
-        "pipeline.use_compilation_cache(config); jax.jit(lambda x: x + 1)(1.0)"
-    )
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-    environment["PYTHONPATH"] = str(Path(hyper_meta.__file__).parents[1])
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+def test_compiled_programs_are_kept_where_the_config_says(tmp_path, programs):
+    pipeline.use_compilation_cache(ConfigDict({"compilation_cache": str(tmp_path)}))
+    compilation_cache.reset_cache()
+    jax.jit(lambda x: x + 1.5)(1.0)
+    jax.config.update("jax_compilation_cache_dir", str(programs))
+    compilation_cache.reset_cache()
     assert any(tmp_path.iterdir())
 
 

@@ -9,14 +9,6 @@ from hyper_meta.data.digits_vqa.digits_vqa_dataset_builder import draw_scenes
 
 
 @pytest.fixture(scope="session")
-def digits_vqa_dir(tmp_path_factory):
-    """Digits-VQA as the builder writes it, built once."""
-    data_dir = tmp_path_factory.mktemp("digits_vqa")
-    datasets.prepare("digits_vqa", data_dir)
-    return data_dir
-
-
-@pytest.fixture(scope="session")
 def digits_vqa(digits_vqa_dir):
     """{split: tasks}"""
     return datasets.load_tasks("digits_vqa", digits_vqa_dir)
