@@ -20,8 +20,8 @@ def get_config() -> ConfigDict:
     config.image_resize = "square"
     config.adapter.hidden_dim = 256  # 394,240 weights
 
-    # Tasks are read whole, without noise. 20% of a step's examples are padding (45% with six
-    # layouts of one group), and 20% of those that are adapted and evaluated (34% with six shapes).
+    # Tasks are read whole, without noise. 21% of a step's examples are padding (46% with six
+    # layouts of one group), and 19% of those that are adapted and evaluated (31% with six shapes).
     config.batching.num_layouts = 4
     config.batching.num_groups = 4
     config.batching.num_shapes = 10
