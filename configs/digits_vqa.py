@@ -34,8 +34,8 @@ def get_config() -> ConfigDict:
     config.adapter.blend = 1.0  # logits = CLIP's + blend * (adapted - CLIP's)
 
     # Ragged tasks become batches of a few fixed shapes. A training batch has one of a few layouts:
-    # it may be cut into groups of tasks of like size, each padded to its own. Every group of every
-    # layout is compiled.
+    # it may be cut into groups (fewer, where their number does not divide the batch) of tasks of
+    # like size, each padded to its own. Every group of every layout is compiled.
     config.batching = ConfigDict()
     config.batching.num_layouts = 4
     config.batching.num_groups = 1
