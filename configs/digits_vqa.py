@@ -138,13 +138,14 @@ def get_config() -> ConfigDict:
     config.hyperldm.sampling_steps = 50  # DDIM; all diffusion_steps: DDPM
     config.hyperldm.posterior_variance = 0.0  # of DDPM: 0 is beta tilde, 1 is beta
     config.hyperldm.start_time = 1.0  # below 1: from e0 with the noise of that share of the steps
-    config.hyperldm.num_samples = 8  # whose mean latent is the generated one
+    # Their mean latent is the generated one. They come in pairs whose noise is opposite.
+    config.hyperldm.num_samples = 8
     config.hyperldm.guidance_scale = placeholder(float)  # None: chosen on validation tasks
     config.hyperldm.few_shot_guidance = (0.3, 1.0, 3.0)  # strengths, by the support set's loss
 
     config.evaluate = ConfigDict()
     # 0, which ignores the sentence, has a row of its own and cannot be chosen.
-    config.evaluate.guidance_scales = (1.0, 1.5, 2.0, 4.0)
+    config.evaluate.guidance_scales = (0.5, 1.0, 1.5, 2.0, 4.0)
     config.evaluate.few_shot_steps = (0, 1, 2, 5, 10, 20, 50)
     config.evaluate.few_shot_rates = (0.1, 1.0, 10.0, 100.0)
     config.evaluate.shot_steps = (0, 1, 2, 5, 10, 20)  # with few examples

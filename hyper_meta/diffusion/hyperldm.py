@@ -11,7 +11,7 @@ from flax import struct
 
 from hyper_meta.diffusion import guidance
 from hyper_meta.diffusion.noise import NoiseProcess
-from hyper_meta.diffusion.samplers import ddim_sample, ddpm_sample, from_latents, from_noise
+from hyper_meta.diffusion.samplers import Noise, ddim_sample, ddpm_sample, from_latents, from_noise
 from hyper_meta.losses import normalise
 
 
@@ -121,7 +121,7 @@ def draw_latents(
     *,
     questions: jax.Array,
     scale: jax.Array | None,
-    keys: jax.Array,
+    noise: Noise,
     start: jax.Array,
     few_shot: FewShot | None = None,
 ) -> jax.Array:
@@ -130,7 +130,7 @@ def draw_latents(
     Args:
       questions: [B, D] float32, raw.
       scale: [B] float32, the classifier-free guidance scale; None is 1, at half the work.
-      keys: [B] PRNG keys.
+      noise: of the rows.
       start: [Z] or [B, Z] float32 in the generator's units, e0; unused at start_time 1.
       few_shot: None for zero-shot samples.
 
@@ -148,7 +148,7 @@ def draw_latents(
     )
     if few_shot is not None:
         denoise_fn = _few_shot(denoise_fn, process, statistics, few_shot)
-    latents = _reverse(denoise_fn, denoiser, sampling, keys=keys, start=start)
+    latents = _reverse(denoise_fn, denoiser, sampling, noise=noise, start=start)
     return latents * statistics.latent_std + statistics.latent_mean
 
 
@@ -162,7 +162,7 @@ def _few_shot(denoise_fn, process, statistics, few_shot):
     return guidance.few_shot(denoise_fn, process, grad_fn=grad_fn, strength=few_shot.strength)
 
 
-def _reverse(denoise_fn, denoiser, sampling, *, keys, start):
+def _reverse(denoise_fn, denoiser, sampling, *, noise, start):
     """[B, Z], standardised: the reverse process that `sampling` describes."""
     process, statistics = denoiser.process, denoiser.statistics
     if sampling.sampling_steps > process.num_steps:
@@ -177,16 +177,16 @@ def _reverse(denoise_fn, denoiser, sampling, *, keys, start):
         )
     latent_dim = statistics.latent_mean.shape[0]
     if sampling.start_time == 1:
-        begin = from_noise(process, keys, latent_dim=latent_dim)
+        begin = from_noise(process, noise, latent_dim=latent_dim)
     else:
-        latents = jnp.broadcast_to(start, (len(keys), latent_dim))
+        latents = jnp.broadcast_to(start, (len(noise.keys), latent_dim))
         begin = from_latents(
             process,
-            keys,
+            noise,
             latents=standardise_latents(statistics, latents),
             time=max(1, round(sampling.start_time * process.num_steps)) - 1,
         )
-    arguments = {"start": begin, "keys": keys, "clip": statistics.clip}
+    arguments = {"start": begin, "clip": statistics.clip}
     if ancestral:
         variance = sampling.posterior_variance
         return ddpm_sample(denoise_fn, process, **arguments, posterior_variance=variance)

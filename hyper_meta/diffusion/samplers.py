@@ -19,27 +19,44 @@ DenoiseFn = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 @struct.dataclass
+class Noise:
+    """What B samples draw their noise from: sample b alone from keys[b], times sign[b].
+
+    keys: [B] PRNG keys; sign: [B] float32 of 1 and -1, or a scalar. Two samples of one key and
+    opposite signs are antithetic: each is a sample like any other, but what moves one moves the
+    other the opposite way, so that their mean is nearer to the mean of all (Jia et al. 2025,
+    arXiv 2506.06185).
+    """
+
+    keys: jax.Array
+    sign: jax.Array | float = 1.0
+
+
+@struct.dataclass
 class Start:
-    """Where the reverse process begins: noisy latents z_t [B, Z] at step time, a static integer.
+    """Where the reverse process begins, and what it draws its noise from.
+
+    z_t: [B, Z] noisy latents at step time, a static integer. noise: of all steps.
 
     Made by `from_noise` or `from_latents`, which see to it that z_t is as noisy as time says.
     """
 
     z_t: jax.Array
+    noise: Noise
     time: int = struct.field(pytree_node=False)
 
 
-def from_noise(process: NoiseProcess, keys: jax.Array, *, latent_dim: int) -> Start:
-    """N(0, I) at step S - 1, row b from keys[b] [B] alone."""
-    noise = _normal(process, keys, index=process.num_steps, latent_dim=latent_dim)
-    return Start(noise, process.num_steps - 1)
+def from_noise(process: NoiseProcess, noise: Noise, *, latent_dim: int) -> Start:
+    """N(0, I) at step S - 1."""
+    z_t = _normal(process, noise, index=process.num_steps, latent_dim=latent_dim)
+    return Start(z_t, noise, process.num_steps - 1)
 
 
-def from_latents(process: NoiseProcess, keys: jax.Array, *, latents: jax.Array, time: int) -> Start:
+def from_latents(process: NoiseProcess, noise: Noise, *, latents: jax.Array, time: int) -> Start:
     """Clean latents diffused to step `time`, with the noise that `from_noise` starts from.
 
     Args:
-      keys: [B] PRNG keys.
+      noise: of B samples.
       latents: [B, Z] float32, in the units of the denoiser.
       time: Python integer in [0, S).
 
@@ -48,9 +65,9 @@ def from_latents(process: NoiseProcess, keys: jax.Array, *, latents: jax.Array, 
     """
     if not 0 <= time < process.num_steps:
         raise ValueError(f"time must lie in [0, {process.num_steps - 1}], got {time}")
-    noise = _normal(process, keys, index=process.num_steps, latent_dim=latents.shape[-1])
+    normal = _normal(process, noise, index=process.num_steps, latent_dim=latents.shape[-1])
     t = jnp.full(len(latents), time)
-    return Start(diffuse(process, latents, t=t, noise=noise), time)
+    return Start(diffuse(process, latents, t=t, noise=normal), noise, time)
 
 
 def ddpm_sample(
@@ -58,7 +75,6 @@ def ddpm_sample(
     process: NoiseProcess,
     *,
     start: Start,
-    keys: jax.Array,
     clip: float | jax.Array,
     posterior_variance: float,
 ) -> jax.Array:
@@ -71,7 +87,6 @@ def ddpm_sample(
 
     Args:
       denoise_fn, start: see the module.
-      keys: [B] PRNG keys, those of the start; sample b depends on keys[b] alone.
       clip: scalar or [Z], positive; the predicted z0 is held in [-clip, clip], in the units of the
         latent. jnp.inf leaves it alone.
       posterior_variance: v, Python float in [0, 1].
@@ -84,7 +99,7 @@ def ddpm_sample(
     times = np.arange(start.time + 1)[::-1]
     factors = reverse_coefficients(process, times, eta=1.0, posterior_variance=posterior_variance)
     return _reverse(
-        denoise_fn, process, start=start, keys=keys, clip=clip, times=times, factors=factors
+        denoise_fn, process, start=start, clip=clip, times=times, factors=factors, noisy=True
     )
 
 
@@ -93,7 +108,6 @@ def ddim_sample(
     process: NoiseProcess,
     *,
     start: Start,
-    keys: jax.Array,
     clip: float | jax.Array,
     num_steps: int,
     eta: float,
@@ -101,7 +115,7 @@ def ddim_sample(
     """[B, Z]: DDIM samples through num_steps evenly spaced steps (Song et al. 2021, equation 12).
 
     Args:
-      denoise_fn, start, keys, clip: as in ddpm_sample.
+      denoise_fn, start, clip: as in ddpm_sample.
       num_steps: n in [1, start.time + 1], static; see strided_times. The first visited step is
         start.time.
       eta: Python float in [0, 1]. 0 is deterministic given the start, 1 is ancestral sampling on
@@ -114,9 +128,9 @@ def ddim_sample(
         raise ValueError(f"eta must lie in [0, 1], got {eta}")
     times = strided_times(start.time + 1, num_steps)[::-1]
     factors = reverse_coefficients(process, times, eta=eta, posterior_variance=0.0)
-    keys = keys if eta else None  # drawing noise is half of the work
+    noisy = eta > 0  # drawing noise is half of the work
     return _reverse(
-        denoise_fn, process, start=start, keys=keys, clip=clip, times=times, factors=factors
+        denoise_fn, process, start=start, clip=clip, times=times, factors=factors, noisy=noisy
     )
 
 
@@ -181,19 +195,19 @@ def clip_denoised(
     return clipped, eps + signal / sigma * (z0 - clipped)
 
 
-def _normal(process, keys, *, index, latent_dim):
+def _normal(process, noise, *, index, latent_dim):
     """[B, Z] standard normal, one draw per key and index: steps take 0 .. S - 1, the start S."""
 
     def draw(key):
         key = jax.random.fold_in(key, index)
         return jax.random.normal(key, (latent_dim,), process.log_alpha_bar.dtype)
 
-    return jax.vmap(draw)(keys)
+    return jnp.reshape(noise.sign, (-1, 1)) * jax.vmap(draw)(noise.keys)
 
 
-def _reverse(denoise_fn, process, *, start, keys, clip, times, factors):
-    """[B, Z]: the reverse process through `times`: [n] falling steps, the first start.time; without
-    keys no noise is added."""
+def _reverse(denoise_fn, process, *, start, clip, times, factors, noisy):
+    """[B, Z]: the reverse process through `times`: [n] falling steps, the first start.time; noisy:
+    whether noise is added."""
 
     def step(z_t, inputs):
         time, z0_factor, eps_factor, noise_factor = inputs
@@ -201,8 +215,9 @@ def _reverse(denoise_fn, process, *, start, keys, clip, times, factors):
         z0, eps = denoise_fn(z_t, t)
         z0, eps = clip_denoised(process, z0, eps=eps, t=t, clip=clip)
         z_s = z0_factor * z0 + eps_factor * eps
-        if keys is not None:
-            z_s += noise_factor * _normal(process, keys, index=time, latent_dim=z_t.shape[-1])
+        if noisy:
+            normal = _normal(process, start.noise, index=time, latent_dim=z_t.shape[-1])
+            z_s += noise_factor * normal
         return z_s, None
 
     z0, _ = jax.lax.scan(step, start.z_t, (jnp.asarray(times, jnp.int32), *factors))

@@ -27,7 +27,7 @@ from hyper_meta.train.hyperldm import (
     compile_sampler,
     guided_by_support,
     hyperldm_stage,
-    sample_keys,
+    sample_noise,
     sample_tasks,
     validation_scales,
 )
@@ -152,11 +152,10 @@ def _support_guided(
 
     def score(split: str, strength: float, shots: int | None) -> Scores:
         num_tasks, num_samples = len(setup.tasks[split]), config.hyperldm.num_samples
-        keys = sample_keys(config.seed, num_tasks * num_samples)
         extra = {
             "scale": np.full(num_tasks, scale, np.float32),
             "strength": np.full(num_tasks, strength, np.float32),
-            "keys": keys.reshape(num_tasks, num_samples, 2),
+            "noise": sample_noise(config.seed, num_tasks, num_samples),
         }
         latents = sample(params, extra, split)
         return run(latents.mean(axis=1, keepdims=True), split)

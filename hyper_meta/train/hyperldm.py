@@ -27,6 +27,7 @@ from hyper_meta.diffusion.hyperldm import (
 from hyper_meta.diffusion.noise import NoiseProcess
 from hyper_meta.diffusion.noise import noise_process as make_process
 from hyper_meta.diffusion.objective import denoising_loss
+from hyper_meta.diffusion.samplers import Noise
 from hyper_meta.meta import scoring
 from hyper_meta.meta.fisher import fisher_information, standardised_metric
 from hyper_meta.meta.inner_loop import task_loss
@@ -37,9 +38,9 @@ from hyper_meta.train.stages import compile_pass
 from hyper_meta.train.state import TrainState, create_state, smoothed_params
 from hyper_meta.types import TaskBatch
 
-# (ldm, questions [n, D], scale [n], keys [n, 2] uint32) -> latents [n, Z] on the host; ldm is
-# {"params": ..., "statistics": Statistics, "start": [Z]}, replicated.
-Sampler = Callable[[Any, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+# (ldm, questions [n, D], scale [n], (keys [n, 2] uint32, sign [n])) -> latents [n, Z] on the host;
+# ldm is {"params": ..., "statistics": Statistics, "start": [Z]}, replicated.
+Sampler = Callable[[Any, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]], np.ndarray]
 
 
 def denoiser_module(config: ConfigDict, latent_dim: int) -> nn.Module:
@@ -80,17 +81,17 @@ def predict_fn(module: nn.Module, params: Any) -> Callable[..., jax.Array]:
 
 
 def compile_sampler(config: ConfigDict) -> Sampler:
-    """Compiles sampling for any number of rows; each row has its own question, scale and key."""
+    """Compiles sampling for any number of rows; each row has its own question, scale and noise."""
 
     def compiled(guided: bool) -> Callable:
         def sample(ldm: Any, _: None, x: tuple) -> jax.Array:
-            questions, scale, keys = x
+            questions, scale, (keys, sign) = x
             return draw_latents(
                 trained_denoiser(config, ldm),
                 sampling(config),
                 questions=questions,
                 scale=scale if guided else None,
-                keys=jax.random.wrap_key_data(keys),
+                noise=Noise(jax.random.wrap_key_data(keys), sign),
                 start=ldm["start"],
             )
 
@@ -98,11 +99,13 @@ def compile_sampler(config: ConfigDict) -> Sampler:
 
     mapped = {guided: compiled(guided) for guided in (False, True)}
 
-    def run(ldm, questions, scale, keys):
+    def run(ldm, questions, scale, noise):
         padding = -len(questions) % parallel.num_devices()
-        rows = [np.concatenate([x, x[:1].repeat(padding, 0)]) for x in (questions, scale, keys)]
+        rows = jax.tree.map(
+            lambda x: np.concatenate([x, x[:1].repeat(padding, 0)]), (questions, scale, noise)
+        )
         guided = bool((scale != 1).any())
-        return mapped[guided](ldm, None, tuple(rows))[: len(questions)]
+        return mapped[guided](ldm, None, rows)[: len(questions)]
 
     return run
 
@@ -114,16 +117,20 @@ def sample_tasks(
 
     The k-th sample of a question starts from the same noise at every scale.
     """
-    rows = len(questions) * num_samples
-    scales = np.full(rows, scale, np.float32)
+    keys, sign = sample_noise(seed, len(questions), num_samples)
+    scales = np.full(sign.size, scale, np.float32)
     repeated = questions.repeat(num_samples, axis=0)
-    latents = sampler(ldm, repeated, scales, sample_keys(seed, rows))
+    latents = sampler(ldm, repeated, scales, (keys.reshape(-1, 2), sign.reshape(-1)))
     return latents.reshape(len(questions), num_samples, -1)
 
 
-def sample_keys(seed: int, num_rows: int) -> np.ndarray:
-    """[n, 2] uint32: the key of each sample."""
-    return np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), num_rows)))
+def sample_noise(seed: int, num_tasks: int, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """(keys [T, K, 2] uint32, sign [T, K] float32) of K samples of each task, in antithetic pairs;
+    the last of an odd number is alone."""
+    drawn = jax.random.split(jax.random.key(seed), (num_tasks, -(-num_samples // 2)))
+    keys = np.asarray(jax.random.key_data(drawn)).repeat(2, axis=1)[:, :num_samples]
+    sign = np.where(np.arange(num_samples) % 2, np.float32(-1), np.float32(1))
+    return keys, np.broadcast_to(sign, keys.shape[:2])
 
 
 def guided_by_support(config: ConfigDict, generate: Callable) -> scoring.TaskFn:
@@ -131,11 +138,13 @@ def guided_by_support(config: ConfigDict, generate: Callable) -> scoring.TaskFn:
     loss of their task's support set at every step.
 
     generate: (generator params, latent) -> weights. The params of the TaskFn are {"space": {"e0",
-    "generator"}, "ldm": ...}, its extra {"scale": [B], "strength": [B], "keys": [B, K, 2]}.
+    "generator"}, "ldm": ...}, its extra {"scale": [B], "strength": [B], "noise": as
+    `sample_noise` returns it}.
     """
 
     def sample(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
-        num_tasks, num_samples, _ = extra["keys"].shape
+        keys, sign = extra["noise"]
+        num_tasks, num_samples = sign.shape
 
         def support_loss(latent: jax.Array, task: TaskBatch) -> jax.Array:
             weights = generate(params["space"]["generator"], latent)
@@ -156,7 +165,7 @@ def guided_by_support(config: ConfigDict, generate: Callable) -> scoring.TaskFn:
             sampling(config),
             questions=rows(tasks.question),
             scale=rows(extra["scale"]),
-            keys=jax.random.wrap_key_data(extra["keys"].reshape(-1, 2)),
+            noise=Noise(jax.random.wrap_key_data(keys.reshape(-1, 2)), sign.reshape(-1)),
             start=params["ldm"]["start"],
             few_shot=FewShot(grad_fn, rows(extra["strength"])),
         )

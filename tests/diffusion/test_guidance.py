@@ -7,7 +7,7 @@ import pytest
 
 from hyper_meta.diffusion.guidance import classifier_free, few_shot
 from hyper_meta.diffusion.noise import decode_prediction, score
-from hyper_meta.diffusion.samplers import ddim_sample, from_noise
+from hyper_meta.diffusion.samplers import Noise, ddim_sample, from_noise
 
 _RNG = np.random.default_rng(0)
 WEIGHT = _RNG.normal(size=(3, 4))
@@ -145,8 +145,7 @@ def test_one_network_call_and_one_compilation_for_all_scales(process):
                 prediction="v",
             ),
             process,
-            start=from_noise(process, keys, latent_dim=3),
-            keys=keys,
+            start=from_noise(process, Noise(keys), latent_dim=3),
             clip=3.0,
             num_steps=5,
             eta=0.0,
@@ -170,8 +169,7 @@ def test_conditional_sampling_recovers_the_conditional_law(process, alpha_bar):
                 prediction="v",
             ),
             process,
-            start=from_noise(process, keys, latent_dim=3),
-            keys=keys,
+            start=from_noise(process, Noise(keys), latent_dim=3),
             clip=jnp.inf,
             num_steps=50,
             eta=0.0,

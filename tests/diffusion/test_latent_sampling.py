@@ -15,6 +15,7 @@ from hyper_meta.diffusion.hyperldm import (
     draw_latents,
 )
 from hyper_meta.diffusion.noise import noise_process
+from hyper_meta.diffusion.samplers import Noise
 
 STEPS, ROWS = 20, 6
 STATISTICS = Statistics(
@@ -45,7 +46,7 @@ def inputs(count=ROWS):
     return {
         "questions": jnp.asarray(rng.normal(size=(count, 4)), jnp.float32),
         "scale": jnp.linspace(0, 4, count),
-        "keys": jax.random.split(jax.random.key(0), count),
+        "noise": Noise(jax.random.split(jax.random.key(0), count)),
         "start": START,
     }
 
@@ -150,7 +151,8 @@ def test_a_row_does_not_depend_on_the_others(start_time):
     few_shot = FewShot(raw_gradient, 0.1)
     whole = draw(sampling, few_shot=few_shot)
     for row in (0, 4):
-        alone = {k: v[row : row + 1] for k, v in inputs().items() if k != "start"}
+        alone = {k: inputs()[k][row : row + 1] for k in ("questions", "scale")}
+        alone["noise"] = Noise(inputs()["noise"].keys[row : row + 1])
         np.testing.assert_allclose(
             draw(sampling, few_shot=few_shot, **alone)[0], whole[row], rtol=1e-4, atol=1e-5
         )

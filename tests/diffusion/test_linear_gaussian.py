@@ -11,7 +11,7 @@ from gaussian_laws import assert_moments, exact_eps, reverse_map
 
 from hyper_meta.diffusion.guidance import classifier_free
 from hyper_meta.diffusion.noise import noise_process
-from hyper_meta.diffusion.samplers import Start, ddim_sample, ddpm_sample, from_noise
+from hyper_meta.diffusion.samplers import Noise, Start, ddim_sample, ddpm_sample, from_noise
 
 
 class Model(NamedTuple):
@@ -86,6 +86,9 @@ def denoiser(model, process, alpha_bar, *, condition, scale, count):
     )
 
 
+NO_NOISE = Noise(jax.random.split(jax.random.key(0), 4), 0.0)
+
+
 def sample(alpha_bar, *, count, scale, process_steps, num_steps=None):
     """(starting noise, samples) [B, Z] of DDPM, or of deterministic DDIM in num_steps."""
     process = noise_process("cosine", process_steps)
@@ -95,8 +98,8 @@ def sample(alpha_bar, *, count, scale, process_steps, num_steps=None):
         denoise_fn = denoiser(
             MODEL, process, alpha_bar, condition=CONDITION, scale=scale, count=count
         )
-        start = from_noise(process, keys, latent_dim=3)
-        common = {"start": start, "keys": keys, "clip": jnp.inf}
+        start = from_noise(process, Noise(keys), latent_dim=3)
+        common = {"start": start, "clip": jnp.inf}
         if num_steps is None:
             return start.z_t, ddpm_sample(denoise_fn, process, posterior_variance=0.0, **common)
         return start.z_t, ddim_sample(denoise_fn, process, num_steps=num_steps, eta=0.0, **common)
@@ -185,8 +188,7 @@ def test_guided_ddim_converges_to_the_closed_form_of_its_flow(process64, alpha_b
         ends = ddim_sample(
             denoise_fn,
             process,
-            start=Start(jnp.concatenate([jnp.zeros((1, 3)), jnp.eye(3)]), 3999),
-            keys=jax.random.split(jax.random.key(0), 4),
+            start=Start(jnp.concatenate([jnp.zeros((1, 3)), jnp.eye(3)]), NO_NOISE, 3999),
             clip=jnp.inf,
             num_steps=num_steps,
             eta=0.0,

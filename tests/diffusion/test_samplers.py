@@ -10,6 +10,7 @@ from gaussian_laws import assert_moments, diffused_law, exact_eps, reverse_map
 
 from hyper_meta.diffusion.noise import decode_prediction, diffuse, noise_process
 from hyper_meta.diffusion.samplers import (
+    Noise,
     clip_denoised,
     ddim_sample,
     ddpm_sample,
@@ -49,9 +50,9 @@ def gaussian_map(alpha_bar, times, **options):
 
 
 def begin(process, count, seed):
-    """{"start", "keys"} of `count` samples in three dimensions from noise."""
+    """{"start"} of `count` samples in three dimensions from noise."""
     keys = jax.random.split(jax.random.key(seed), count)
-    return {"start": from_noise(process, keys, latent_dim=3), "keys": keys}
+    return {"start": from_noise(process, Noise(keys), latent_dim=3)}
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
@@ -125,8 +126,7 @@ def test_deterministic_ddim_converges_to_the_probability_flow(process64):
         return ddim_sample(
             denoise_fn,
             process,
-            start=from_noise(process, keys, latent_dim=2),
-            keys=keys,
+            start=from_noise(process, Noise(keys), latent_dim=2),
             clip=jnp.inf,
             num_steps=num_steps,
             eta=0.0,
@@ -228,8 +228,8 @@ def test_whole_chain_in_numpy(alpha_bar, eta):
     # normal and independent from step to step.
     process = noise_process("cosine", 12)
     keys = jax.random.split(jax.random.key(3), 4000)
-    start = from_noise(process, keys, latent_dim=2)
-    common = {"start": start, "keys": keys, "clip": jnp.inf}
+    start = from_noise(process, Noise(keys), latent_dim=2)
+    common = {"start": start, "clip": jnp.inf}
     if eta is None:
         sample = functools.partial(ddpm_sample, process=process, posterior_variance=0.0, **common)
         times = list(range(11, -1, -1))
@@ -267,16 +267,48 @@ def test_ddpm_is_ddim_with_every_step_and_eta_one(alpha_bar):
     )
 
 
+def antithetic(seed, count):
+    """The noise of `count` samples, followed by its negation."""
+    keys = jax.random.split(jax.random.key(seed), count)
+    return Noise(jnp.concatenate([keys, keys]), jnp.repeat(jnp.array([1.0, -1.0]), count))
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_the_mean_of_an_antithetic_pair_is_that_of_the_law(process, alpha_bar, eta):
+    """The exact denoiser of a Gaussian is affine: whatever the noise, its negation undoes it."""
+    denoise_fn = gaussian_denoiser(process, alpha_bar, prediction="v")
+
+    @jax.jit
+    def sample(noise):
+        start = from_noise(process, noise, latent_dim=3)
+        return ddim_sample(denoise_fn, process, start=start, clip=jnp.inf, num_steps=50, eta=eta)
+
+    noise = antithetic(11, 20)
+    pairs = np.asarray(sample(noise)).reshape(2, 20, 3)
+    exact = gaussian_map(alpha_bar(1000), range(999, -1, -20), eta=eta)
+    mean, _ = exact.law(np.zeros(3), np.eye(3))
+    np.testing.assert_allclose(pairs.mean(axis=0), np.tile(mean, (20, 1)), atol=1e-4)
+    assert pairs[0].std(axis=0).min() > 0.3
+    np.testing.assert_allclose(pairs[0], sample(Noise(noise.keys[:20])), rtol=1e-5, atol=1e-6)
+
+
+def test_from_a_latent_an_antithetic_pair_lies_around_it(process):
+    start = from_latents(process, antithetic(12, 4), latents=2 * jnp.ones((8, 3)), time=300)
+    pairs = np.asarray(start.z_t).reshape(2, 4, 3)
+    np.testing.assert_allclose(
+        pairs.mean(axis=0), np.tile(2 * process.signal[300], (4, 3)), rtol=1e-5
+    )
+    assert np.ptp(pairs, axis=0).min() > 1e-3
+
+
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_a_sample_depends_on_its_own_key_alone(process, alpha_bar, eta):
     denoise_fn = gaussian_denoiser(process, alpha_bar, prediction="v")
 
     @jax.jit
     def sample(keys):
-        start = from_noise(process, keys, latent_dim=3)
-        return ddim_sample(
-            denoise_fn, process, start=start, keys=keys, clip=4.0, num_steps=10, eta=eta
-        )
+        start = from_noise(process, Noise(keys), latent_dim=3)
+        return ddim_sample(denoise_fn, process, start=start, clip=4.0, num_steps=10, eta=eta)
 
     keys = jax.random.split(jax.random.key(5), 8)
     batch = sample(keys)
@@ -353,8 +385,8 @@ def test_started_from_the_data_it_ends_in_the_data(process, alpha_bar, name, tim
 
     @jax.jit
     def sample(latents, keys):
-        start = from_latents(process, keys, latents=latents, time=time)
-        options = {"start": start, "keys": keys, "clip": jnp.inf}
+        start = from_latents(process, Noise(keys), latents=latents, time=time)
+        options = {"start": start, "clip": jnp.inf}
         return sampler(process, name, **options, **steps)(denoise_fn)
 
     samples = sample(latents, keys)
@@ -379,8 +411,8 @@ def test_started_from_one_point_the_noise_is_added_first(process, alpha_bar, nam
     @jax.jit
     def sample(keys):
         latents = jnp.broadcast_to(jnp.asarray(point, jnp.float32), (count, 3))
-        start = from_latents(process, keys, latents=latents, time=time)
-        options = {"start": start, "keys": keys, "clip": jnp.inf}
+        start = from_latents(process, Noise(keys), latents=latents, time=time)
+        options = {"start": start, "clip": jnp.inf}
         return sampler(process, name, **options, **steps)(denoise_fn)
 
     ab = alpha_bar(1000)
@@ -392,9 +424,9 @@ def test_started_from_one_point_the_noise_is_added_first(process, alpha_bar, nam
 @pytest.mark.parametrize("name", ["ddpm", "ddim"])
 def test_only_steps_up_to_the_start_are_visited(process, name):
     keys = jax.random.split(jax.random.key(9), 2)
-    start = from_latents(process, keys, latents=jnp.ones((2, 3)), time=11)
+    start = from_latents(process, Noise(keys), latents=jnp.ones((2, 3)), time=11)
     steps = {} if name == "ddpm" else {"num_steps": 4}
-    sample = sampler(process, name, start=start, keys=keys, clip=jnp.inf, **steps)
+    sample = sampler(process, name, start=start, clip=jnp.inf, **steps)
     trajectory, _ = visited(sample)
     expected = list(range(11, -1, -1)) if name == "ddpm" else [11, 8, 5, 2]
     assert [t for _, t in trajectory] == expected
@@ -409,13 +441,11 @@ def test_started_at_the_last_step_it_is_a_start_from_noise(alpha_bar, name):
     denoise_fn = gaussian_denoiser(process, alpha_bar, prediction="v")
     steps = {} if name == "ddpm" else {"num_steps": 10}
     starts = (
-        from_noise(process, keys, latent_dim=3),
-        from_latents(process, keys, latents=2 * jnp.ones((5, 3)), time=99),
+        from_noise(process, Noise(keys), latent_dim=3),
+        from_latents(process, Noise(keys), latents=2 * jnp.ones((5, 3)), time=99),
     )
     plain, started = (
-        jax.jit(
-            lambda s: sampler(process, name, start=s, keys=keys, clip=9.0, **steps)(denoise_fn)
-        )(start)
+        jax.jit(lambda s: sampler(process, name, start=s, clip=9.0, **steps)(denoise_fn))(start)
         for start in starts
     )
     np.testing.assert_allclose(started, plain, atol=4e-3)
@@ -446,10 +476,10 @@ def test_samplers_reject_what_they_cannot_do(process):
     keys = jax.random.split(jax.random.key(0), 2)
 
     def start(time):
-        return from_latents(process, keys, latents=jnp.zeros((2, 3)), time=time)
+        return from_latents(process, Noise(keys), latents=jnp.zeros((2, 3)), time=time)
 
     def sample(sampler, time=999, **options):
-        sampler(lambda z, t: (z, z), process, start=start(time), keys=keys, clip=1.0, **options)
+        sampler(lambda z, t: (z, z), process, start=start(time), clip=1.0, **options)
 
     for num_steps in (0, 1001):
         with pytest.raises(ValueError, match=r"num_steps must lie in \[1, 1000\]"):

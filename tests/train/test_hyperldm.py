@@ -28,7 +28,7 @@ from hyper_meta.train.hyperldm import (
     denoiser_module,
     guided_by_support,
     hyperldm_stage,
-    sample_keys,
+    sample_noise,
     sample_tasks,
     validation_scales,
 )
@@ -105,10 +105,10 @@ def sampler():
 
 @pytest.fixture
 def rows():
-    """Questions [n, D], scales [n] and keys [n, 2] of different rows."""
+    """Questions [n, D], scales [n] and noise (keys [n, 2], sign [n]) of different rows."""
     keys = jax.random.key_data(jax.random.split(jax.random.key(5), NUM_TASKS))
     scales = np.linspace(0, 4, NUM_TASKS, dtype=np.float32)
-    return tiny_table(2).question_features, scales, np.asarray(keys)
+    return tiny_table(2).question_features, scales, (np.asarray(keys), np.ones_like(scales))
 
 
 def test_statistics_are_of_the_training_tasks_and_saved_in_the_state(latents, trained):
@@ -166,25 +166,25 @@ def test_a_row_is_sampled_alike_in_any_company(sampler, ldm, rows, chosen):
     everyone = sampler(ldm, *rows)
     assert everyone.shape == (NUM_TASKS, LATENT) and everyone.dtype == np.float32
     assert len(np.unique(everyone, axis=0)) == NUM_TASKS
-    some = sampler(ldm, *(x[chosen] for x in rows))
+    some = sampler(ldm, *jax.tree.map(lambda x: x[chosen], rows))
     np.testing.assert_allclose(some, everyone[chosen], rtol=1e-4, atol=1e-4)
 
 
 def test_each_row_has_its_own_scale(sampler, ldm, rows):
-    questions, scales, keys = rows
-    mixed = sampler(ldm, questions, scales, keys)
+    questions, scales, noise = rows
+    mixed = sampler(ldm, questions, scales, noise)
     for scale in (scales[0], scales[5]):
-        uniform = sampler(ldm, questions, np.full_like(scales, scale), keys)
+        uniform = sampler(ldm, questions, np.full_like(scales, scale), noise)
         same = scales == scale
         np.testing.assert_allclose(mixed[same], uniform[same], rtol=1e-4, atol=1e-4)
         assert (np.abs(mixed - uniform).max(axis=1)[~same] > 1e-3).all()
 
 
 def test_scale_zero_does_not_hear_the_question(sampler, ldm, rows):
-    questions, scales, keys = rows
+    questions, scales, noise = rows
     for scale, hears in ((0, False), (1, True)):
         scales = np.full_like(scales, scale)
-        one, other = (sampler(ldm, q, scales, keys) for q in (questions, questions[::-1]))
+        one, other = (sampler(ldm, q, scales, noise) for q in (questions, questions[::-1]))
         changed = np.abs(one - other).max(axis=1) > 1e-3
         # The question in the middle is its own mirror image.
         assert changed.sum() == (NUM_TASKS - 1 if hears else 0)
@@ -204,6 +204,25 @@ def test_samples_of_a_task_start_from_the_same_noise_at_every_scale(sampler, tra
     np.testing.assert_allclose(low, high, rtol=1e-5)
     assert len(np.unique(low.reshape(-1, LATENT), axis=0)) == NUM_TASKS * 5
     assert not np.any(np.isclose(low, other).all(axis=-1))
+
+
+def test_samples_come_in_antithetic_pairs(sampler, trained):
+    """An untrained denoiser leaves the noise alone, so a pair's mean is that of the latents."""
+    keys, sign = sample_noise(7, NUM_TASKS, 5)
+    assert keys.shape == (NUM_TASKS, 5, 2) and sign.shape == (NUM_TASKS, 5)
+    np.testing.assert_array_equal(sign, np.tile([1, -1, 1, -1, 1], (NUM_TASKS, 1)))
+    np.testing.assert_array_equal(keys[:, :4:2], keys[:, 1:4:2])
+    assert len(np.unique(keys[:, ::2].reshape(-1, 2), axis=0)) == 3 * NUM_TASKS
+
+    zero = jax.tree.map(np.zeros_like, trained[0].params)
+    statistics = trained[0].statistics
+    ldm = parallel.replicate({"params": zero, "statistics": statistics, "start": E0})
+    latents = sample_tasks(
+        sampler, ldm, tiny_table(2).question_features, scale=1.0, num_samples=5, seed=7
+    )
+    pairs = latents[:, :4].reshape(2 * NUM_TASKS, 2, LATENT)
+    expected = np.tile(statistics.latent_mean, (2 * NUM_TASKS, 1))
+    np.testing.assert_allclose(pairs.mean(axis=1), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_scale_that_is_set_is_the_only_one_to_choose_from():
@@ -354,11 +373,11 @@ def guided(trained, space):
     run = compile_pass(config, guided_by_support(config, GENERATE), table)
     ldm = {"params": state.params, "statistics": state.statistics, "start": E0}
     params = parallel.replicate({"space": space, "ldm": ldm})
-    keys = sample_keys(3, 2 * NUM_TASKS).reshape(NUM_TASKS, 2, 2)
+    noise = sample_noise(3, NUM_TASKS, 2)
 
     def at(strength):
         scale = np.ones(NUM_TASKS, np.float32)
-        extra = {"scale": scale, "strength": strength * scale, "keys": keys}
+        extra = {"scale": scale, "strength": strength * scale, "noise": noise}
         return run(params, extra)
 
     return at
