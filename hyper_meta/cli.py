@@ -429,7 +429,11 @@ def _add_generate(commands: Any) -> None:
     command.add_argument("--workdir", required=True, metavar="DIR", help="of a finished run")
     command.add_argument("--task", required=True, metavar="SENTENCE", help="the question")
     command.add_argument(
-        "--samples", type=int, metavar="K", help="how many; left out, as many as were evaluated"
+        "--samples",
+        type=int,
+        metavar="K",
+        help="how many, best an even number, since their noise comes in opposite pairs; left out, "
+        "as many as were evaluated",
     )
     command.add_argument("--out", required=True, metavar="FILE", help="a safetensors file")
     command.add_argument(

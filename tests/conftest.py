@@ -44,6 +44,20 @@ SMALL = (
 )
 
 
+# Test files that take minutes. They come first, so that no process is left with one at the end, and
+# those between the first and test_processes.py do not wait for the quickstart that the first makes.
+LONG = (
+    *("test_pipeline.py", "test_benchmark.py", "test_sweep.py", "test_bad_input.py"),
+    *("test_processes.py", "test_inspection.py", "test_notebook.py"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the tests of LONG first."""
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiled_programs_are_freed():
     """At the end of a test file. A process may map 65,530 pieces of memory; all tests need more."""
