@@ -57,6 +57,7 @@ def evaluate(setup: Setup, rows: list[Row], trained: Mapping[str, Any], encoder:
 
 def score_row(row: Row, shots: tuple[int, ...]) -> dict[str, Any]:
     """{"row", "validation", "test", "shots"} of one row, as scores.json holds them."""
+    parallel.free_programs()
     validation = {
         name: row.score("validation", value, None) for name, value in row.settings.items()
     }

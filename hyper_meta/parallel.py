@@ -8,6 +8,7 @@ whole batches and computes the part of its own devices.
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from hyper_meta import processes
 from hyper_meta.types import UserError
 
 AXIS = "devices"
+MAPS, MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 _observers: list[Callable] = []
 
 
@@ -42,6 +44,17 @@ def _mapped(fn: Callable, in_axes: Any, **options: Any) -> Callable:
         return compiled(*args)
 
     return call
+
+
+def free_programs() -> None:
+    """Frees all compiled programs if they fill half of the pieces of memory that a process may have
+    on Linux (vm.max_map_count): beyond that it ends without a message. What is called again is
+    compiled again, or read from the compilation cache. Elsewhere it does nothing."""
+    with contextlib.suppress(OSError):
+        with MAPS.open("rb") as file:
+            count = sum(1 for _ in file)
+        if count > int(MOST_MAPS.read_text()) / 2:
+            jax.clear_caches()
 
 
 def device() -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from hyper_meta import processes
+from hyper_meta import parallel, processes
 from hyper_meta.data import datasets
 from hyper_meta.data.tasks import DataSet
 from hyper_meta.diffusion.noise import PREDICTIONS, SCHEDULES
@@ -101,6 +101,7 @@ def run_seed(
     trained: dict[str, Any] = {}
     for name in names:
         trained[name] = METHODS[name].train(setup, trained)
+        parallel.free_programs()
     if evaluates:
         rows = [row for name in names for row in METHODS[name].rows(setup, trained)]
         evaluate(setup, rows, trained, data.source["encoder"])

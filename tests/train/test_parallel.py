@@ -199,6 +199,22 @@ def _on_devices(number, arguments, *, flags="", **environment):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(("pieces", "left"), [(5, 1), (6, 0), (None, 1)])
+def test_programs_are_freed_before_memory_has_too_many_pieces(tmp_path, monkeypatch, pieces, left):
+    """At more than half of what the system allows; where it does not say, never."""
+    maps, most = tmp_path / "maps", tmp_path / "most"
+    monkeypatch.setattr(parallel, "MAPS", maps)
+    monkeypatch.setattr(parallel, "MOST_MAPS", most)
+    if pieces is not None:
+        maps.write_text("a piece\n" * pieces)
+        most.write_text("10\n")
+    program = jax.jit(lambda x: x + 1)
+    assert program(1.0) == 2
+    parallel.free_programs()
+    assert program._cache_size() == left
+    assert program(2.0) == 3
+
+
 @pytest.mark.skipif(jax.local_device_count() > 1, reason="runs these tests again")
 def test_on_eight_devices():
     _on_devices(8, ["-m", "pytest", "-q", "-p", "no:cacheprovider", __file__])
