@@ -50,9 +50,9 @@ def gaussian_map(alpha_bar, times, **options):
 
 
 def begin(process, count, seed):
-    """{"start"} of `count` samples in three dimensions from noise."""
+    """The start of `count` samples in three dimensions from noise."""
     keys = jax.random.split(jax.random.key(seed), count)
-    return {"start": from_noise(process, Noise(keys), latent_dim=3)}
+    return from_noise(process, Noise(keys), latent_dim=3)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
@@ -61,7 +61,7 @@ def test_ddpm_recovers_a_gaussian(process, alpha_bar, prediction):
         lambda begin: ddpm_sample(
             gaussian_denoiser(process, alpha_bar, prediction=prediction),
             process,
-            **begin,
+            start=begin,
             clip=jnp.inf,
             posterior_variance=0.0,
         )
@@ -80,7 +80,7 @@ def test_ddim_recovers_a_gaussian(process, alpha_bar, prediction, eta, bias):
         lambda begin: ddim_sample(
             gaussian_denoiser(process, alpha_bar, prediction=prediction),
             process,
-            **begin,
+            start=begin,
             clip=jnp.inf,
             num_steps=50,
             eta=eta,
@@ -259,7 +259,7 @@ def test_whole_chain_in_numpy(alpha_bar, eta):
 
 def test_ddpm_is_ddim_with_every_step_and_eta_one(alpha_bar):
     process = noise_process("cosine", 20)
-    arguments = begin(process, 3, 4) | {"clip": jnp.inf}
+    arguments = {"start": begin(process, 3, 4), "clip": jnp.inf}
     denoise_fn = gaussian_denoiser(process, alpha_bar, prediction="v")
     np.testing.assert_array_equal(
         jax.jit(lambda: ddpm_sample(denoise_fn, process, posterior_variance=0.0, **arguments))(),
@@ -352,7 +352,7 @@ def test_clipping_cures_the_blow_up_of_eps_prediction(process, alpha_bar):
         samples = ddim_sample(
             denoise_fn,
             process,
-            **begin(process, 200, 6),
+            start=begin(process, 200, 6),
             clip=clip,
             num_steps=10,
             eta=0.0,
@@ -459,7 +459,7 @@ def test_posterior_variance_widens_as_the_closed_form_says(alpha_bar, posterior_
         lambda begin: ddpm_sample(
             gaussian_denoiser(process, alpha_bar, prediction="v"),
             process,
-            **begin,
+            start=begin,
             clip=jnp.inf,
             posterior_variance=posterior_variance,
         )
