@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from filelock import FileLock
 from ml_collections import ConfigDict
 
 from hyper_meta import parallel, processes
@@ -54,8 +55,8 @@ def run(config: ConfigDict, workdir: Path, *, until: str, method: str | None = N
     """
     check_choices(config)
     names = in_order(config.methods if method is None else (method,), config)
-    processes.from_main(lambda: claim(config, workdir))
     use_compilation_cache(config)
+    processes.from_main(lambda: claim(config, workdir))
     data = processes.main_first(lambda: load_data(config))
     for seed in range(config.seed, config.seed + config.num_seeds):
         seeded = config.copy_and_resolve_references()
@@ -78,11 +79,35 @@ def _report(config: ConfigDict, workdir: Path, data: DataSet) -> None:
 
 
 def use_compilation_cache(config: ConfigDict) -> None:
-    """Keeps compiled programs between runs in config.compilation_cache, unless that is empty."""
-    if config.compilation_cache:
-        folder = Path(config.compilation_cache).expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    """Keeps compiled programs between runs in config.compilation_cache, unless that is empty.
+
+    Raises UserError where there can be no such folder.
+    """
+    if not config.compilation_cache:
+        return
+    folder = Path(config.compilation_cache).expanduser()
+    try:
+        _remove_half_kept(folder)
+    except OSError as error:
+        raise UserError(
+            f"compiled programs cannot be kept in {folder}: {error.strerror}. Give another folder "
+            'as --config.compilation_cache, or "" to keep none'
+        ) from error
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+
+
+def _remove_half_kept(folder: Path) -> None:
+    """Removes the programs of processes that were killed while they kept them.
+
+    jax writes NAME-cache, then NAME-atime, under the lock .lockfile; where it misses the second, it
+    keeps no other program and warns of each.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lockfile"):
+        for program in folder.glob("*-cache"):
+            if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
+                program.unlink()
 
 
 def seed_dir(workdir: Path, seed: int) -> Path:

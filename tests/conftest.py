@@ -19,6 +19,7 @@ from filelock import FileLock  # noqa: E402
 
 from hyper_meta.cli import main  # noqa: E402
 from hyper_meta.data import datasets  # noqa: E402
+from hyper_meta.pipeline import CACHE_BYTES  # noqa: E402
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
 TRAINED = ("hnet", "conditional", "hyperclip", "hyperldm")
@@ -82,11 +83,17 @@ def shared_folder(tmp_path_factory, worker_id):
 def programs(shared_folder):
     """The folder of compiled programs, for the tests and for the processes that they start."""
     folder = shared_folder / "programs"
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        # As runs set it: jax keeps a note beside each program only where there is a limit, and
+        # where there is one keeps nothing more as soon as a note is missing.
+        "jax_compilation_cache_max_size": CACHE_BYTES,
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        for name, value in settings.items():
+            patch.setenv(name.upper(), str(value))
+            jax.config.update(name, value)
         yield folder
 
 

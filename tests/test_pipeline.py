@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 from PIL import Image
@@ -52,13 +53,45 @@ def test_a_finished_run_is_only_restored(finished_quickstart, quickstart_command
     assert "report" in capsys.readouterr().out
 
 
-def test_compiled_programs_are_kept_where_the_config_says(tmp_path, programs):
-    pipeline.use_compilation_cache(ConfigDict({"compilation_cache": str(tmp_path)}))
-    compilation_cache.reset_cache()
-    jax.jit(lambda x: x + 1.5)(1.0)
+@pytest.fixture
+def cached_in(programs):
+    """folder -> compiles a program with config.compilation_cache set to that folder."""
+
+    def compile_one(folder):
+        pipeline.use_compilation_cache(ConfigDict({"compilation_cache": str(folder)}))
+        compilation_cache.reset_cache()
+        jax.jit(lambda x: x + 1.5)(1.0)
+
+    yield compile_one
     jax.config.update("jax_compilation_cache_dir", str(programs))
     compilation_cache.reset_cache()
-    assert any(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("error")
+def test_compiled_programs_are_kept_where_the_config_says(tmp_path, cached_in):
+    cached_in(tmp_path / "new")
+    assert list((tmp_path / "new").glob("*-cache"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_a_killed_process_kept_of_a_program_is_in_nobodys_way(tmp_path, cached_in):
+    half = tmp_path / "jit_killed-cache"
+    half.write_bytes(b"half")
+    cached_in(tmp_path)
+    kept = list(tmp_path.glob("*-cache"))
+    assert kept and half not in kept
+    cached_in(tmp_path)
+    assert list(tmp_path.glob("*-cache")) == kept
+
+
+def test_no_folder_for_compiled_programs_is_refused_before_anything_is_written(
+    tmp_path, quickstart_command, capsys
+):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "programs"
+    command = quickstart_command(tmp_path / "run")
+    assert main([*command, f"--config.compilation_cache={folder}"]) == 2
+    assert str(folder) in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_a_sentence_becomes_weights_that_answer(finished_quickstart, tmp_path, capsys):
