@@ -43,7 +43,8 @@ CHOICES = {
 }
 # What may differ between the config of a work directory and that of a command on it.
 FREE_KEYS = ("data_dir", "num_seeds", "compilation_cache")
-CACHE_BYTES = 2 * 2**30
+# Some 2,000 programs: to keep one, jax reads the notes of all that are kept.
+CACHE_BYTES = 2**28
 
 
 def run(config: ConfigDict, workdir: Path, *, until: str, method: str | None = None) -> None:

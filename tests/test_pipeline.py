@@ -58,11 +58,14 @@ def cached_in(programs):
     """folder -> compiles a program with config.compilation_cache set to that folder."""
 
     def compile_one(folder):
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         pipeline.use_compilation_cache(ConfigDict({"compilation_cache": str(folder)}))
         compilation_cache.reset_cache()
         jax.jit(lambda x: x + 1.5)(1.0)
 
+    shortest = jax.config.jax_persistent_cache_min_compile_time_secs
     yield compile_one
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
     jax.config.update("jax_compilation_cache_dir", str(programs))
     compilation_cache.reset_cache()
 
