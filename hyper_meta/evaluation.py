@@ -7,7 +7,9 @@ the settings of rows that are shown as a curve.
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from tqdm import tqdm
 from hyper_meta import parallel, processes
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval.metrics import KINDS
-from hyper_meta.files import write_bytes, write_json
+from hyper_meta.files import read_json, write_bytes, write_json
 from hyper_meta.meta import scoring
 from hyper_meta.methods.hyperldm import chosen_scale, sampled_latents
 from hyper_meta.methods.interface import Row, Scores, Setup, choices, choose, compile_scores
@@ -30,17 +32,14 @@ SHOWN = "hnet_hyperldm"  # whose networks the pictures show, and `generate` make
 
 def evaluate(setup: Setup, rows: list[Row], trained: Mapping[str, Any], encoder: str) -> None:
     """Scores all rows and writes scores.json, and, with HyperLDM among them, shown.npz and the
-    model of `generate`.
+    model of `generate`. Rows that were scored before an interruption are not scored again.
 
     trained: {method: what it left}; encoder: the fingerprint of that of the features.
     """
     rows = sorted(rows, key=lambda row: list(KINDS).index(row.kind))
-    scored = [
-        score_row(row, setup.config.evaluate.shots)
-        for row in tqdm(
-            rows, desc="evaluate", unit="row", mininterval=1, disable=not processes.is_main()
-        )
-    ]
+    shown = tqdm(rows, desc="evaluate", unit="row", mininterval=1, disable=not processes.is_main())
+    kept = setup.folder / "rows"
+    scored = [_score_once(setup, row, kept / f"{place}.json") for place, row in enumerate(shown)]
     if SHOWN in trained:
         _show(setup, trained["hnet"], trained[SHOWN], encoder)
     content = {
@@ -51,8 +50,27 @@ def evaluate(setup: Setup, rows: list[Row], trained: Mapping[str, Any], encoder:
         "test": {part["row"]["title"]: part["test"] for part in scored},
         "shots": {part["row"]["title"]: part["shots"] for part in scored if part["shots"]},
     }
-    # Last, since its presence says that the stage is done.
-    processes.from_main(lambda: write_json(setup.folder / "scores.json", content))
+
+    def write() -> None:
+        shutil.rmtree(kept, ignore_errors=True)
+        # Last, since its presence says that the stage is done.
+        write_json(setup.folder / "scores.json", content)
+
+    processes.from_main(write)
+
+
+def _score_once(setup: Setup, row: Row, path: Path) -> dict[str, Any]:
+    """`score_row`, kept in path, where it stays until all rows are scored."""
+
+    def read() -> dict[str, Any] | None:
+        part = read_json(path) if path.exists() else None
+        return part if part and part["row"]["title"] == row.title else None
+
+    part = processes.from_main(read)
+    if part is None:
+        part = score_row(row, setup.config.evaluate.shots)
+        processes.from_main(lambda: write_json(path, part))
+    return part
 
 
 def score_row(row: Row, shots: tuple[int, ...]) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """What is chosen on validation tasks and what is then scored on test tasks, with made-up rows."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from hyper_meta.evaluation import score_row
+from hyper_meta.evaluation import evaluate, score_row
 from hyper_meta.methods.interface import Row
 
 TOTAL = {"validation": np.array([4.0, 10.0]), "test": np.array([5.0, 2.0, 1.0])}
@@ -87,3 +90,35 @@ def test_a_row_without_settings():
     scored = score_row(Row("a title", "reference", score), (1,))
     assert scored["row"] == {"title": "a title", "kind": "reference", "varies": None, "chosen": ""}
     assert scored["test"] == scored["validation"] == {"": {"correct": [1, 1], "count": [4, 4]}}
+
+
+def test_an_interrupted_evaluation_goes_on_with_the_row_it_was_at(tmp_path):
+    """And ends with the same bytes."""
+    calls = []
+
+    def rows(stopped_at=None):
+        def make(number):
+            def score(split, value, shots):
+                calls.append(number)
+                if number == stopped_at:
+                    raise KeyboardInterrupt
+                return np.array([number / 3, 0.1]), np.array([1.0, 7.0])
+
+            return Row(f"row {number}", "reference", score)
+
+        return [make(number) for number in range(4)]
+
+    def saved(name, **stops):
+        (tmp_path / name).mkdir(exist_ok=True)
+        config = ConfigDict({"evaluate": {"shots": (1,)}})
+        setup = SimpleNamespace(folder=tmp_path / name, config=config, memory={})
+        evaluate(setup, rows(**stops), {}, "an encoder")
+        return (tmp_path / name / "scores.json").read_bytes()
+
+    whole = saved("whole")
+    with pytest.raises(KeyboardInterrupt):
+        saved("stopped", stopped_at=2)
+    calls.clear()
+    assert saved("stopped") == whole
+    assert set(calls) == {2, 3}
+    assert [path.name for path in (tmp_path / "stopped").iterdir()] == ["scores.json"]
