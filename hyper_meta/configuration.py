@@ -160,13 +160,19 @@ def override(config: ConfigDict, name: str, arguments: Sequence[str]) -> None:
     *groups, key = name.split(".")
     holder = functools.reduce(operator.getitem, groups, config)
     old, expected = values[name], holder.get_type(key)
+    # absl writes the whole of what a flag may change as YAML, so this one may change one setting.
+    alone = ConfigDict({key: placeholder(expected) if old is None else old})
+    for group in reversed(groups):
+        alone = ConfigDict({group: alone})
     try:
         flag_values = flags.FlagValues()
         argv = ["hyper-meta", *arguments]
-        config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=argv)
+        config_flags.DEFINE_config_dict("config", alone, flag_values=flag_values, sys_argv=argv)
         flag_values(argv)
+        new = functools.reduce(operator.getitem, (*groups, key), alone)
         if isinstance(old, tuple):
-            holder[key] = _like(old, holder[key], may_be_empty=key in MAY_BE_EMPTY)
+            new = _like(old, new, may_be_empty=key in MAY_BE_EMPTY)
+        holder[key] = new
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(f"{given}: {_describe(expected, old)} is expected") from error
 
