@@ -44,8 +44,11 @@ make_environment() {
       fail "cannot make .venv: on Debian and Ubuntu, install python3-venv, then run this again"
   fi
   echo "installing into .venv, which takes one to five minutes the first time"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}" ||
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+    --editable ".${extra:+[$extra]}" ||
     fail "the installation failed: run this again to go on"
+  # What pip would do with one core. Some packages hold files that are not meant to compile.
+  .venv/bin/python -m compileall -qq -j 0 .venv/lib || true
   # An extra comes on top of what the others need.
   checksum | tee .venv/installed >"$stamp"
   echo "installed in $((SECONDS - start)) s"

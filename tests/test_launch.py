@@ -331,11 +331,13 @@ def test_gpu_shows_its_commands(place, arguments):
 def test_gpu_installs_checks_and_runs(place):
     outcome = place.run("launch/gpu.sh run", *ARGUMENTS)
     assert outcome.returncode == 0, outcome.stderr
-    pip = "python -m pip install --quiet --disable-pip-version-check --editable .[cuda]"
+    quietly = "--quiet --disable-pip-version-check --no-compile"
+    pip = f"python -m pip install {quietly} --editable .[cuda]"
     made = place.calls("nvidia-smi", "python", "hyper-meta")
     assert made == [
         SEE_GPUS,
         pip.split(),
+        "python -m compileall -qq -j 0 .venv/lib".split(),
         ["python", *SEE_JAX[3:]],
         ["hyper-meta", "run", *ARGUMENTS],
     ]
