@@ -37,9 +37,9 @@ def evaluate(setup: Setup, rows: list[Row], trained: Mapping[str, Any], encoder:
     trained: {method: what it left}; encoder: the fingerprint of that of the features.
     """
     rows = sorted(rows, key=lambda row: list(KINDS).index(row.kind))
-    shown = tqdm(rows, desc="evaluate", unit="row", mininterval=1, disable=not processes.is_main())
+    bar = tqdm(rows, desc="evaluate", unit="row", mininterval=1, disable=not processes.is_main())
     kept = setup.folder / "rows"
-    scored = [_score_once(setup, row, kept / f"{place}.json") for place, row in enumerate(shown)]
+    scored = [_score_once(setup, row, kept / f"{place}.json") for place, row in enumerate(bar)]
     if SHOWN in trained:
         _show(setup, trained["hnet"], trained[SHOWN], encoder)
     content = {

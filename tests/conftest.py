@@ -45,10 +45,10 @@ SMALL = (
 )
 
 
-# Test files that take minutes. They come first, so that no process is left with one at the end, and
+# Test files that take long. They come first, so that no process is left with one at the end, and
 # those between the first and test_processes.py do not wait for the quickstart that the first makes.
 LONG = (
-    *("test_pipeline.py", "test_benchmark.py", "test_sweep.py", "test_bad_input.py"),
+    *("test_pipeline.py", "test_benchmark.py", "test_preparation.py", "test_sweep.py"),
     *("test_processes.py", "test_inspection.py", "test_notebook.py"),
 )
 
