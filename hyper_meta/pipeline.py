@@ -91,8 +91,8 @@ def use_compilation_cache(config: ConfigDict) -> None:
         _remove_half_kept(folder)
     except OSError as error:
         raise UserError(
-            f"compiled programs cannot be kept in {folder}: {error.strerror or error}. Give another "
-            'folder as --config.compilation_cache, or "" to keep none'
+            f"compiled programs cannot be kept in {folder}: {error.strerror or error}. Give "
+            'another folder as --config.compilation_cache, or "" to keep none'
         ) from error
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
