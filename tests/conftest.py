@@ -17,9 +17,14 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
 
-from hyper_meta.cli import main  # noqa: E402
+from hyper_meta.cli.main import main  # noqa: E402
 from hyper_meta.data import datasets  # noqa: E402
-from hyper_meta.pipeline import CACHE_BYTES  # noqa: E402
+from hyper_meta.workflows.run import CACHE_BYTES  # noqa: E402
+
+# Scripts that tests start find the package and what tests share.
+ROOT = Path(__file__).parents[1]
+PATHS = [str(ROOT), str(ROOT / "tests" / "support"), os.environ.get("PYTHONPATH", "")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, PATHS))
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
 TRAINED = ("hnet", "conditional", "hyperclip", "hyperldm")

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
+from hyper_meta.core.files import write_bytes
+from hyper_meta.core.types import UserError
 from hyper_meta.data.tasks import Task
-from hyper_meta.files import write_bytes
-from hyper_meta.types import UserError
 
 
 class Origin(NamedTuple):

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load, save
 
-from hyper_meta.files import whole_folder
-from hyper_meta.types import UserError
+from hyper_meta.core.files import whole_folder
+from hyper_meta.core.types import UserError
 
 MANIFEST = "manifest.json"
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hyper_meta.core.types import UserError
 from hyper_meta.data.features import MANIFEST, Features, check_finite, read_store
 from hyper_meta.data.meta_vqa.split_files import read_tasks
 from hyper_meta.data.tasks import Task, hold_out
-from hyper_meta.types import UserError
 
 TASK_FILES = ("meta_train.json", "meta_test.json", "prompt_meta.json")
 NPZ, STORE = "features.npz", "features"

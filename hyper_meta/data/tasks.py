@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hyper_meta.types import Examples, TaskBatch, UserError
+from hyper_meta.core.types import Examples, TaskBatch, UserError
 
 MOST_UNITS = 64  # that batches of many tasks are cut into
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from hyper_meta.core.losses import normalise
 from hyper_meta.diffusion.noise import NoiseProcess, decode_prediction, levels
 from hyper_meta.diffusion.samplers import DenoiseFn
-from hyper_meta.losses import normalise
 
 
 def classifier_free(
@@ -69,7 +69,7 @@ def few_shot(
     grad_fn: Callable[[jax.Array], jax.Array],
     strength: float | jax.Array,
 ) -> DenoiseFn:
-    """The denoise_fn pushed down a loss (METHOD section 5), row by row:
+    """The denoise_fn pushed down a loss (method.md section 5), row by row:
 
         eps <- eps + strength ||eps|| grad / ||grad||,   grad = grad_fn(z0)
 

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hyper_meta.types import UserError
+from hyper_meta.core.types import UserError
 
 # Before transformers PR 24773 every config carried this wrong eos_token_id; such configs pool the
 # text at the highest token id instead.

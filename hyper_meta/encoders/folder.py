@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPTokenizer
 
+from hyper_meta.core.types import UserError
 from hyper_meta.encoders.clip import (
     CLIP,
     LEGACY_EOS_TOKEN_ID,
@@ -30,7 +31,6 @@ from hyper_meta.encoders.clip import (
     clip_config_to_dict,
 )
 from hyper_meta.encoders.weights import params_from_tensors, tensors_from_params
-from hyper_meta.types import UserError
 
 CONFIG_FILE = "config.json"
 IMAGE_FILE = "preprocessor_config.json"

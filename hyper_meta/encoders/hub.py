@@ -9,8 +9,8 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, scan_cache_dir, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from hyper_meta.core.types import UserError
 from hyper_meta.encoders.folder import CONFIG_FILE, IMAGE_FILE, TOKENIZER_FILES, WEIGHTS_FILE
-from hyper_meta.types import UserError
 
 FILES = [CONFIG_FILE, IMAGE_FILE, WEIGHTS_FILE, *TOKENIZER_FILES]
 NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")

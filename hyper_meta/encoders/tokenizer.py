@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from tokenizers import pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from hyper_meta.types import UserError
+from hyper_meta.core.types import UserError
 
 START_TOKEN = "<|startoftext|>"
 END_TOKEN = "<|endoftext|>"

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from hyper_meta.core.types import UserError
 from hyper_meta.encoders.clip import CLIP, CLIPConfig
-from hyper_meta.types import UserError
 
 
 class Layout(NamedTuple):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hyper_meta.core.files import read_json
+from hyper_meta.core.types import UserError
 from hyper_meta.eval.metrics import bootstrap_interval, verdict
 from hyper_meta.eval.tables import Table, interval
-from hyper_meta.files import read_json
-from hyper_meta.types import UserError
 
 NUM_RESAMPLES = 10_000
 

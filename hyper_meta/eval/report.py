@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from hyper_meta.core.files import flatten, read_json, write_bytes, write_json
+from hyper_meta.core.types import UserError
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval import pictures
 from hyper_meta.eval.markdown import compose, headline
@@ -26,8 +28,6 @@ from hyper_meta.eval.results import (
 )
 from hyper_meta.eval.runs import Run, read_runs
 from hyper_meta.eval.tables import as_text, curve_titles, main_table, shots_of
-from hyper_meta.files import flatten, read_json, write_bytes, write_json
-from hyper_meta.types import UserError
 
 NUM_SCENES = 12
 BOUNDS = ("mean", "low", "high")

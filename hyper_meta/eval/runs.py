@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from hyper_meta.core.files import read_json
+from hyper_meta.core.types import UserError
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval.metrics import KINDS, Scores
-from hyper_meta.files import read_json
-from hyper_meta.types import UserError
 
 SPLITS = ("validation", "test")
 AGAIN = "remove the scores.json of that folder and run the stage evaluate again"

@@ -1,5 +1,5 @@
 """The Fisher information of a task's support set in the latent: the metric that says which
-directions of the latent change the task's answers (METHOD section 5).
+directions of the latent change the task's answers (method.md section 5).
 
 Axes: N examples, A answers, P adapter weights, Z latent.
 """
@@ -9,8 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from hyper_meta.models.adapter import adapter_logits
-from hyper_meta.types import TaskBatch
+from hyper_meta.core.types import TaskBatch
+from hyper_meta.networks.adapter import adapter_logits
 
 # How many directions of the latent go through the generator at once: what bounds the memory.
 DIRECTIONS = 16

@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hyper_meta.losses import correct_sum, cross_entropy_sum
+from hyper_meta.core.losses import correct_sum, cross_entropy_sum
+from hyper_meta.core.types import Examples, TaskBatch
 from hyper_meta.meta.learners import Learner
-from hyper_meta.models.adapter import adapter_logits
-from hyper_meta.types import Examples, TaskBatch
+from hyper_meta.networks.adapter import adapter_logits
 
 
 @dataclasses.dataclass(frozen=True)

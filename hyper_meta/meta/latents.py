@@ -1,4 +1,4 @@
-"""Latent data sets: every training task adapted several times (METHOD section 5); and k-shot
+"""Latent data sets: every training task adapted several times (method.md section 5); and k-shot
 support sets."""
 
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hyper_meta.core.types import Examples, TaskBatch
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
 from hyper_meta.meta.learners import Learner
-from hyper_meta.types import Examples, TaskBatch
 
 
 def random_subset(key: jax.Array, mask: jax.Array, smallest_share: float) -> jax.Array:

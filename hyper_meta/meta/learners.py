@@ -1,7 +1,7 @@
 """Learners: where the adaptation to a task starts, what it moves, and the network of a point.
 
 HNet moves the latent of a generator, MNet the adapter's weights themselves, the conditional
-hypernetwork all weights of its generator (METHOD section 4).
+hypernetwork all weights of its generator (method.md section 4).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hyper_meta.models.hypernet import apply_hidden, split_layers
+from hyper_meta.models.generator import apply_hidden, split_layers
 
 
 @dataclasses.dataclass(frozen=True)

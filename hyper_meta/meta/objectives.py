@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hyper_meta.core.types import Examples, TaskBatch
 from hyper_meta.meta.inner_loop import (
     InnerLoop,
     adapt_tasks,
@@ -20,7 +21,6 @@ from hyper_meta.meta.inner_loop import (
     task_loss,
 )
 from hyper_meta.meta.learners import Learner
-from hyper_meta.types import Examples, TaskBatch
 
 Objective = Callable[[Any, Sequence[TaskBatch]], tuple[jax.Array, tuple[jax.Array, dict]]]
 
@@ -28,7 +28,7 @@ Objective = Callable[[Any, Sequence[TaskBatch]], tuple[jax.Array, tuple[jax.Arra
 def meta_objective(learner: Learner, loop: InnerLoop) -> Objective:
     """MAML and FOMAML adapt on the support set and are judged on the query set; with zero steps
     (multitask) there is nothing to hold out, and all of a task's examples are learnt from
-    (METHOD section 4)."""
+    (method.md section 4)."""
 
     def objective(
         params: Any, groups: Sequence[TaskBatch]

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyper_meta import parallel
+from hyper_meta.core import parallel
+from hyper_meta.core.losses import correct_sum
+from hyper_meta.core.types import TaskBatch
 from hyper_meta.data.tasks import (
     Batches,
     BatchShape,
@@ -20,12 +22,10 @@ from hyper_meta.data.tasks import (
     task_shapes,
     whole_pass,
 )
-from hyper_meta.losses import correct_sum
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_and_read, adapt_task, task_correct
 from hyper_meta.meta.latents import few_shots
 from hyper_meta.meta.learners import Learner
-from hyper_meta.models.adapter import adapter_logits, answer_logits
-from hyper_meta.types import TaskBatch
+from hyper_meta.networks.adapter import adapter_logits, answer_logits
 
 # (params, B tasks, extra [B, ...]) -> out, a pytree of arrays [B, ...].
 TaskFn = Callable[[Any, TaskBatch, Any], Any]

@@ -1,4 +1,4 @@
-"""From the question to the weights in one step (METHOD section 4): the conditional hypernetwork,
+"""From the question to the weights in one step (method.md section 4): the conditional hypernetwork,
 multitask and HNet-MAML, and FiLM."""
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ import functools
 
 from hyper_meta.methods.interface import Method
 from hyper_meta.methods.learnt import learnt
-from hyper_meta.train import stages
+from hyper_meta.train.stages import meta_learning as stages
 
 
 def hypernetwork(objective: str) -> Method:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hyper_meta import parallel
-from hyper_meta.diffusion.hyperldm import moments, question_cosine
+from hyper_meta.core import parallel
+from hyper_meta.diffusion.latent_sampling import moments, question_cosine
 from hyper_meta.eval.metrics import NEAREST
 from hyper_meta.meta import scoring
 from hyper_meta.methods.hyperldm import (

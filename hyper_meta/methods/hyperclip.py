@@ -1,4 +1,4 @@
-"""HyperCLIP guidance in a latent space (METHOD section 5)."""
+"""HyperCLIP guidance in a latent space (method.md section 5)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hyper_meta import parallel
+from hyper_meta.core import parallel
 from hyper_meta.methods.interface import (
     Method,
     Row,
@@ -18,7 +18,7 @@ from hyper_meta.methods.interface import (
     remember,
 )
 from hyper_meta.methods.spaces import Space, fit_guide, latent_scores
-from hyper_meta.train.hyperclip import (
+from hyper_meta.train.stages.hyperclip import (
     Setting,
     compile_guidance,
     guide_tasks,

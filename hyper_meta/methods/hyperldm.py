@@ -1,4 +1,4 @@
-"""HyperLDM in a latent space (METHOD section 5): classifier-free guidance over scales, ensembles of
+"""HyperLDM in a latent space (method.md, 5): classifier-free guidance over scales, ensembles of
 samples, and what the support set adds."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hyper_meta import parallel
+from hyper_meta.core import parallel
 from hyper_meta.meta import scoring
 from hyper_meta.methods.few_shot import few_shot_row
 from hyper_meta.methods.interface import (
@@ -23,7 +23,7 @@ from hyper_meta.methods.interface import (
     remember,
 )
 from hyper_meta.methods.spaces import Space, fit_guide, latent_scores
-from hyper_meta.train.hyperldm import (
+from hyper_meta.train.stages.hyperldm import (
     compile_sampler,
     guided_by_support,
     hyperldm_stage,

@@ -15,13 +15,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from hyper_meta import processes
+from hyper_meta.core import processes
+from hyper_meta.core.files import write_json
 from hyper_meta.data.tasks import Task, TaskTable
-from hyper_meta.files import write_json
 from hyper_meta.meta import scoring
 from hyper_meta.train import checkpoints
 from hyper_meta.train.loop import Stage, run_stage
-from hyper_meta.train.stages import compile_pass
+from hyper_meta.train.stages.meta_learning import compile_pass
 from hyper_meta.train.state import evaluation_params
 
 # (right answers [T], query examples [T]) of every task of a split.
@@ -88,6 +88,11 @@ class Method:
     train: Callable[[Setup, Mapping[str, Any]], Any] = lambda setup, trained: None
     needs: Callable[[ConfigDict], tuple[str, ...]] = lambda config: ()
     settings: tuple[str, ...] = ()
+
+
+def seed_dir(workdir: Path, seed: int) -> Path:
+    """Where the results of one seed are kept."""
+    return workdir / f"seed_{seed}"
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""What needs no training: the most common answer, and CLIP as base model (METHOD section 3)."""
+"""What needs no training: the most common answer, and CLIP as base model (method.md section 3)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hyper_meta import parallel
+from hyper_meta.core import parallel
 from hyper_meta.eval.metrics import CLIP, MAJORITY
 from hyper_meta.meta import scoring
 from hyper_meta.methods.interface import Method, Row, Scores, Setup, compile_scores

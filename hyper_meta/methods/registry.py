@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
+from hyper_meta.core.types import UserError
 from hyper_meta.methods import (
     conditional,
     controls,
@@ -17,7 +18,6 @@ from hyper_meta.methods import (
     unconditional,
 )
 from hyper_meta.methods.interface import Method
-from hyper_meta.types import UserError
 
 METHODS: dict[str, Method] = {
     "references": references.METHOD,

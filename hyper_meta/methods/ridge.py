@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hyper_meta.diffusion.hyperldm import moments
+from hyper_meta.diffusion.latent_sampling import moments
 from hyper_meta.methods.interface import Method, Row, question_features
 from hyper_meta.methods.spaces import latent_scores
 

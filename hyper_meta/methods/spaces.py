@@ -1,4 +1,4 @@
-"""Latent spaces of networks, with the latents of the training tasks in them (METHOD sections 4 and
+"""Latent spaces of networks, with the latents of the training tasks in them (method.md,s 4 and
 5): HNet's, and that of HVAE, an autoencoder of adapted weights."""
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from hyper_meta import parallel
+from hyper_meta.core import parallel
+from hyper_meta.diffusion.classifier_guidance import GENERATOR, Factors, generate_weights
 from hyper_meta.meta import scoring
-from hyper_meta.meta.hyperclip import GENERATOR, Factors, generate_weights
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner, latent_learner, weights_learner
 from hyper_meta.methods.few_shot import choose_rate
 from hyper_meta.methods.interface import Method, Row, Scores, Setup, compile_scores, fit, keep_array
 from hyper_meta.methods.learnt import learner_rows
-from hyper_meta.models.adapter import num_weights
-from hyper_meta.train import hvae
+from hyper_meta.networks.adapter import num_weights
 from hyper_meta.train.loop import Stage
-from hyper_meta.train.stages import compile_adaptation
+from hyper_meta.train.stages import hvae
+from hyper_meta.train.stages.meta_learning import compile_adaptation
 
 
 @dataclasses.dataclass(frozen=True)

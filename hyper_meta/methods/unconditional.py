@@ -1,4 +1,4 @@
-"""Without language (METHOD section 4): HNet and MNet, multitask, first- and second-order MAML; each
+"""Without language (method.md, 4): HNet and MNet, multitask, first- and second-order MAML; each
 as it is after training, and adapted on the support set."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import functools
 from hyper_meta.meta.learners import weights_learner
 from hyper_meta.methods.interface import Method
 from hyper_meta.methods.learnt import learnt
-from hyper_meta.train import stages
+from hyper_meta.train.stages import meta_learning as stages
 
 TITLES = {"multitask": ", multitask", "fomaml": "-FOMAML", "maml": "-MAML"}
 

@@ -6,8 +6,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hyper_meta.models.adapter import split_weights
-
 
 class Film(nn.Module):
     """Question [..., D] float32 -> scale and shift of the hidden units, each [..., H] float32.
@@ -27,15 +25,3 @@ class Film(nn.Module):
         x = nn.Dense(2 * self.adapter_dim, kernel_init=nn.initializers.zeros)(x)
         scale, shift = jnp.split(x, 2, axis=-1)
         return 1 + scale, shift
-
-
-def film_weights(
-    adapter: jax.Array, scale: jax.Array, shift: jax.Array, embed_dim: int
-) -> jax.Array:
-    """The adapter with relu(scale (W1 x / sqrt(D) + b1) + shift) for its hidden units: [P].
-
-    adapter: [P] float32; scale, shift: [H] float32. The scale goes into the columns of W1 and into
-    b1, the shift into b1, so the result is a plain adapter.
-    """
-    w1, b1, w2, b2 = split_weights(adapter, embed_dim)
-    return jnp.concatenate([(w1 * scale).ravel(), b1 * scale + shift, w2.ravel(), b2])

@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from hyper_meta.types import UserError
+from hyper_meta.core.types import UserError
 
 _NUM_KEPT = 2
 _UNFINISHED = ".unfinished"

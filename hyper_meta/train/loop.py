@@ -21,10 +21,10 @@ import jax
 import numpy as np
 import tqdm
 
-from hyper_meta import parallel, processes
+from hyper_meta.core import parallel, processes
+from hyper_meta.core.types import UserError
 from hyper_meta.train import checkpoints
 from hyper_meta.train.state import TrainState, keep_best
-from hyper_meta.types import UserError
 
 
 class Interrupted(Exception):

@@ -4,12 +4,12 @@ import sys
 import numpy as np
 import pytest
 
+from hyper_meta.core.types import UserError
 from hyper_meta.data import datasets
 from hyper_meta.data.digits_vqa import digits_vqa_dataset_builder as builder
 from hyper_meta.data.digits_vqa.questions import all_questions
 from hyper_meta.data.digits_vqa.scenes import render
 from hyper_meta.data.images import decode
-from hyper_meta.types import UserError
 
 
 def _built(data_dir, part):

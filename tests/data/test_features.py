@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hyper_meta.core.types import UserError
 from hyper_meta.data.features import Features, cached_features, read_store, write_store
-from hyper_meta.types import UserError
 
 SOURCE = {"dataset": "abc", "encoder": "def"}
 

@@ -6,7 +6,8 @@ import pytest
 from published import META_VQA
 
 import hyper_meta
-from hyper_meta.configuration import load_config
+from hyper_meta.core.configuration import load_config
+from hyper_meta.core.types import UserError
 from hyper_meta.data import precomputed
 from hyper_meta.data.features import Features, write_store
 from hyper_meta.data.tasks import (
@@ -20,7 +21,6 @@ from hyper_meta.data.tasks import (
     wasted_share,
     whole_pass,
 )
-from hyper_meta.types import UserError
 
 CONFIG = Path(hyper_meta.__file__).parents[1] / "configs" / "meta_vqa_simulated.py"
 DIM = 5
@@ -423,7 +423,7 @@ def meta_vqa():
 
 
 def test_meta_vqa_has_the_published_counts(meta_vqa):
-    """METHOD section 6; test_split_files has the rest."""
+    """method.md section 6; test_split_files has the rest."""
     tasks, features, _ = meta_vqa
     counts = {split: len(tasks[split]) for split in tasks}
     assert counts == {"train": 740, "validation": 130, "test": 373}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import hyper_meta
-from hyper_meta.configuration import execute_file
+from hyper_meta.core.configuration import execute_file
+from hyper_meta.core.types import UserError
 from hyper_meta.data.tasks import (
     Batches,
     BatchShape,
@@ -27,7 +28,6 @@ from hyper_meta.data.tasks import (
     wasted_share,
     whole_pass,
 )
-from hyper_meta.types import UserError
 
 DIM = 3
 TASKS = [

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyper_meta.diffusion.hyperldm import (
+from hyper_meta.diffusion.latent_sampling import (
     Denoiser,
     FewShot,
     Sampling,

@@ -402,7 +402,7 @@ def test_started_from_the_data_it_ends_in_the_data(process, alpha_bar, name, tim
 
 @pytest.mark.parametrize("name", ["ddpm", "ddim"])
 def test_started_from_one_point_the_noise_is_added_first(process, alpha_bar, name):
-    # METHOD section 8, fault 4. From time t the law of z_t is N(signal e0, sigma^2 I).
+    # method.md section 8, fault 4. From time t the law of z_t is N(signal e0, sigma^2 I).
     point, time, count = np.array([4.0, 0.0, -3.0]), 299, 20_000
     keys = jax.random.split(jax.random.key(8), count)
     denoise_fn = gaussian_denoiser(process, alpha_bar, prediction="v")

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from hyper_meta.core.losses import normalise
 from hyper_meta.data.digits_vqa.questions import all_questions
 from hyper_meta.data.digits_vqa.scenes import render, sample_scenes
 from hyper_meta.encoders.folder import (
@@ -16,8 +17,7 @@ from hyper_meta.encoders.folder import (
     preprocess,
     tokenize,
 )
-from hyper_meta.losses import normalise
-from hyper_meta.pretraining import measure_encoder
+from hyper_meta.workflows.pretrain_encoder import measure_encoder
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from hyper_meta.core.types import UserError
 from hyper_meta.encoders.clip import CLIP, clip_config_from_dict, clip_config_to_dict
 from hyper_meta.encoders.weights import params_from_tensors, tensors_from_params
-from hyper_meta.types import UserError
 
 SMALL_TEXT = {
     "hidden_size": 48,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hyper_meta.core.types import UserError
 from hyper_meta.encoders.clip import clip_config_to_dict
 from hyper_meta.encoders.folder import (
     bundled_encoder_path,
@@ -21,7 +22,6 @@ from hyper_meta.encoders.folder import (
     save_encoder,
     tokenize,
 )
-from hyper_meta.types import UserError
 
 WITHOUT_TORCH = """
 import socket, sys

@@ -9,9 +9,9 @@ import time
 import pytest
 from huggingface_hub import constants
 
+from hyper_meta.core.types import UserError
 from hyper_meta.encoders.folder import load_encoder
 from hyper_meta.encoders.hub import fetch, is_hub_name
-from hyper_meta.types import UserError
 
 NOBODY = "http://127.0.0.1:9"  # where nobody answers
 COMMITS = {"main": "1" * 40, "refs/pr/7": "7" * 40}

@@ -5,8 +5,8 @@ import json
 import pytest
 from transformers import AutoTokenizer, CLIPTokenizer
 
+from hyper_meta.core.types import UserError
 from hyper_meta.encoders.tokenizer import train_tokenizer
-from hyper_meta.types import UserError
 
 TRICKY = [
     "",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from toy_scores import HYPERCLIP, HYPERLDM, ROWS, SIZES, leave_seed, make_tasks
 
-from hyper_meta.files import write_json
+from hyper_meta.core.files import write_json
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ import pytest
 import report_oracle as oracle
 from toy_scores import ADAPTED, CONDITIONAL_MAML, HYPERLDM, ROWS, SCALES, STARTS
 
+from hyper_meta.core.types import UserError
 from hyper_meta.eval import metrics
 from hyper_meta.eval.compare import read_tested
 from hyper_meta.eval.report import choose_scenes, scale_panels, shot_panels, write_report
-from hyper_meta.types import UserError
 
 RESAMPLES = 200
 PICTURES = {

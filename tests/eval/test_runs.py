@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from toy_scores import HYPERLDM, ROWS
 
+from hyper_meta.core.types import UserError
 from hyper_meta.eval import metrics
 from hyper_meta.eval.runs import read_run, read_runs
-from hyper_meta.types import UserError
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from toy_tasks import (
     task_alone,
 )
 
-from hyper_meta.losses import cross_entropy_sum
+from hyper_meta.core.losses import cross_entropy_sum
+from hyper_meta.core.types import Examples
 from hyper_meta.meta import fisher as fisher_module
 from hyper_meta.meta.fisher import fisher_information, standardised_metric
-from hyper_meta.models.adapter import adapter_logits
-from hyper_meta.types import Examples
+from hyper_meta.networks.adapter import adapter_logits
 
 
 @pytest.fixture(scope="module")

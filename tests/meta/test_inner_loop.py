@@ -16,6 +16,7 @@ from toy_tasks import (
     one_task,
 )
 
+from hyper_meta.core.types import Examples
 from hyper_meta.meta.inner_loop import (
     InnerLoop,
     adapt_and_read,
@@ -24,7 +25,6 @@ from hyper_meta.meta.inner_loop import (
     task_loss,
 )
 from hyper_meta.meta.learners import latent_learner
-from hyper_meta.types import Examples
 
 RATE = 0.1
 

@@ -10,8 +10,8 @@ from toy_tasks import ADAPTER_DIM, DIM, as_float64, make_table, one_task
 
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task, task_loss
 from hyper_meta.meta.learners import fixed_learner, generator_learner, weights_learner
-from hyper_meta.models.adapter import num_weights
-from hyper_meta.models.hypernet import Generator
+from hyper_meta.models.generator import Generator
+from hyper_meta.networks.adapter import num_weights
 
 RATE = 0.1
 SIZE = num_weights(DIM, ADAPTER_DIM)

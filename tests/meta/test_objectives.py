@@ -26,7 +26,7 @@ from hyper_meta.meta.learners import (
     weights_learner,
 )
 from hyper_meta.meta.objectives import all_examples, meta_objective
-from hyper_meta.models.adapter import num_weights
+from hyper_meta.networks.adapter import num_weights
 
 SIZES = [(6, 4, 3), (3, 5, 2), (5, 2, 4)]
 SHAPE = (6, 5, 4)

@@ -15,12 +15,12 @@ from toy_tasks import (
     task_alone,
 )
 
-from hyper_meta import parallel
+from hyper_meta.core import parallel
 from hyper_meta.data.tasks import Batches
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
 from hyper_meta.meta.learners import fixed_learner, latent_learner, weights_learner
-from hyper_meta.models.adapter import num_weights
+from hyper_meta.networks.adapter import num_weights
 
 # Few different (support, answers): the loop over unpadded tasks compiles each of them.
 SIZES = [(4, 13, 3), (9, 17, 4), (4, 12, 3), (4, 18, 3), (9, 11, 4), (4, 14, 3), (9, 16, 4)]

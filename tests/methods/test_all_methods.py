@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from toy_setup import NUM_TASKS, make_setup, tiny_config
 
-from hyper_meta import parallel
-from hyper_meta.configuration import override
+from hyper_meta.core import parallel
+from hyper_meta.core.configuration import override
 from hyper_meta.eval.metrics import CLIP, CONDITIONAL_PREFIX, KINDS, MAML, MULTITASK, NEAREST
-from hyper_meta.evaluation import evaluate
 from hyper_meta.meta import scoring
 from hyper_meta.methods.hyperclip import guided_latents
 from hyper_meta.methods.hyperldm import chosen_scale, sampled_latents
 from hyper_meta.methods.registry import METHODS
 from hyper_meta.train import checkpoints
+from hyper_meta.workflows.evaluate import evaluate
 
 # All but those that differ from another in the objective of their stage alone.
 NAMES = [name for name in METHODS if name not in ("mnet_multitask", "mnet_fomaml", "hnet_fomaml")]

@@ -4,11 +4,11 @@ import pytest
 from ml_collections import ConfigDict
 from toy_setup import DIM, LATENT, NUM_TASKS, make_setup, tiny_config
 
+from hyper_meta.core.types import Examples, TaskBatch
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task, task_correct
 from hyper_meta.methods import few_shot
 from hyper_meta.methods.few_shot import adaptation_curves, choose_rate, few_shot_row
-from hyper_meta.train.stages import generator_module, hnet_learner
-from hyper_meta.types import Examples, TaskBatch
+from hyper_meta.train.stages.meta_learning import generator_module, hnet_learner
 
 BLEND = 0.6
 

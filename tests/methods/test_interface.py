@@ -7,7 +7,7 @@ import optax
 import pytest
 from toy_setup import DIM, NUM_TASKS, make_setup, tiny_config
 
-from hyper_meta import parallel
+from hyper_meta.core import parallel
 from hyper_meta.methods.interface import (
     choices,
     choose,

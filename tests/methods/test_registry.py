@@ -1,8 +1,8 @@
 import pytest
 from toy_setup import tiny_config
 
+from hyper_meta.core.types import UserError
 from hyper_meta.methods.registry import METHODS, in_order
-from hyper_meta.types import UserError
 
 
 def test_what_is_needed_comes_first_and_once():

@@ -2,8 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from hyper_meta.models.adapter import adapt_features, num_weights
-from hyper_meta.models.film import Film, film_weights
+from hyper_meta.models.film import Film
+from hyper_meta.networks.adapter import adapt_features, num_weights
+from hyper_meta.networks.film import film_weights
 
 DIM, ADAPTER_DIM, HIDDEN = 6, 4, (5, 3)
 

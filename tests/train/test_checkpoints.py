@@ -11,9 +11,9 @@ import numpy as np
 import optax
 import pytest
 
+from hyper_meta.core.types import UserError
 from hyper_meta.train import checkpoints
 from hyper_meta.train.state import create_state
-from hyper_meta.types import UserError
 
 
 def _state(seed=0, *, width=4):

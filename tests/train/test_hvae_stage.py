@@ -5,16 +5,16 @@ import sys
 import jax
 import numpy as np
 import pytest
+from devices import run_on_eight_devices
 from ml_collections import ConfigDict
-from test_stages import run_on_eight_devices
 
-from hyper_meta import parallel
-from hyper_meta.meta.hyperclip import generate_weights
-from hyper_meta.models.hypernet import Generator
-from hyper_meta.train import hvae
-from hyper_meta.train.hvae import HVAE, hvae_generate, hvae_space, hvae_stage, project
+from hyper_meta.core import parallel
+from hyper_meta.core.types import UserError
+from hyper_meta.diffusion.classifier_guidance import generate_weights
+from hyper_meta.models.generator import Generator
 from hyper_meta.train.loop import run_stage
-from hyper_meta.types import UserError
+from hyper_meta.train.stages import hvae
+from hyper_meta.train.stages.hvae import HVAE, hvae_generate, hvae_space, hvae_stage, project
 
 NUM_TASKS, REPEATS, P, K = 21, 3, 60, 6
 

@@ -8,20 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from devices import run_on_eight_devices
 from ml_collections import ConfigDict
-from test_stages import (
-    DIM,
-    NUM_TASKS,
-    run_on_eight_devices,
-    tiny_table,
-)
+from toy_stages import DIM, NUM_TASKS, tiny_table
 
-from hyper_meta import parallel
-from hyper_meta.losses import info_nce
-from hyper_meta.meta.hyperclip import GENERATOR, fold_embed, guide
-from hyper_meta.models.adapter import num_weights
-from hyper_meta.models.hypernet import Generator
-from hyper_meta.train.hyperclip import (
+from hyper_meta.core import parallel
+from hyper_meta.core.losses import info_nce
+from hyper_meta.core.types import UserError
+from hyper_meta.diffusion.classifier_guidance import GENERATOR, fold_embed, guide
+from hyper_meta.models.generator import Generator
+from hyper_meta.networks.adapter import num_weights
+from hyper_meta.train.loop import run_stage
+from hyper_meta.train.stages.hyperclip import (
     compile_guidance,
     guidance_settings,
     guide_tasks,
@@ -29,8 +27,6 @@ from hyper_meta.train.hyperclip import (
     hyperclip_module,
     hyperclip_stage,
 )
-from hyper_meta.train.loop import run_stage
-from hyper_meta.types import UserError
 
 REPEATS, LATENT, BATCH = 3, 4, 8
 MODULE = Generator((8,), num_weights(DIM, 8))

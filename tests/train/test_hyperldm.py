@@ -6,24 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_stages import (
-    DIM,
-    NUM_TASKS,
-    tiny_config,
-    tiny_table,
-    whole_task,
-)
+from toy_stages import DIM, NUM_TASKS, tiny_config, tiny_table, whole_task
 
-from hyper_meta import parallel
-from hyper_meta.configuration import override
-from hyper_meta.diffusion.hyperldm import standardise_latents, standardise_questions
+from hyper_meta.core import parallel
+from hyper_meta.core.configuration import override
+from hyper_meta.diffusion.latent_sampling import standardise_latents, standardise_questions
 from hyper_meta.diffusion.noise import SCHEDULES
 from hyper_meta.diffusion.objective import denoising_loss
 from hyper_meta.meta.fisher import fisher_information
 from hyper_meta.meta.inner_loop import task_loss
 from hyper_meta.models.denoiser import DENOISERS
-from hyper_meta.train import hyperldm
-from hyper_meta.train.hyperldm import (
+from hyper_meta.train.loop import run_stage
+from hyper_meta.train.stages import hyperldm
+from hyper_meta.train.stages.hyperldm import (
     compile_sampler,
     denoiser_module,
     guided_by_support,
@@ -32,8 +27,7 @@ from hyper_meta.train.hyperldm import (
     sample_tasks,
     validation_scales,
 )
-from hyper_meta.train.loop import run_stage
-from hyper_meta.train.stages import compile_pass, generate_fn, generator_module
+from hyper_meta.train.stages.meta_learning import compile_pass, generate_fn, generator_module
 
 REPEATS, LATENT = 3, 4
 E0 = np.float32([1, -2, 0, 3])

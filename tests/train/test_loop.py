@@ -14,8 +14,8 @@ import pytest
 import toy
 
 import hyper_meta
+from hyper_meta.core.types import UserError
 from hyper_meta.train import checkpoints, loop
-from hyper_meta.types import UserError
 
 SHORT = 24
 

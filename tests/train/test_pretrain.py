@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import optax
 import pytest
+from devices import run_on_eight_devices
 from ml_collections import ConfigDict
-from test_stages import run_on_eight_devices
 
-from hyper_meta import parallel
+from hyper_meta.core import parallel
+from hyper_meta.core.losses import info_nce
 from hyper_meta.data.digits_vqa.scenes import handwriting_table
 from hyper_meta.encoders.clip import CLIP, CLIPConfig, TowerConfig
-from hyper_meta.losses import info_nce
-from hyper_meta.train import pretrain
+from hyper_meta.train.stages import encoder as pretrain
 from hyper_meta.train.state import create_state
 
 BATCH, DIM, SCALE = 16, 5, 3.0

@@ -1,4 +1,4 @@
-"""Meta-VQA made from VQA v2, rule by rule as the paper's authors did (METHOD section 6).
+"""Meta-VQA made from VQA v2, rule by rule as the paper's authors did (method.md section 6).
 
 `construct` gives the very split that they published, order included, from the official files.
 """

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from hyper_meta.core.types import UserError
 from hyper_meta.data.meta_vqa.construct import Annotation
-from hyper_meta.types import UserError
 
 VQA = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa/"
 COCO = "http://images.cocodataset.org/zips/"

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hyper_meta.core.files import read_json
+from hyper_meta.core.types import UserError
 from hyper_meta.data.tasks import Task
-from hyper_meta.files import read_json
-from hyper_meta.types import UserError
 
 SUBSETS = {"support": "train", "query": "test"}
 SMALLEST_FAMILY = 20  # questions
@@ -90,7 +90,7 @@ def _parse(record: Any) -> tuple[tuple, tuple, tuple]:
         raise ValueError(f"lists the answer {twice!r} twice")
     index = {answer: row for row, answer in enumerate(answers)}
     support, query = (_parse_items(record[key], index, subset) for subset, key in SUBSETS.items())
-    # METHOD section 8, fault 8: a query image seen in adaptation makes the score worthless.
+    # method.md section 8, fault 8: a query image seen in adaptation makes the score worthless.
     if shared := {image for image, _ in support} & {image for image, _ in query}:
         raise ValueError(f"has the image {min(shared)!r} in both support and query set")
     return tuple(answers), support, query

@@ -9,9 +9,9 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums, downloader
 
+from hyper_meta.core.types import UserError
 from hyper_meta.data import datasets
 from hyper_meta.data.meta_vqa import sources
-from hyper_meta.types import UserError
 
 ALL = [
     *sources.QUESTIONS.values(),

@@ -1,4 +1,4 @@
-"""The rules of METHOD section 6, one by one, and the published split as their oracle."""
+"""The rules of method.md section 6, one by one, and the published split as their oracle."""
 
 import json
 import random

@@ -5,8 +5,8 @@ import json
 import official_vqa
 import pytest
 
+from hyper_meta.core.types import UserError
 from hyper_meta.data.meta_vqa import sources
-from hyper_meta.types import UserError
 
 SUBSET = "train2014"
 

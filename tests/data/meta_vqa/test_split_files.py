@@ -34,13 +34,13 @@ def test_the_published_split_has_the_published_counts(published, split):
 
 
 def test_the_published_split_is_what_the_method_says(published):
-    """The rest of METHOD section 6's figures."""
+    """The rest of method.md section 6's figures."""
     tasks = [*published["train"], *published["test"]]
     items = [item for task in tasks for item in (*task.support, *task.query)]
     assert len(items) == 104_112
     assert len({image for image, _ in items}) == 64_665
     assert len({answer for task in tasks for answer in task.answers}) == 1850
-    # METHOD gives the support sizes of the training tasks.
+    # method.md section 6 gives the support sizes of the training tasks.
     support = np.array([len(task.support) for task in published["train"]])
     answers = np.array([len(task.answers) for task in tasks])
     assert (np.median(support), support.max()) == (29, 1242)

@@ -1,0 +1,84 @@
+"""Files and folders that are whole or absent: written beside their place and renamed into it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hyper_meta.core.types import UserError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file in place of any other. Raises UserError, that one untouched, if it cannot."""
+    with _partial_file(path) as partial:
+        partial.write_bytes(content)
+        partial.replace(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raises UserError where write_bytes could not write path, before its content is computed."""
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder")
+    with _partial_file(path) as partial:
+        partial.touch()
+
+
+@contextlib.contextmanager
+def _partial_file(path: Path) -> Iterator[Path]:
+    """A name beside path, in a folder that exists, of a file that does not outlive the context."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path, *, failure: str) -> Iterator[Path]:
+    """An empty folder beside path, which takes the place of whatever is there when the context ends
+    without an error. Raises UserError, with the words of `failure`, if that cannot be."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+    except OSError as error:
+        raise UserError(f"{failure}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON values, readable."""
+    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON; raises UserError for a file that is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged, it is not JSON: {error}") from error
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat = {}
+    for key, value in tree.items():
+        name = prefix + key
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat

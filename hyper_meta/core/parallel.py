@@ -1,0 +1,233 @@
+"""Data parallelism: the one module that maps functions over devices.
+
+Everything here keeps one convention. A replicated tree has a leading axis of local devices,
+[devices, ...]; a batch axis B is cut into [devices, B / devices]; host code above this module sees
+neither. One device takes the same path as many, and one process the same as several: each is given
+whole batches and computes the part of its own devices.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from hyper_meta.core import processes
+from hyper_meta.core.types import UserError
+
+AXIS = "devices"
+MAPS, MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
+_observers: list[Callable] = []
+
+
+@contextlib.contextmanager
+def observed(note_fn: Callable[[Callable, Any, tuple], None]) -> Iterator[None]:
+    """note_fn(fn, in_axes, args) of every call that is made while it is open of what is compiled
+    here: fn of one device, mapped over those axes of its arguments."""
+    _observers.append(note_fn)
+    try:
+        yield
+    finally:
+        _observers.remove(note_fn)
+
+
+def _mapped(fn: Callable, in_axes: Any, **options: Any) -> Callable:
+    compiled = jax.pmap(fn, AXIS, in_axes=in_axes, **options)
+
+    def call(*args):
+        for note_fn in _observers:
+            note_fn(fn, in_axes, args)
+        return compiled(*args)
+
+    return call
+
+
+def free_programs() -> None:
+    """Frees all compiled programs if they fill half of the pieces of memory that a process may have
+    on Linux (vm.max_map_count): beyond that it ends without a message. What is called again is
+    compiled again, or read from the compilation cache. Elsewhere it does nothing."""
+    with contextlib.suppress(OSError):
+        with MAPS.open("rb") as file:
+            count = sum(1 for _ in file)
+        if count > int(MOST_MAPS.read_text()) / 2:
+            jax.clear_caches()
+
+
+def device() -> Any:
+    """The first of the local devices, which are all of a kind."""
+    return jax.local_devices()[0]
+
+
+def replicate(tree: Any) -> Any:
+    """Copies every leaf [...] to each local device; returns leaves [devices, ...]."""
+    devices = jax.local_devices()
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+
+    def copy(leaf):
+        leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        copies = [jax.device_put(leaf[None], device) for device in devices]
+        shape = (len(devices), *leaf.shape)
+        return jax.make_array_from_single_device_arrays(shape, sharding, copies)
+
+    return jax.tree.map(copy, tree)
+
+
+def first(tree: Any) -> Any:
+    """Undoes replicate: numpy copies [...] of what the first local device holds."""
+
+    def take(leaf):
+        return np.array(leaf.addressable_shards[0].data).reshape(leaf.shape[1:])
+
+    return jax.tree.map(take, tree)
+
+
+def num_devices() -> int:
+    """Of all processes: what a batch must divide over."""
+    return jax.device_count()
+
+
+def shard(tree: Any, *, axis: int = 0, local: bool = False) -> Any:
+    """Cuts the batch axis of host arrays over the devices, and takes this process's part.
+
+    Args:
+      tree: leaves [..., B, ...] with B at position axis.
+      axis: position of B.
+      local: this process has a batch of its own, for its own devices.
+
+    Returns:
+      Leaves [local devices, ..., B / devices, ...].
+
+    Raises:
+      UserError: B does not divide over the devices.
+    """
+    num_local = jax.local_device_count()
+    num_devices = num_local if local else jax.device_count()
+    first_device = 0 if local else jax.process_index() * num_local
+
+    def cut(leaf):
+        leaf = np.asarray(leaf)
+        size = leaf.shape[axis]
+        if size % num_devices:
+            raise UserError(
+                f"a batch of {size} does not divide over {num_devices} devices: "
+                f"choose a batch size that is a multiple of {num_devices}"
+            )
+        parts = (num_devices, size // num_devices)
+        leaf = leaf.reshape(*leaf.shape[:axis], *parts, *leaf.shape[axis + 1 :])
+        return np.moveaxis(leaf, axis, 0)[first_device : first_device + num_local]
+
+    return jax.tree.map(cut, tree)
+
+
+def example_keys(key: jax.Array, num_local: int) -> jax.Array:
+    """One key per example of the whole batch, of which this device gets its own.
+
+    Noise drawn from these keys does not depend on how many devices share the batch.
+
+    Args:
+      key: a PRNG key, the same on every device.
+      num_local: the examples that this device holds, B / devices.
+
+    Returns:
+      Keys [num_local].
+    """
+    index = lax.axis_index(AXIS) * num_local + jnp.arange(num_local)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+
+def gather(tree: Any) -> Any:
+    """Inside a mapped function: leaves [B / devices, ...] of all devices as [B, ...] on each.
+
+    Differentiable; with its gradients summed over devices, as global_mean does, the result is the
+    gradient of the sum of all devices' losses.
+    """
+    return jax.tree.map(lambda leaf: lax.all_gather(leaf, AXIS, tiled=True), tree)
+
+
+def global_mean(loss: tuple, grads: Any) -> tuple[Any, dict]:
+    """Gradient of the mean loss over the batches of all devices, however unevenly they are masked.
+
+    Numerators and denominators are summed over devices apart, together with the gradients in one
+    reduction, then divided. To be called from a step that compile_chunk compiles, on the outcome
+    of jax.value_and_grad(loss_fn, has_aux=True)(params).
+
+    Args:
+      loss: (sum, (count, metrics)): the loss summed over this device's valid examples (scalar),
+        their number (scalar), and a dict from a metric's name to its own (sum, count).
+      grads: the gradients of that sum, a pytree like the parameters.
+
+    Returns:
+      The gradients of the mean, and the metrics: name -> (sum, count), float32 scalars over all
+      devices, with the loss under "loss". With no valid example anywhere the gradients are zero.
+    """
+    total, (count, metrics) = loss
+    metrics = {"loss": (total, count), **metrics}
+    metrics = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), metrics)
+    grads, metrics = lax.psum((grads, metrics), AXIS)
+    count = metrics["loss"][1]
+    scale = jnp.where(count > 0, 1 / jnp.where(count > 0, count, 1), 0)
+    return jax.tree.map(lambda grad: (grad * scale).astype(grad.dtype), grads), metrics
+
+
+def compile_chunk(step: Callable) -> Callable:
+    """Compiles a run of S training steps: a scan over steps, mapped over devices.
+
+    Args:
+      step: pure function of one device, (state, data, x, key) -> (state, metrics). It raises
+        state.step by one. x is (shared, sharded) of this step: shared leaves [...], sharded leaves
+        [B / devices, ...]. key is folded from state.step and equal on all devices. metrics maps a
+        name to (sum, count) over all devices, as global_mean returns it.
+
+    Returns:
+      A function (state, data, xs, key) -> (state, metrics). state and data are replicated, and
+      state is donated: the caller must not use it again. xs is (shared, sharded) of host arrays,
+      leaves [S, ...] and [S, B, ...]. key is the PRNG key of the whole run. metrics are sums over
+      the S steps, still replicated.
+    """
+
+    def chunk(state, data, shared, sharded, key):
+        def body(state, x):
+            return step(state, data, x, jax.random.fold_in(key, state.step))
+
+        state, metrics = lax.scan(body, state, (shared, sharded))
+        return state, jax.tree.map(lambda value: value.sum(axis=0), metrics)
+
+    mapped = _mapped(chunk, (0, 0, None, 0, None), donate_argnums=0)
+
+    def run(state, data, xs, key):
+        shared, sharded = xs
+        return mapped(state, data, shared, shard(sharded, axis=1), key)
+
+    return run
+
+
+def compile_update(fn: Callable) -> Callable:
+    """Compiles fn(state, value) -> state, for a replicated, donated state and a host value."""
+    return _mapped(fn, (0, None), donate_argnums=0)
+
+
+def compile_map(fn: Callable, *, local: bool = False) -> Callable:
+    """Compiles an evaluation that treats each example by itself.
+
+    Args:
+      fn: pure function of one device, (params, data, x) -> out, with leaves [B / devices, ...] in x
+        and in out.
+      local: each process calls it by itself, for its own devices; else all do with the same x.
+
+    Returns:
+      A function (params, data, x) -> out. params and data are replicated, x has host leaves [B,
+      ...] whose B the caller pads to a multiple of the devices, out has numpy leaves [B, ...].
+    """
+    mapped = _mapped(fn, 0, devices=jax.local_devices() if local else None)
+
+    def run(params, data, x):
+        out = jax.device_get(mapped(params, data, shard(x, local=local)))
+        out = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
+        return out if local else processes.gather_rows(out)
+
+    return run

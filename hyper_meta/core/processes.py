@@ -1,0 +1,105 @@
+"""Several processes of one program, each with devices of its own (jax.distributed).
+
+All run the same code on the same data. The files of a work directory are those of process 0 alone:
+what it reads there it sends to the others, so that all take the same decisions.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import serialization
+from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
+
+from hyper_meta.core.types import UserError
+
+PATIENCE = 24 * 3600  # seconds that a process waits for what process 0 does
+PIECE = 2**28  # bytes that are sent at once
+_waits = itertools.count()
+
+
+def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the processes of a run; to be called before anything is computed.
+
+    coordinator: HOST:PORT of process 0. With None for all three, JAX finds out from the cluster
+    (Cloud TPU, Slurm, Open MPI, Kubernetes). Raises UserError where that fails.
+    """
+    # JAX's own handler would swallow the SIGTERM that train.loop waits for.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the processes of this run cannot be joined ({error}): start all of them with the "
+            "same command, and where they do not find each other, with --coordinator HOST:PORT "
+            "--num-processes N --process-id I"
+        ) from error
+
+
+def is_main() -> bool:
+    """Whether this is process 0, which reads and writes the files and shows what is going on."""
+    return jax.process_index() == 0
+
+
+def from_main(fn: Callable[[], Any]) -> Any:
+    """What fn() returns in process 0, where alone it is called: dicts, lists, strings, numbers,
+    None and numpy arrays. Raises in every process where it raises there."""
+    if jax.process_count() == 1:
+        return fn()
+    sent, failure = b"", None
+    if is_main():
+        try:
+            sent = serialization.msgpack_serialize({"value": fn()})
+        except Exception as error:  # the others must not wait for what will not come
+            failure = error
+            sent = serialization.msgpack_serialize({"failed": f"process 0: {error}"})
+    received = serialization.msgpack_restore(_broadcast(sent))
+    if failure is not None:
+        raise failure
+    if "failed" in received:
+        raise UserError(received["failed"])
+    return received["value"]
+
+
+def main_first(fn: Callable[[], Any]) -> Any:
+    """fn() of each process, where process 0 has come to its end before the others begin: what it
+    leaves on a shared disk they find there."""
+    if jax.process_count() == 1:
+        return fn()
+    results = []
+    from_main(lambda: results.append(fn()))
+    return results[0] if is_main() else fn()
+
+
+def largest(number: int) -> int:
+    """The largest of the processes' numbers, int32."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).max())
+
+
+def gather_rows(tree: Any) -> Any:
+    """Leaves [n, ...] of each process as [processes * n, ...] in all of them, numpy."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
+
+
+def _broadcast(sent: bytes) -> bytes:
+    """What process 0 sends. A collective gives up soon, so all wait for process 0 first."""
+    everyone = set(range(jax.process_count()))
+    multihost.sync_global_processes(f"main_{next(_waits)}", timeout=PATIENCE, processes=everyone)
+    size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(sent))))
+    parts = []
+    for start in range(0, size, PIECE):
+        piece = sent[start : start + PIECE]
+        # Few sizes, since each is compiled.
+        room = min(PIECE, 1 << max(10, (size - start - 1).bit_length()))
+        padded = np.frombuffer(piece.ljust(room, b"\0"), np.uint8)
+        parts.append(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
+    return b"".join(parts)[:size]

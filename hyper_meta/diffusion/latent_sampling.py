@@ -1,0 +1,195 @@
+"""HyperLDM: latents of a weight generator, sampled from a question (method.md section 5)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from hyper_meta.core.losses import normalise
+from hyper_meta.diffusion import guidance
+from hyper_meta.diffusion.noise import NoiseProcess
+from hyper_meta.diffusion.samplers import Noise, ddim_sample, ddpm_sample, from_latents, from_noise
+
+
+@struct.dataclass
+class Statistics:
+    """What latents and questions are standardised by; measured on the training tasks.
+
+    latent_mean, latent_std: [Z] float32; question_mean, question_std: [D] float32; clip: []
+    float32, the largest standardised latent entry, to which predictions are held.
+    """
+
+    latent_mean: jax.Array
+    latent_std: jax.Array
+    question_mean: jax.Array
+    question_std: jax.Array
+    clip: jax.Array
+
+
+def moments(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation (at least 1e-6) over the first axis of [n, ...] float32."""
+    return values.mean(axis=0), jnp.maximum(values.std(axis=0), 1e-6)
+
+
+def measure(latents: jax.Array, questions: jax.Array) -> Statistics:
+    """Statistics of latents [n, Z] and questions [T, D], float32."""
+    latent_mean, latent_std = moments(latents)
+    question_mean, question_std = moments(questions)
+    clip = jnp.abs((latents - latent_mean) / latent_std).max()
+    return Statistics(latent_mean, latent_std, question_mean, question_std, clip)
+
+
+def standardise_latents(statistics: Statistics, latents: jax.Array) -> jax.Array:
+    """[..., Z] float32 to mean 0 and deviation 1 over the latent data set."""
+    return (latents - statistics.latent_mean) / statistics.latent_std
+
+
+def standardise_questions(statistics: Statistics, questions: jax.Array) -> jax.Array:
+    """[..., D] float32 to mean 0 and deviation 1 over the training questions."""
+    return (questions - statistics.question_mean) / statistics.question_std
+
+
+def question_cosine(
+    asked: jax.Array, known: jax.Array, scales: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    """Cosine of questions asked [n, D] and known [m, D], float32: [n, m].
+
+    scales: the `moments` of the training questions, by which both are standardised.
+    """
+    mean, std = scales
+    asked, known = (normalise((x - mean) / std) for x in (asked, known))
+    return asked @ known.T
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How latents are sampled, all static.
+
+    prediction: a key of noise.PREDICTIONS, what the denoiser outputs; sampling_steps: S samples
+    with DDPM, fewer with deterministic DDIM; posterior_variance: v in [0, 1], see
+    samplers.ddpm_sample, 0 with DDIM; start_time: share of the S steps in (0, 1], 1 starts from
+    noise, less from a given latent diffused that far, and takes that share of sampling_steps.
+
+    Raises ValueError for a number outside its range.
+    """
+
+    prediction: str
+    sampling_steps: int
+    posterior_variance: float
+    start_time: float
+
+    def __post_init__(self):
+        if (
+            self.sampling_steps < 1
+            or not 0 <= self.posterior_variance <= 1
+            or not 0 < self.start_time <= 1
+        ):
+            raise ValueError(
+                "Sampling expects sampling_steps >= 1, posterior_variance in [0, 1] and "
+                f"start_time in (0, 1], got {self}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoiser:
+    """A trained denoiser of standardised latents: predict_fn, see `guidance.classifier_free`."""
+
+    predict_fn: Callable[..., jax.Array]
+    process: NoiseProcess
+    statistics: Statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShot:
+    """Few-shot guidance, see `guidance.few_shot`.
+
+    grad_fn: latents [B, Z] in the generator's units -> [B, Z], the gradient of each row's support
+    loss; strength: scalar or [B] float32.
+    """
+
+    grad_fn: Callable[[jax.Array], jax.Array]
+    strength: float | jax.Array
+
+
+def draw_latents(
+    denoiser: Denoiser,
+    sampling: Sampling,
+    *,
+    questions: jax.Array,
+    scale: jax.Array | None,
+    noise: Noise,
+    start: jax.Array,
+    few_shot: FewShot | None = None,
+) -> jax.Array:
+    """One latent per row, in the generator's units: [B, Z] float32.
+
+    Args:
+      questions: [B, D] float32, raw.
+      scale: [B] float32, the classifier-free guidance scale; None is 1, at half the work.
+      noise: of the rows.
+      start: [Z] or [B, Z] float32 in the generator's units, e0; unused at start_time 1.
+      few_shot: None for zero-shot samples.
+
+    Raises:
+      ValueError: unknown prediction, more sampling steps than S, or a posterior variance where
+        DDIM samples.
+    """
+    process, statistics = denoiser.process, denoiser.statistics
+    denoise_fn = guidance.classifier_free(
+        denoiser.predict_fn,
+        process,
+        condition=standardise_questions(statistics, questions),
+        scale=scale,
+        prediction=sampling.prediction,
+    )
+    if few_shot is not None:
+        denoise_fn = _few_shot(denoise_fn, process, statistics, few_shot)
+    latents = _reverse(denoise_fn, denoiser, sampling, noise=noise, start=start)
+    return latents * statistics.latent_std + statistics.latent_mean
+
+
+def _few_shot(denoise_fn, process, statistics, few_shot):
+    """The denoise_fn guided by a gradient in the generator's units; d/dz = std d/de."""
+
+    def grad_fn(z0):
+        latents = z0 * statistics.latent_std + statistics.latent_mean
+        return few_shot.grad_fn(latents) * statistics.latent_std
+
+    return guidance.few_shot(denoise_fn, process, grad_fn=grad_fn, strength=few_shot.strength)
+
+
+def _reverse(denoise_fn, denoiser, sampling, *, noise, start):
+    """[B, Z], standardised: the reverse process that `sampling` describes."""
+    process, statistics = denoiser.process, denoiser.statistics
+    if sampling.sampling_steps > process.num_steps:
+        raise ValueError(
+            f"sampling_steps must lie in [1, {process.num_steps}], got {sampling.sampling_steps}"
+        )
+    ancestral = sampling.sampling_steps == process.num_steps
+    if sampling.posterior_variance and not ancestral:
+        raise ValueError(
+            f"posterior_variance {sampling.posterior_variance} needs DDPM, which takes all "
+            f"{process.num_steps} steps, got sampling_steps={sampling.sampling_steps}"
+        )
+    latent_dim = statistics.latent_mean.shape[0]
+    if sampling.start_time == 1:
+        begin = from_noise(process, noise, latent_dim=latent_dim)
+    else:
+        latents = jnp.broadcast_to(start, (len(noise.keys), latent_dim))
+        begin = from_latents(
+            process,
+            noise,
+            latents=standardise_latents(statistics, latents),
+            time=max(1, round(sampling.start_time * process.num_steps)) - 1,
+        )
+    arguments = {"start": begin, "clip": statistics.clip}
+    if ancestral:
+        variance = sampling.posterior_variance
+        return ddpm_sample(denoise_fn, process, **arguments, posterior_variance=variance)
+    share = (begin.time + 1) / process.num_steps
+    num_steps = max(1, round(sampling.sampling_steps * share))
+    return ddim_sample(denoise_fn, process, **arguments, num_steps=num_steps, eta=0.0)

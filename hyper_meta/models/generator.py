@@ -1,0 +1,43 @@
+"""The generator: an MLP from a latent, or from a question embedding, to adapter weights
+(method.md section 4)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+
+class Generator(nn.Module):
+    """[..., Z] float32 -> [..., P] float32 adapter weights.
+
+    hidden_dims: widths of the ReLU layers (He-normal, zero bias); the last layer has gain 1.
+    """
+
+    hidden_dims: Sequence[int]
+    num_weights: int
+
+    @nn.compact
+    def __call__(self, latent: jax.Array) -> jax.Array:
+        x = latent
+        for width in self.hidden_dims:
+            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal())(x))
+        return nn.Dense(self.num_weights, kernel_init=nn.initializers.lecun_normal())(x)
+
+
+def split_layers(params: Any) -> tuple[list[dict], dict]:
+    """The parameters of a Generator as (hidden layers, last layer), each {"kernel", "bias"}."""
+    layers = [params[f"Dense_{number}"] for number in range(len(params))]
+    return layers[:-1], layers[-1]
+
+
+def join_layers(hidden: Sequence[dict], last: dict) -> dict:
+    """The parameters of a Generator with these layers: what `split_layers` takes apart."""
+    return {f"Dense_{number}": layer for number, layer in enumerate([*hidden, last])}
+
+
+def apply_hidden(layers: Sequence[dict], x: jax.Array) -> jax.Array:
+    """What the last layer of a Generator sees: [..., Z] float32 -> [..., width] float32."""
+    for layer in layers:
+        x = nn.relu(x @ layer["kernel"] + layer["bias"])
+    return x

@@ -1,0 +1,228 @@
+"""Features of a whole data set: images are decoded on all cores while the devices encode the last
+ones, and what is encoded survives an interruption, part by part."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from tqdm import tqdm
+
+from hyper_meta.core import parallel
+from hyper_meta.core.files import write_bytes
+from hyper_meta.core.types import UserError
+from hyper_meta.data.features import Features
+from hyper_meta.data.images import CorruptImage, decode
+from hyper_meta.encoders.folder import Encoder, encode_images, encode_texts, preprocess, tokenize
+
+MOST_IN_BATCH = 256  # of one device
+# Floats of one layer in a batch of images, at most: what keeps an accelerator busy, and what does
+# not leave the caches of a CPU.
+ACTIVATIONS = {"cpu": 2**20}
+MOST_ACTIVATIONS = 2**23
+BATCHES_IN_PART = 16
+
+
+class Images(NamedTuple):
+    """count: how many; read: start -> (image id, encoded image), from the start-th on."""
+
+    count: int
+    read: Callable[[int], Iterator[tuple[str, bytes]]]
+
+
+class Part(NamedTuple):
+    """ids: of n images; features: [n, D] float32; skipped: ids of images that are corrupt."""
+
+    ids: list[str]
+    features: np.ndarray
+    skipped: list[str]
+
+
+def encode_data_set(
+    encoder: Encoder,
+    images: Images,
+    sentences: Sequence[str],
+    folder: Path,
+    *,
+    source: dict[str, str],
+    skip_corrupt: bool,
+) -> Features:
+    """Encodes images and sentences on all local devices.
+
+    folder: where parts are kept until `finished`; those of another source are encoded again.
+    skip_corrupt: leaves out images that cannot be decoded, else the first is a UserError.
+    """
+    run = compile_encoding(encoder, encode_images)
+    kept = {"folder": folder, "source": source, "skip_corrupt": skip_corrupt}
+    parts = list(encode_parts(encoder, images, run=run, **kept))
+    tokens = tokenize(encoder, sentences)
+    return Features(
+        image_ids=tuple(name for part in parts for name in part.ids),
+        image_features=np.concatenate([part.features for part in parts]),
+        sentences=tuple(sentences),
+        sentence_features=_encode_tokens(encoder, tokens),
+        skipped=tuple(name for part in parts for name in part.skipped),
+    )
+
+
+def finished(folder: Path) -> None:
+    """Removes the parts, once what was made of them is kept elsewhere."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def batch_size(encoder: Encoder) -> int:
+    """Images in a batch of one device: fewer of a large model."""
+    config = encoder.config
+    positions = (config.image_size // config.patch_size) ** 2 + 1
+    floats = ACTIVATIONS.get(jax.default_backend(), MOST_ACTIVATIONS)
+    fitting = floats // (positions * config.vision.hidden_size)
+    return max(1, min(MOST_IN_BATCH, fitting))
+
+
+def images_per_second(encoder: Encoder) -> float:
+    """How many images the devices encode in a second, measured on one batch after compilation."""
+    size = batch_size(encoder) * jax.local_device_count()
+    run = compile_encoding(encoder, encode_images)
+    pixels = np.zeros((size, *[encoder.config.image_size] * 2, 3), np.float32)
+    run(pixels, size)
+    start = time.perf_counter()
+    run(pixels, size)
+    return size / (time.perf_counter() - start)
+
+
+def encode_parts(
+    encoder: Encoder,
+    images: Images,
+    *,
+    run: Callable,
+    folder: Path,
+    source: dict[str, str],
+    skip_corrupt: bool,
+) -> Iterator[Part]:
+    """All parts in order, those that are kept in folder first. run: of `compile_encoding`."""
+    size = batch_size(encoder) * jax.local_device_count()
+    with tqdm(total=images.count, desc="encoding images", unit="image", mininterval=1) as bar:
+        start = 0
+        while start < images.count and (part := _read_part(folder, start, source)):
+            yield part
+            num_images = len(part.ids) + len(part.skipped)  # another number of devices cut them
+            bar.update(num_images)
+            start += num_images
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            decoded = _decoded(encoder, images.read(start), pool, ahead=2 * size)
+            while start < images.count:
+                num_images = min(size * BATCHES_IN_PART, images.count - start)
+                batches = (
+                    _next_batch(decoded, min(size, num_images - first), skip_corrupt=skip_corrupt)
+                    for first in range(0, num_images, size)
+                )
+                part = _encode_part(batches, size=size, run=run, bar=bar)
+                _write_part(folder, start, source, part)
+                yield part
+                start += num_images
+
+
+def _encode_part(batches: Iterable[Part], *, size: int, run: Callable, bar: tqdm) -> Part:
+    """The features of batches of pixels, each computed as one of `size`."""
+    ids, features, skipped = [], [], []
+    for batch in batches:
+        features.append(run(batch.features, size))
+        ids += batch.ids
+        skipped += batch.skipped
+        bar.update(len(batch.ids) + len(batch.skipped))
+    return Part(ids, np.concatenate(features), skipped)
+
+
+def _decoded(
+    encoder: Encoder, images: Iterable[tuple[str, bytes]], pool: ThreadPoolExecutor, *, ahead: int
+) -> Iterator[tuple[str, Future]]:
+    """(image id, its pixels to come), with so many others in the making."""
+    waiting: collections.deque[tuple[str, Future]] = collections.deque()
+    for name, content in images:
+        waiting.append((name, pool.submit(_pixels, encoder, name, content)))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _pixels(encoder: Encoder, name: str, content: bytes) -> np.ndarray:
+    return preprocess(encoder, [decode(name, content)])[0]
+
+
+def _next_batch(
+    decoded: Iterator[tuple[str, Future]], num_images: int, *, skip_corrupt: bool
+) -> Part:
+    """The next images, pixels for features."""
+    ids, pixels, skipped = [], [], []
+    for _ in range(num_images):
+        name, future = next(decoded)
+        try:
+            pixels.append(future.result())
+            ids.append(name)
+        except CorruptImage as error:
+            if not skip_corrupt:
+                raise UserError(
+                    f"image {error}: replace it, or leave out all such images with "
+                    "--config.skip_corrupt_images=True"
+                ) from error
+            skipped.append(name)
+    return Part(ids, pixels, skipped)
+
+
+def compile_encoding(encoder: Encoder, encode: Callable) -> Callable:
+    """(inputs [n, ...], size) -> [n, D] float32, computed as a batch of that size on the
+    local devices.
+
+    encode: `encode_images` or `encode_texts`.
+    """
+    mapped = parallel.compile_map(lambda encoder, _, batch: encode(encoder, batch), local=True)
+    replicated = parallel.replicate(encoder)
+    dim = encoder.config.projection_dim
+
+    def run(inputs: Sequence[np.ndarray], size: int) -> np.ndarray:
+        if not len(inputs):
+            return np.zeros((0, dim), np.float32)
+        fill = [inputs[0]] * (size - len(inputs))
+        return mapped(replicated, None, np.stack([*inputs, *fill]))[: len(inputs)]
+
+    return run
+
+
+def _encode_tokens(encoder: Encoder, tokens: np.ndarray) -> np.ndarray:
+    """[n, L] int32 -> [n, D] float32."""
+    size = MOST_IN_BATCH * jax.local_device_count()
+    run = compile_encoding(encoder, encode_texts)
+    starts = tqdm(range(0, len(tokens), size), desc="encoding sentences", unit="batch")
+    return np.concatenate([run(tokens[start : start + size], size) for start in starts])
+
+
+def _part_path(folder: Path, start: int) -> Path:
+    return folder / f"images_{start:08d}.safetensors"
+
+
+def _write_part(folder: Path, start: int, source: dict[str, str], part: Part) -> None:
+    notes = {"source": source, "ids": part.ids, "skipped": part.skipped}
+    metadata = {key: json.dumps(value) for key, value in notes.items()}
+    write_bytes(_part_path(folder, start), save({"features": part.features}, metadata))
+
+
+def _read_part(folder: Path, start: int, source: dict[str, str]) -> Part | None:
+    """A part that was kept, None where it is absent, damaged or of another source."""
+    try:
+        with safe_open(_part_path(folder, start), framework="numpy") as file:
+            notes = {key: json.loads(value) for key, value in file.metadata().items()}
+            part = Part(notes["ids"], file.get_tensor("features"), notes["skipped"])
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return None
+    return part if notes["source"] == source else None

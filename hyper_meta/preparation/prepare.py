@@ -1,0 +1,224 @@
+"""Data and features of a run: built, downloaded or handed in, encoded once, joined in tables."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from hyper_meta.core.types import UserError
+from hyper_meta.data import datasets, precomputed
+from hyper_meta.data.features import Features, cached_features
+from hyper_meta.data.images import decode
+from hyper_meta.data.tasks import DataSet, Task, build_table, hold_out, without_images
+from hyper_meta.encoders import hub
+from hyper_meta.encoders.folder import Encoder, bundled_encoder_path, load_encoder
+from hyper_meta.preparation.encoding import Images, encode_data_set, finished, images_per_second
+
+PRECOMPUTED = "precomputed"  # the data set that brings its own features
+VALIDATION_SEED = 0  # of the validation tasks that are split off; the same in every run
+SPARE_BYTES = 2**30  # for features, and whatever else is written
+GIB = 2**30
+
+
+class EncoderChoice(NamedTuple):
+    """name: "bundled", a folder, or one of the Hugging Face Hub; resize, dtype: see
+    `load_encoder`."""
+
+    name: str
+    resize: str
+    dtype: str
+
+
+def chosen_encoder(config: ConfigDict) -> EncoderChoice:
+    """The encoder that a config names; a folder is named in full."""
+    choice = EncoderChoice(config.encoder, config.image_resize, config.encoder_dtype)
+    path = Path(choice.name).expanduser()
+    is_folder = choice.name != "bundled" and (path.exists() or not hub.is_hub_name(choice.name))
+    return choice._replace(name=str(path.absolute())) if is_folder else choice
+
+
+def open_encoder(choice: EncoderChoice) -> Encoder:
+    """Loads an encoder, from the Hub if need be. Raises UserError where that cannot be done."""
+    if choice.name == "bundled":
+        path = bundled_encoder_path()
+    elif Path(choice.name).exists() or not hub.is_hub_name(choice.name):
+        path = Path(choice.name)
+    else:
+        path = hub.fetch(choice.name)
+    return load_encoder(path, resize=choice.resize, dtype=choice.dtype)
+
+
+def prepare(config: ConfigDict, data_dir: Path, manual_dir: Path | None) -> None:
+    """Builds the data set of a config under data_dir and encodes it, going on where it was left.
+
+    manual_dir: holds files that are not to be downloaded. Says first what it will take. Raises
+    UserError for a data set that brings its own features, too little space, or files that cannot
+    be got.
+    """
+    if config.dataset == PRECOMPUTED:
+        raise UserError(
+            "dataset=precomputed brings its own features: there is nothing to prepare, run it"
+        )
+    data_dir.mkdir(parents=True, exist_ok=True)
+    files = datasets.needed(config.dataset, data_dir, manual_dir)
+    missing = [file for file in files if file.path is None]
+    is_prepared = datasets.is_prepared(config.dataset, data_dir)
+    if is_prepared:
+        print(f"{config.dataset} is built in {data_dir}")
+    else:
+        _tell_files(config.dataset, files)
+        _check_space(data_dir, _bytes_needed(config.dataset, missing))
+    encoder = open_encoder(chosen_encoder(config))
+    if not is_prepared:
+        _tell_time(encoder, datasets.BUILDERS[config.dataset].num_images)
+    try:
+        datasets.prepare(config.dataset, data_dir, manual_dir)
+    except UserError as error:
+        if not missing:
+            raise
+        names = ", ".join(file.name for file in missing)
+        raise UserError(
+            f"{error}. Downloaded elsewhere, from the addresses above, these files can be put into "
+            f"{manual_dir or 'a folder'} and given with --manual-dir: {names}"
+        ) from error
+    tasks, features, _ = load_and_encode(config, data_dir, encoder)
+    sizes = ", ".join(f"{len(part)} {split}" for split, part in tasks.items())
+    print(
+        f"ready: {sizes} tasks, {len(features.image_ids):,} images and "
+        f"{len(features.sentences):,} sentences encoded in {data_dir}"
+    )
+
+
+def _tell_files(dataset: str, files: list[datasets.File]) -> None:
+    if files:
+        print(f"{dataset} is made of:")
+    for file in files:
+        place = f"to download: {file.url}" if file.path is None else str(file.path)
+        print(f"  {file.name:<34}{file.size / GIB:7.2f} GiB  {place}")
+
+
+def _bytes_needed(dataset: str, missing: list[datasets.File]) -> int:
+    origin = datasets.BUILDERS[dataset]
+    images = origin.num_images * origin.image_bytes
+    return sum(file.size for file in missing) + images + SPARE_BYTES
+
+
+def _check_space(data_dir: Path, needed: int) -> None:
+    """Says what is needed and there is; raises UserError where it is too little."""
+    free = shutil.disk_usage(data_dir).free
+    said = f"{needed / GIB:.1f} GiB are needed in {data_dir}, {free / GIB:.1f} GiB are free"
+    if free < needed:
+        raise UserError(f"{said}: make room or choose another --data-dir")
+    print(f"disk: {said}")
+
+
+def _tell_time(encoder: Encoder, num_images: int) -> None:
+    rate = images_per_second(encoder)
+    minutes = num_images / rate / 60
+    print(
+        f"time: this machine encodes {rate:,.1f} images/s, so {num_images:,} images take about "
+        f"{minutes // 60:.0f} h {minutes % 60:.0f} min, beside the download"
+    )
+
+
+def load_data(config: ConfigDict) -> DataSet:
+    """Builds or reads the data set and its features, and joins them in one table a split, and in
+    "evaluation": the validation tasks, then the test tasks."""
+    data_dir = Path(config.data_dir).expanduser()
+    if config.dataset == PRECOMPUTED:
+        tasks, features = precomputed.load(
+            data_dir, validation_share=config.validation_share, seed=VALIDATION_SEED
+        )
+        source = {"dataset": precomputed.fingerprint(data_dir), "encoder": PRECOMPUTED}
+    else:
+        _check_prepared(config.dataset, data_dir)
+        encoder = open_encoder(chosen_encoder(config))
+        tasks, features, source = load_and_encode(config, data_dir, encoder)
+    parts = {**tasks, "evaluation": [*tasks["validation"], *tasks["test"]]}
+    tables = {
+        name: build_table(
+            part,
+            image_ids=features.image_ids,
+            image_features=features.image_features,
+            sentences=features.sentences,
+            sentence_features=features.sentence_features,
+        )
+        for name, part in parts.items()
+    }
+    return DataSet(tasks, tables, source)
+
+
+def _check_prepared(name: str, data_dir: Path) -> None:
+    """Raises UserError for a data set that would have to be downloaded."""
+    if datasets.BUILDERS[name].downloads and not datasets.is_prepared(name, data_dir):
+        raise UserError(
+            f"{name} is not in {data_dir}: run hyper-meta prepare with this configuration first, "
+            "or give its folder with --config.data_dir"
+        )
+
+
+def load_and_encode(
+    config: ConfigDict, data_dir: Path, encoder: Encoder
+) -> tuple[dict[str, list[Task]], Features, dict[str, str]]:
+    """The tasks of a data set that is built here, their features, and the hashes they come from."""
+    name = config.dataset
+    datasets.prepare(name, data_dir)
+    tasks = datasets.load_tasks(name, data_dir)
+    if "validation" not in tasks:
+        tasks |= hold_out(tasks["train"], config.validation_share, seed=VALIDATION_SEED)
+    source = {
+        "dataset": datasets.fingerprint(name, data_dir),
+        "encoder": encoder.fingerprint,
+    }
+    folder = data_dir / "features" / f"{name}-{encoder.fingerprint[:12]}"
+    features = _features(config, encoder, tasks, source, folder)
+    if features.skipped:
+        tasks = {
+            split: without_images(part, set(features.skipped)) for split, part in tasks.items()
+        }
+    return tasks, features, source
+
+
+def _features(
+    config: ConfigDict,
+    encoder: Encoder,
+    tasks: dict[str, list[Task]],
+    source: dict[str, str],
+    folder: Path,
+) -> Features:
+    """The store in folder, computed unless it is there."""
+    name, data_dir = config.dataset, folder.parents[1]
+    parts = folder.with_name(f"{folder.name}.parts")
+    everyone = [task for split in tasks.values() for task in split]
+    features = cached_features(
+        folder,
+        source,
+        lambda: encode_data_set(
+            encoder,
+            Images(
+                datasets.count_images(name, data_dir),
+                lambda start: datasets.iterate_images(name, data_dir, start),
+            ),
+            sorted({text for task in everyone for text in (task.sentence, *task.prompts())}),
+            parts,
+            source=source,
+            skip_corrupt=config.skip_corrupt_images,
+        ),
+    )
+    finished(parts)
+    if features.skipped and not config.skip_corrupt_images:
+        raise UserError(
+            f"{folder} lacks {len(features.skipped)} corrupt images, the first "
+            f"{features.skipped[0]}: give --config.skip_corrupt_images=True, or delete it"
+        )
+    return features
+
+
+def images_of(config: ConfigDict, ids: set[str]) -> dict[str, np.ndarray]:
+    """The images [H, W, 3] uint8 of some ids."""
+    images = datasets.iterate_images(config.dataset, Path(config.data_dir).expanduser())
+    return {name: np.asarray(decode(name, image)) for name, image in images if name in ids}

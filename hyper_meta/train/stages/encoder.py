@@ -1,0 +1,150 @@
+"""Contrastive pre-training of the bundled encoder on rendered scenes and sentences about them.
+
+A training stage like the others: batches are made from the step number, so it can be interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from hyper_meta.core import parallel
+from hyper_meta.core.losses import normalise
+from hyper_meta.data.digits_vqa.captions import make_captions, make_sentence_pairs
+from hyper_meta.data.digits_vqa.scenes import NUM_DIGITS_PROBABILITY, render, sample_scenes
+from hyper_meta.encoders.clip import CLIP
+from hyper_meta.train.loop import Stage
+from hyper_meta.train.state import TrainState, create_state
+
+# CLIP's positions start 40 times smaller than its patches; where a digit is then stays unlearnt for
+# thousands of steps (with this gain the corner of a single digit takes a hundred).
+POSITION_GAIN = 25.0
+PAIR_SHARE = 4  # scenes to a pair of sentences
+PAIR_WEIGHT = 0.5  # of the loss of pairs beside that of scenes, once it has begun
+MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5
+
+
+def contrastive_sums(
+    images: jax.Array,
+    texts: jax.Array,
+    scale: jax.Array,
+    image_targets: jax.Array,
+    text_targets: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """This device's part of the symmetric contrastive loss over the batches of all devices.
+
+    A sentence that is true of several scenes of the batch is right for each of them (Yang et al.
+    2022, "Unified contrastive learning in image-text-label space", equation 3); with one true pair
+    a row this is CLIP's loss. images, texts: [b, D] float32, b = B / devices; scale: [] float32;
+    image_targets, text_targets: [b, B] float32, for each of the device's images (sentences) the
+    weights of all sentences (images) of the batch, a row sums to 1. Returns (loss sum, pairs),
+    [] float32, to be added over devices and divided.
+    """
+    images, texts = normalise(images), normalise(texts)
+    all_images, all_texts = parallel.gather((images, texts))
+    losses = optax.softmax_cross_entropy(scale * images @ all_texts.T, image_targets)
+    losses += optax.softmax_cross_entropy(scale * texts @ all_images.T, text_targets)
+    return losses.sum() / 2, jnp.asarray(len(images), jnp.float32)
+
+
+def pretraining_stage(
+    config: ConfigDict,
+    model: CLIP,
+    *,
+    tokenize: Callable[[list[str]], np.ndarray],
+    preprocess: Callable[[jax.Array], jax.Array],
+) -> Stage:
+    """The stage that trains a CLIP from scratch (AdamW, warm-up, cosine decay).
+
+    config: as `configs/encoder.py` has it; tokenize: sentences -> [B, L] int32; preprocess:
+    [B, H, W, 3] uint8 -> float32 pixels.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, min(200, config.num_steps // 5), config.num_steps
+    )
+    tx = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=_is_matrix),
+    )
+
+    def init(key: jax.Array) -> TrainState:
+        size = model.config.image_size
+        tokens = jnp.full((1, 8), model.config.eos_token_id, jnp.int32)
+        params = jax.jit(model.init)(key, jnp.zeros((1, size, size, 3)), tokens)["params"]
+        vision = params["vision_model"]
+        vision["position_embedding"] = POSITION_GAIN * vision["position_embedding"]
+        return create_state(model.apply, params, tx=tx, ema_decay=None, statistics={})
+
+    def batches(start: int, stop: int):
+        made = [_make_batch(config, number, tokenize) for number in range(start, stop)]
+        return None, jax.tree.map(lambda *leaves: np.stack(leaves), *made)
+
+    return Stage(
+        name="encoder",
+        num_steps=config.num_steps,
+        chunk_steps=config.chunk_steps,
+        most_at_once=8,
+        init=init,
+        step=functools.partial(_contrastive_step, config, model, preprocess),
+        data=None,
+        schedule=batches,
+        validate=None,
+    )
+
+
+def _contrastive_step(
+    config: ConfigDict, model: CLIP, preprocess: Callable, state: TrainState, data, x, key
+) -> tuple[TrainState, dict]:
+    """One update on the scenes and the pairs of sentences of `_make_batch`."""
+    (pixels, tokens, image_targets, text_targets), (asked, told, pair_targets) = x[1]
+    begun = state.step >= round(config.unpaired_share * config.num_steps)
+
+    def loss_fn(params):
+        variables = {"params": params}
+        images, texts, scale = model.apply(variables, preprocess(pixels), tokens)
+        scale = jnp.minimum(scale, MAX_LOGIT_SCALE)
+        loss, count = contrastive_sums(images, texts, scale, image_targets, text_targets)
+        sentences = jnp.concatenate([asked, told])
+        pair = jnp.split(model.apply(variables, sentences, method=CLIP.encode_text), 2)
+        pair_loss, num_pairs = contrastive_sums(*pair, scale, pair_targets, pair_targets)
+        loss += begun * PAIR_WEIGHT * pair_loss * count / num_pairs
+        return loss, (count, {"pair_loss": (pair_loss, num_pairs)})
+
+    results = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    grads, metrics = parallel.global_mean(*results)
+    return state.apply_gradients(grads=grads), metrics
+
+
+def _is_matrix(params):
+    """Weight decay is for matrices only, as in CLIP."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _make_batch(
+    config: ConfigDict, number: int, tokenize: Callable
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """What step `number` sees: scenes with a sentence each, and pairs of sentences.
+
+    Returns (pixels [B, H, W, 3] uint8, token ids [B, L] int32, both targets [B, B]) and (token ids
+    of both sides [Q, L], targets [Q, Q]), Q = B / PAIR_SHARE.
+    """
+    rng = np.random.default_rng([config.seed, number])
+    grown = min(1.0, number / max(1, round(config.simple_share * config.num_steps)))
+    probability = (1 - grown) * np.eye(4)[0] + grown * np.array(NUM_DIGITS_PROBABILITY)
+    size = config.batch_size
+    scenes = sample_scenes(rng, size, handwriting="train", num_digits_probability=probability)
+    sentences, truth = make_captions(rng, scenes, plain_share=1 - grown)
+    asked, told, same = make_sentence_pairs(rng, size // PAIR_SHARE)
+    captioned = (render(scenes), tokenize(sentences), _weights(truth), _weights(truth.T))
+    return captioned, (tokenize(asked), tokenize(told), _weights(same))
+
+
+def _weights(truth: np.ndarray) -> np.ndarray:
+    """[n, m] bool to float32 rows that sum to 1."""
+    return truth / truth.sum(axis=1, keepdims=True, dtype=np.float32)

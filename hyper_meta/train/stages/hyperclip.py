@@ -1,0 +1,241 @@
+"""The HyperCLIP stage: a contrastive encoder of generated weights, and guidance by it."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from hyper_meta.core import parallel
+from hyper_meta.core.types import UserError
+from hyper_meta.data.tasks import TaskTable
+from hyper_meta.diffusion.classifier_guidance import (
+    OPTIMIZERS,
+    Factors,
+    Guidance,
+    Statistics,
+    fold_embed,
+    generate_weights,
+    guide,
+    standardise_questions,
+    standardise_weights,
+    weight_moments,
+)
+from hyper_meta.diffusion.latent_sampling import moments
+from hyper_meta.meta import scoring
+from hyper_meta.models.hyperclip import HyperCLIP
+from hyper_meta.train.loop import Stage
+from hyper_meta.train.stages.encoder import contrastive_sums
+from hyper_meta.train.stages.meta_learning import compile_pass
+from hyper_meta.train.state import TrainState, create_state
+
+# (model, questions [n, D], rate, pull, seed) -> latents [n, len(steps), Z] on the host; model is
+# that of `hyperclip_model`, replicated.
+Guide = Callable[[Any, np.ndarray, float, float, int], np.ndarray]
+Setting = tuple[float, float, int]  # learning rate, pull and steps of guidance
+
+
+def hyperclip_module(config: ConfigDict, embed_dim: int) -> HyperCLIP:
+    """The weight encoder that the config describes."""
+    return HyperCLIP(tuple(config.hyperclip.hidden_dims), embed_dim)
+
+
+def guidance_settings(config: ConfigDict) -> Guidance:
+    """How latents are guided. Raises UserError for settings that cannot be."""
+    given = config.hyperclip.guidance
+    if given.optimizer not in OPTIMIZERS:
+        raise UserError(
+            f"hyperclip.guidance.optimizer {given.optimizer!r} given, "
+            f"one of {sorted(OPTIMIZERS)} is expected"
+        )
+    checks = {
+        "steps": ("whole numbers of at least 1", lambda value: value >= 1),
+        "learning_rates": ("numbers above 0", lambda value: value > 0),
+        "pull": ("numbers of at least 0", lambda value: value >= 0),
+    }
+    for key, (expected, holds) in checks.items():
+        if not given[key] or not all(map(holds, given[key])):
+            raise UserError(f"hyperclip.guidance.{key} {given[key]} given, {expected} are expected")
+    if given.langevin < 0:
+        raise UserError(
+            f"hyperclip.guidance.langevin {given.langevin} given, a number of at least 0 is "
+            "expected"
+        )
+    return Guidance(given.optimizer, tuple(given.steps), given.cosine, given.langevin)
+
+
+def hyperclip_model(params: Any, statistics: Statistics, space: Any) -> dict[str, Any]:
+    """What guidance needs, in one tree; space: {"e0": [Z], "generator": generator params}."""
+    return {"hyperclip": params, "statistics": statistics, **space}
+
+
+def compile_guidance(config: ConfigDict, factors: Factors, embed_dim: int) -> Guide:
+    """Compiles guidance for any number of questions, at any rate and pull."""
+    module, settings = hyperclip_module(config, embed_dim), guidance_settings(config)
+
+    def guided(model: Any, _: None, x: tuple) -> jax.Array:
+        questions, rate, pull, keys = x
+        embed_fn = fold_embed(factors, module, model)
+
+        def one(question, rate, pull, key):
+            settled = {"question": question, "rate": rate, "pull": pull, "key": key}
+            return guide(embed_fn, model["e0"], **settled, settings=settings)
+
+        questions = standardise_questions(model["statistics"], questions)
+        return jax.vmap(one)(questions, rate, pull, jax.random.wrap_key_data(keys))
+
+    mapped = parallel.compile_map(guided)
+
+    def run(model, questions, rate, pull, seed):
+        num_rows = len(questions)
+        keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), num_rows)))
+        rows = questions, np.full(num_rows, rate, np.float32), np.full(num_rows, pull, np.float32)
+        padding = -num_rows % parallel.num_devices()
+        padded = [np.concatenate([x, x[:1].repeat(padding, 0)]) for x in (*rows, keys)]
+        return mapped(model, None, tuple(padded))[:num_rows]
+
+    return run
+
+
+def guide_tasks(
+    config: ConfigDict, guide_fn: Guide, model: Any, questions: np.ndarray
+) -> dict[Setting, np.ndarray]:
+    """The guided latents of T questions [T, D] at every setting that is compared: each [T, Z]
+    float32."""
+    given, latents = config.hyperclip.guidance, {}
+    for rate, pull in itertools.product(given.learning_rates, given.pull):
+        path = guide_fn(model, questions, rate, pull, config.seed)
+        for place, steps in enumerate(given.steps):
+            latents[rate, pull, steps] = path[:, place]
+    return latents
+
+
+def setting_name(setting: Setting) -> str:
+    """A setting in words."""
+    rate, pull, steps = setting
+    return f"rate {rate:g}, pull {pull:g}, {steps} steps"
+
+
+def hyperclip_stage(
+    config: ConfigDict,
+    name: str,
+    *,
+    latents: np.ndarray,
+    space: Any,
+    factors: Factors,
+    train: TaskTable,
+    validation: TaskTable,
+) -> Stage:
+    """HyperCLIP on the latent data set [T, R, Z] of a latent space (method.md section 5).
+
+    space: {"e0": [Z], "generator": generator params}; factors: of that generator. Best by the
+    validation accuracy of networks guided from e0, at the best of the settings that are compared.
+    Raises UserError for a batch larger than the number of tasks.
+    """
+    settings, questions = config.hyperclip, train.question_features
+    num_tasks, repeats, _ = latents.shape
+    if settings.batch_size > num_tasks:
+        raise UserError(
+            f"stage {name}: hyperclip.batch_size {settings.batch_size} is more than the "
+            f"{num_tasks} training tasks, of which a batch has each once: choose a smaller one"
+        )
+    module = hyperclip_module(config, questions.shape[1])
+    statistics = _measure(config, factors, space["generator"], latents, questions)
+
+    def init(key: jax.Array) -> TrainState:
+        params = module.init(key, jnp.zeros_like(statistics.weight_mean))["params"]
+        decay = optax.cosine_decay_schedule(settings.learning_rate, settings.num_steps)
+        tx = optax.adamw(decay, weight_decay=settings.weight_decay, mask=_is_matrix)
+        return create_state(None, params, tx=tx, ema_decay=None, statistics=statistics)
+
+    def schedule(start: int, stop: int) -> tuple[None, Any]:
+        rngs = [np.random.default_rng([config.seed, step]) for step in range(start, stop)]
+        size = settings.batch_size
+        task = np.stack([rng.permutation(num_tasks)[:size] for rng in rngs])
+        repeat = np.stack([rng.integers(repeats, size=size) for rng in rngs])
+        return None, (task, repeat, np.broadcast_to(np.arange(size), task.shape))
+
+    return Stage(
+        name=name,
+        num_steps=settings.num_steps,
+        chunk_steps=settings.chunk_steps,
+        most_at_once=8,
+        init=init,
+        step=functools.partial(_contrastive_step, module, factors, settings.batch_size),
+        data=(latents, questions, space["generator"]),
+        schedule=schedule,
+        validate=_compile_validation(config, factors, space, validation),
+    )
+
+
+def _is_matrix(params: Any) -> Any:
+    """Weight decay is for matrices only, as in CLIP."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _measure(
+    config: ConfigDict, factors: Factors, generator: Any, latents: np.ndarray, questions: np.ndarray
+) -> Statistics:
+    """Of the weights of latents [T, R, Z], unless hyperclip.standardise is off, and of questions
+    [T, D]."""
+    flat = latents.reshape(-1, latents.shape[-1])
+    mean, std = jax.jit(functools.partial(weight_moments, factors))(generator, flat)
+    if not config.hyperclip.standardise:
+        mean, std = jnp.zeros_like(mean), jnp.ones_like(std)
+    return Statistics(mean, std, *moments(questions))
+
+
+def _contrastive_step(
+    module: HyperCLIP,
+    factors: Factors,
+    batch_size: int,
+    state: TrainState,
+    data: Any,
+    x: Any,
+    key: jax.Array,
+) -> tuple[TrainState, dict]:
+    """One update on a random repeat each of different tasks, against the questions of all."""
+    (latents, questions, generator), (_, (task, repeat, row)) = data, x
+    weights = generate_weights(factors, generator, latents[task, repeat])
+    weights = standardise_weights(state.statistics, weights)
+    texts = standardise_questions(state.statistics, questions[task])
+    target = jax.nn.one_hot(row, batch_size)
+
+    def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, dict]]:
+        embedded = module.apply({"params": params}, weights)
+        scale = module.apply({"params": params}, method="scale")
+        loss, count = contrastive_sums(embedded, texts, scale, target, target)
+        return loss, (count, {"logit_scale": (scale * count, count)})
+
+    results = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    grads, metrics = parallel.global_mean(*results)
+    return state.apply_gradients(grads=grads), metrics
+
+
+def _compile_validation(
+    config: ConfigDict, factors: Factors, space: Any, table: TaskTable
+) -> Callable[[TrainState], tuple[float, dict[str, float]]]:
+    """state -> (the best mean accuracy over the tasks of any setting, that of each)."""
+    guide_fn = compile_guidance(config, factors, table.question_features.shape[1])
+    generate = functools.partial(generate_weights, factors)
+    method = scoring.latent_method(generate, blend=config.adapter.blend)
+    score = compile_pass(config, scoring.scores_of(method), table)
+    replicated = parallel.replicate(space)
+
+    def validate(state: TrainState) -> tuple[float, dict[str, float]]:
+        model = hyperclip_model(state.params, state.statistics, replicated)
+        guided = guide_tasks(config, guide_fn, model, table.question_features)
+        accuracy = {}
+        for setting, latents in guided.items():
+            right, total = score(replicated, latents[:, None])
+            accuracy[setting_name(setting)] = float(np.mean(right / total))
+        return max(accuracy.values()), accuracy
+
+    return validate

@@ -1,0 +1,326 @@
+"""The training stages, built from a config and a table of tasks.
+
+Here a ConfigDict ends: everything below takes plain arguments.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jax import lax
+from ml_collections import ConfigDict
+
+from hyper_meta.core import parallel
+from hyper_meta.core.types import TaskBatch
+from hyper_meta.data.tasks import (
+    BatchShape,
+    Layout,
+    TaskTable,
+    cap_sizes,
+    choose_layouts,
+    gather,
+    merge_shapes,
+    perturb,
+    scheduled_batches,
+    task_shapes,
+)
+from hyper_meta.diffusion.latent_sampling import moments
+from hyper_meta.meta import scoring
+from hyper_meta.meta.inner_loop import InnerLoop
+from hyper_meta.meta.latents import stochastic_points
+from hyper_meta.meta.learners import (
+    Learner,
+    fixed_learner,
+    generator_learner,
+    latent_learner,
+    weights_learner,
+)
+from hyper_meta.meta.objectives import Objective, all_examples, meta_objective
+from hyper_meta.models.film import Film
+from hyper_meta.models.generator import Generator
+from hyper_meta.networks.adapter import num_weights
+from hyper_meta.networks.film import film_weights
+from hyper_meta.train.loop import Stage
+from hyper_meta.train.state import TrainState, create_state
+
+# Whether the meta-objective adapts, and whether the inner gradients are constants.
+OBJECTIVES = {"multitask": (False, False), "fomaml": (True, True), "maml": (True, False)}
+
+
+def hypernet(hidden_dims: Sequence[int], embed_dim: int, adapter_dim: int) -> nn.Module:
+    """The generator of adapters of one shape."""
+    return Generator(tuple(hidden_dims), num_weights(embed_dim, adapter_dim))
+
+
+def generate_fn(module: nn.Module) -> Callable:
+    """(generator params, input [..., Z] or [..., D]) -> weights [..., P]."""
+    return lambda params, inputs: module.apply({"params": params}, inputs)
+
+
+def generator_module(config: ConfigDict, embed_dim: int) -> nn.Module:
+    """The module of HNet's generator."""
+    return hypernet(config.hnet.hidden_dims, embed_dim, config.adapter.hidden_dim)
+
+
+def hnet_learner(config: ConfigDict, embed_dim: int, *, pull: float = 0.0) -> Learner:
+    """HNet moves the latent of its generator."""
+    return latent_learner(generate_fn(generator_module(config, embed_dim)), pull=pull)
+
+
+def hnet_stage(
+    config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, objective: str
+) -> Stage:
+    """HNet (method.md section 4), with an objective of OBJECTIVES."""
+    embed_dim = train.image_features.shape[1]
+    module = generator_module(config, embed_dim)
+
+    def init_params(key: jax.Array) -> dict:
+        latent_key, key = jax.random.split(key)
+        latent = jax.random.normal(latent_key, (config.hnet.latent_dim,))
+        return {"e0": latent, "generator": module.init(key, latent)["params"]}
+
+    learner = hnet_learner(config, embed_dim)
+    return _meta_stage(
+        name, config, config.hnet, (train, validation), init_params, learner, objective
+    )
+
+
+def mnet_stage(
+    config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, objective: str
+) -> Stage:
+    """MNet: the adapter itself is learnt and adapted (method.md, 4); it starts at N(0, 1)."""
+    size = num_weights(train.image_features.shape[1], config.adapter.hidden_dim)
+
+    def init_params(key: jax.Array) -> dict:
+        return {"e0": jax.random.normal(key, (size,)), "generator": {}}
+
+    learner = weights_learner()
+    return _meta_stage(
+        name, config, config.mnet, (train, validation), init_params, learner, objective
+    )
+
+
+def conditional_stage(
+    config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, objective: str
+) -> Stage:
+    """The conditional hypernetwork (method.md, 4): the question is the generator's input, and
+    with MAML all its weights adapt."""
+    embed_dim, hidden_dims = train.image_features.shape[1], config.conditional.hidden_dims
+    module = hypernet(hidden_dims, embed_dim, config.adapter.hidden_dim)
+
+    def init_params(key: jax.Array) -> Any:
+        return module.init(key, jnp.zeros(train.question_features.shape[1:]))["params"]
+
+    learner = conditional_learner(config, train)
+    return _meta_stage(
+        name, config, config.conditional, (train, validation), init_params, learner, objective
+    )
+
+
+def conditional_learner(config: ConfigDict, train: TaskTable) -> Learner:
+    """The conditional hypernetwork, all of whose weights move."""
+    return generator_learner(_prepared_questions(config.conditional, train))
+
+
+def film_stage(config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str) -> Stage:
+    """FiLM (method.md, 4): one adapter, whose hidden units the question scales and shifts."""
+    embed_dim, hidden_dim = train.image_features.shape[1], config.adapter.hidden_dim
+    module = film_module(config)
+
+    def init_params(key: jax.Array) -> Any:
+        adapter_key, key = jax.random.split(key)
+        question = jnp.zeros(train.question_features.shape[1:])
+        return {
+            "adapter": jax.random.normal(adapter_key, (num_weights(embed_dim, hidden_dim),)),
+            "film": module.init(key, question)["params"],
+        }
+
+    learner = film_learner(config, train)
+    return _meta_stage(
+        name, config, config.film, (train, validation), init_params, learner, "multitask"
+    )
+
+
+def film_module(config: ConfigDict) -> nn.Module:
+    """The module that turns a question into scales and shifts."""
+    return Film(tuple(config.film.hidden_dims), config.adapter.hidden_dim)
+
+
+def film_learner(config: ConfigDict, train: TaskTable) -> Learner:
+    """FiLM; nothing moves in the inner loop."""
+    module, prepare = film_module(config), _prepared_questions(config.film, train)
+    embed_dim = train.image_features.shape[1]
+
+    def generate(params: Any, question: jax.Array) -> jax.Array:
+        scale, shift = module.apply({"params": params["film"]}, prepare(question))
+        return film_weights(params["adapter"], scale, shift, embed_dim)
+
+    return fixed_learner(generate)
+
+
+def _prepared_questions(settings: ConfigDict, train: TaskTable) -> Callable[[jax.Array], jax.Array]:
+    """Questions [..., D] as they are or, with settings.standardise, at mean 0 and deviation 1 over
+    the training questions."""
+    if not settings.standardise:
+        return lambda question: question
+    mean, std = moments(train.question_features)
+    return lambda question: (question - mean) / std
+
+
+def _meta_stage(
+    name: str,
+    config: ConfigDict,
+    settings: ConfigDict,
+    tables: tuple[TaskTable, TaskTable],
+    init_params: Callable[[jax.Array], Any],
+    learner: Learner,
+    objective: str,
+) -> Stage:
+    """A learner trained with an objective of OBJECTIVES; best by (adapted) validation accuracy."""
+    adapts, first_order = OBJECTIVES[objective]
+    loop = InnerLoop(
+        num_steps=settings.inner_steps if adapts else 0,
+        learning_rate=settings.inner_learning_rate if adapts else 0.0,
+        first_order=first_order,
+        blend=config.adapter.blend,
+    )
+    return _task_stage(
+        name,
+        config,
+        settings,
+        tables,
+        init_params,
+        meta_objective(learner, loop),
+        scoring.adapted_method(learner, loop),
+    )
+
+
+def _task_stage(
+    name: str,
+    config: ConfigDict,
+    settings: ConfigDict,
+    tables: tuple[TaskTable, TaskTable],
+    init_params: Callable[[jax.Array], Any],
+    objective: Objective,
+    method: scoring.Method,
+) -> Stage:
+    """A stage that learns from batches of tasks; tables are (train, validation)."""
+    train, validation = tables
+    sizes = cap_sizes(task_shapes(train), config.batching.max_support, config.batching.max_query)
+    layouts = choose_layouts(
+        sizes,
+        settings.batch_size,
+        max_layouts=config.batching.num_layouts,
+        num_groups=math.gcd(config.batching.num_groups, settings.batch_size),
+    )
+    tx = optax.chain(
+        optax.clip_by_global_norm(settings.clip_norm), optax.adam(settings.learning_rate)
+    )
+    score = compile_pass(config, scoring.scores_of(method), validation)
+
+    def init(key: jax.Array) -> TrainState:
+        params = init_params(key)
+        return create_state(None, params, tx=tx, ema_decay=None, statistics={})
+
+    def schedule(start: int, stop: int) -> tuple[np.ndarray, Any]:
+        batches = scheduled_batches(
+            config.seed, start, stop, layouts=layouts, batch_size=settings.batch_size
+        )
+        # The layout is shared by all devices; everything else is cut over them.
+        return batches.shape, batches.replace(shape=np.broadcast_to(0, batches.ids.shape))
+
+    def validate(state: TrainState) -> tuple[float, dict[str, float]]:
+        right, total = score(state.params, None)
+        return float(np.mean(right / total)), {}
+
+    return Stage(
+        name=name,
+        num_steps=settings.num_steps,
+        chunk_steps=settings.chunk_steps,
+        most_at_once=8,
+        init=init,
+        step=functools.partial(_task_step, objective, layouts, config.batching.feature_noise),
+        data=train,
+        schedule=schedule,
+        validate=validate,
+    )
+
+
+def _task_step(
+    objective: Objective,
+    layouts: Sequence[Layout],
+    noise: float,
+    state: TrainState,
+    table: TaskTable,
+    x: tuple[jax.Array, Any],
+    key: jax.Array,
+) -> tuple[TrainState, dict]:
+    """One update on a batch of tasks of one of the layouts; only that layout's branch runs."""
+    layout_index, batch = x
+    keys = parallel.example_keys(key, len(batch.ids))
+
+    def of_layout(layout: Layout) -> Callable:
+        shapes = merge_shapes(layout.shapes, len(batch.ids))
+
+        def group(first: int, shape: BatchShape) -> TaskBatch:
+            part, part_keys = jax.tree.map(lambda x: x[first :: len(shapes)], (batch, keys))
+            tasks = gather(table, part, shape)
+            return perturb(tasks, part_keys, noise) if noise else tasks
+
+        def loss_fn(params: Any) -> Any:
+            return objective(params, [group(*pair) for pair in enumerate(shapes)])
+
+        return jax.value_and_grad(loss_fn, has_aux=True)
+
+    results = lax.switch(layout_index, [of_layout(layout) for layout in layouts], state.params)
+    grads, metrics = parallel.global_mean(*results)
+    return state.apply_gradients(grads=grads), metrics
+
+
+def compile_pass(config: ConfigDict, task_fn: scoring.TaskFn, table: TaskTable) -> Callable:
+    """`scoring.compile_pass` with the config's batching."""
+    return scoring.compile_pass(
+        task_fn,
+        table,
+        max_shapes=config.batching.num_shapes,
+        max_examples=config.batching.max_examples,
+    )
+
+
+def compile_adaptation(
+    config: ConfigDict,
+    learner: Learner,
+    table: TaskTable,
+    loop: InnerLoop,
+    *,
+    settings: ConfigDict,
+    name: str,
+) -> Callable[[Any], Any]:
+    """Compiles params -> points, numpy leaves [T, R, ...]: every task adapted on random shares of
+    all its images, settings.repeats times.
+
+    settings: {"repeats", "smallest_share"}; name: of what is made, so that each has draws of its
+    own.
+    """
+    seed = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(name.encode()))
+    keys = jax.random.split(seed, (len(table.answer_count), settings.repeats))
+    adapt = functools.partial(
+        stochastic_points, learner, loop=loop, smallest_share=settings.smallest_share
+    )
+
+    def points_of(params: Any, tasks: TaskBatch, keys: jax.Array) -> jax.Array:
+        tasks = tasks.replace(support=all_examples(tasks))
+        keys = jax.random.wrap_key_data(keys)
+        return jax.vmap(adapt, in_axes=(None, 0, 0))(params, tasks, keys)
+
+    run = compile_pass(config, points_of, table)
+    return lambda params: run(parallel.replicate(params), np.asarray(jax.random.key_data(keys)))

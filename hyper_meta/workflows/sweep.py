@@ -1,0 +1,350 @@
+"""A sweep: every combination of a grid of settings through the pipeline, and their table.
+
+A combination trains only what its settings touch; the rest is linked from those that are finished.
+The pipeline is imported once the grid has been checked, so that mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ml_collections import ConfigDict
+
+from hyper_meta.core.configuration import (
+    check_values,
+    execute_file,
+    group_overrides,
+    override,
+    stored_config,
+)
+from hyper_meta.core.files import flatten, read_json, whole_folder, write_bytes, write_json
+from hyper_meta.core.types import UserError
+from hyper_meta.eval.tables import MISSING, Table, as_markdown, interval
+
+RECORD = "sweep.json"  # marks the work directory of a sweep
+MAX_NAME = 200  # bytes; file systems take 255
+NOTE = (
+    "The choice belongs on validation, by which the table is sorted; test is shown for the record "
+    "only."
+)
+UNITS = (
+    "accuracies in percent, mean over tasks, with right answers averaged over seeds; low, high: "
+    "95% bootstrap interval over tasks; chosen: by seed, on validation tasks"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Combination:
+    """One point of the grid: settings: {name: value} of those that the sweep varies; config: with
+    these values and all others."""
+
+    settings: dict[str, Any]
+    config: ConfigDict
+
+    @property
+    def name(self) -> str:
+        """The settings in words, which is its folder: different for different values."""
+        name = ",".join(f"{key}={_written(value)}" for key, value in self.settings.items())
+        if len(name) <= MAX_NAME:
+            return name
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        return f"{name[: MAX_NAME - len(digest) - 1]}-{digest}"
+
+
+def _written(value: Any) -> str:
+    """A value in letters that are safe in a path."""
+    parts = value if isinstance(value, tuple) else (value,)
+    return "+".join(quote(str(part), safe="") for part in parts)
+
+
+def plan(file: Path, grids: Sequence[str], overrides: Sequence[str]) -> list[Combination]:
+    """All combinations, those of the last grid next to each other.
+
+    file: with get_config(); grids: such as "hyperldm.drop_rate=0.1,0.2"; overrides: as those of
+    `load_config`. Raises UserError for what load_config refuses, a grid without values, and a
+    setting or a value that is given twice.
+    """
+    given = group_overrides(overrides)
+    config = _configure(file, given)
+    if "methods" not in config:
+        raise UserError(f"{file} is not of a run: take one such as configs/quickstart.py")
+    alternatives: dict[str, dict[str, Any]] = {}
+    for grid in grids:
+        name, values = parse_grid(config, grid)
+        if name in alternatives:
+            raise UserError(f"--grid {name} is given twice: name all of its values in one")
+        if name in given:
+            raise UserError(f"{name} is given by --grid and by --config.{name}: keep one of them")
+        alternatives[name] = values
+    combinations = []
+    for texts in itertools.product(*alternatives.values()):
+        chosen = dict(zip(alternatives, texts, strict=True))
+        config = _configure(file, given | {key: _as_override(key, chosen[key]) for key in chosen})
+        settings = {key: alternatives[key][text] for key, text in chosen.items()}
+        combination = Combination(settings, config)
+        try:
+            check_values(config)
+        except UserError as error:
+            raise UserError(f"{combination.name}: {error}") from error
+        combinations.append(combination)
+    return combinations
+
+
+def _configure(file: Path, overrides: Mapping[str, Sequence[str]]) -> ConfigDict:
+    config = execute_file(file)
+    for name, arguments in overrides.items():
+        override(config, name, arguments)
+    return config
+
+
+def _as_override(name: str, text: str) -> list[str]:
+    return [f"--config.{name}={text}"]
+
+
+def parse_grid(config: ConfigDict, grid: str) -> tuple[str, dict[str, Any]]:
+    """("a.b", {text: value}) of "a.b=TEXT,TEXT"; texts of a tuple are separated by ";".
+
+    Leaves config with the last of the values. Raises UserError, see `plan`.
+    """
+    name, equals, text = grid.partition("=")
+    is_tuple = isinstance(flatten(config.to_dict()).get(name), tuple)
+    texts = [part.strip() for part in text.split(";" if is_tuple else ",")]
+    if not equals or "" in texts:
+        example = "NAME=1,2;3,4 (alternatives of a tuple)" if is_tuple else "NAME=VALUE,VALUE"
+        raise UserError(f"--grid {grid} lacks a value: {example} is expected")
+    values: dict[str, Any] = {}
+    for text in texts:
+        try:
+            override(config, name, _as_override(name, text))
+        except UserError as error:
+            raise UserError("--grid " + str(error).replace("--config.", "")) from error
+        value = flatten(config.to_dict())[name]
+        if value in values.values():
+            raise UserError(f"--grid {grid} has the value {text} twice: remove one")
+        values[text] = value
+    return name, values
+
+
+def run(
+    combinations: Sequence[Combination], workdir: Path, *, rows: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Runs what is not finished, each in its folder of workdir, and writes sweep.json and sweep.md
+    as it goes on. Returns the lines of the table.
+
+    rows: titles; none for each combination's best language row on validation tasks. Raises
+    UserError before anything runs for a setting that names nothing known and a workdir that holds
+    something else; for a row that is not there, as soon as a combination is finished; and for
+    whatever the pipeline refuses.
+    """
+    from hyper_meta.workflows import run as pipeline
+
+    if workdir.exists() and any(workdir.iterdir()) and not (workdir / RECORD).exists():
+        raise UserError(f"{workdir} is not empty and holds no sweep: choose another --workdir")
+    for combination in combinations:
+        pipeline.check_choices(combination.config)
+    for combination in combinations:
+        # Those not begun are claimed when they run: a sweep that is refused leaves nothing behind.
+        if (workdir / combination.name).exists():
+            pipeline.claim(combination.config, workdir / combination.name)
+    finished = {
+        combination.name: read_lines(combination, workdir, rows)
+        for combination in combinations
+        if is_finished(combination, workdir)
+    }
+    _write(workdir, combinations, finished)
+    for number, combination in enumerate(combinations, 1):
+        name = combination.name
+        done = " (finished)" if name in finished else ""
+        print(f"{number} of {len(combinations)}: {name}{done}", flush=True)
+        if done:
+            continue
+        pipeline.claim(combination.config, workdir / name)
+        reuse(combination, workdir)
+        try:
+            pipeline.run(combination.config, workdir / name, until="report")
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
+        finished[name] = read_lines(combination, workdir, rows)
+        _write(workdir, combinations, finished)
+    return _ranked(finished)
+
+
+def is_finished(combination: Combination, workdir: Path) -> bool:
+    """Whether the report of all seeds of a combination is there."""
+    path = workdir / combination.name / "results.json"
+    if not path.exists():
+        return False
+    results = read_json(path)
+    seeds = [folder.name for folder in _seed_dirs(combination, workdir)]
+    return isinstance(results, dict) and results.get("seeds") == seeds
+
+
+def _seed_dirs(combination: Combination, workdir: Path) -> list[Path]:
+    from hyper_meta.methods.interface import seed_dir
+
+    first, folder = combination.config.seed, workdir / combination.name
+    return [seed_dir(folder, first + n) for n in range(combination.config.num_seeds)]
+
+
+def reuse(combination: Combination, workdir: Path) -> None:
+    """Links into the folder of a combination what the finished seeds of others have trained with
+    the same settings, method by method. What has begun there goes on as it is."""
+    from hyper_meta.methods.registry import in_order
+
+    others = {path.parent: stored_config(path.parent) for path in workdir.glob("*/config.json")}
+    for name in in_order(combination.config.methods, combination.config):
+        wanted = training_settings(combination.config, name)
+        same = [
+            folder
+            for folder, config in sorted(others.items())
+            if folder.name != combination.name and training_settings(config, name) == wanted
+        ]
+        for target in _seed_dirs(combination, workdir):
+            # The scores are written last: with them, every method of the seed is whole.
+            sources = [folder / target.name for folder in same]
+            whole = [source for source in sources if (source / "scores.json").exists()]
+            for part in next(filter(None, (_trained_parts(path, name) for path in whole)), ()):
+                _link(part, target / part.name)
+
+
+def training_settings(config: ConfigDict, name: str) -> tuple[list[str], dict[str, Any]]:
+    """What a method's result depends on besides its seed: the methods that are trained for it, and
+    the settings that they read, as JSON has them."""
+    from hyper_meta.methods.interface import SHARED
+    from hyper_meta.methods.registry import METHODS, in_order
+
+    methods = in_order((name,), config)
+    # Data of one name may differ by folder; seeds are compared by theirs.
+    sections = {*SHARED, "data_dir"} - {"seed"}
+    sections.update(*(METHODS[method].settings for method in methods))
+    values = flatten(json.loads(config.to_json()))
+    read = {
+        key: value
+        for key, value in values.items()
+        if any(key == section or key.startswith(f"{section}.") for section in sections)
+    }
+    return methods, read
+
+
+def _trained_parts(folder: Path, name: str) -> list[Path]:
+    """What a method leaves in the folder of a seed, but for its curve, which is written whenever
+    the method is restored."""
+    patterns = (name, f"{name}_rate_*", f"{name}_latents")
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+
+
+def _link(source: Path, target: Path) -> None:
+    """Makes target a copy of the folder source, all at once, unless it is there. Its files are
+    those of source where the file system can: none is ever written to, only replaced."""
+    if not target.exists():
+        with whole_folder(target, failure=f"cannot copy {source} to {target}") as partial:
+            shutil.copytree(source, partial, copy_function=_link_file, dirs_exist_ok=True)
+
+
+def _link_file(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has hard links
+        shutil.copy2(source, target)
+
+
+def read_lines(
+    combination: Combination, workdir: Path, rows: Sequence[str]
+) -> list[dict[str, Any]]:
+    """A finished combination in the table, a line for each row, as JSON values: see UNITS.
+
+    rows: as those of `run`. Raises UserError for a row that is not there, or damaged results.
+    """
+    path = workdir / combination.name / "results.json"
+    results = read_json(path)
+    try:
+        records = {row["title"]: row for row in results["rows"]}
+        best = results["best"].get("language")
+        titles = rows or ([] if best is None else [best])
+        _check_titles(titles, records, combination)
+        return [_line(combination, results, records[title]) for title in titles]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} does not hold what it should ({error!r}): remove it, and the same command "
+            "writes it again"
+        ) from error
+
+
+def _check_titles(
+    titles: Sequence[str], known: Mapping[str, Any], combination: Combination
+) -> None:
+    listed = "; ".join(known)
+    if not titles:
+        raise UserError(
+            f"no method of {combination.name} answers from the sentence alone: name a --row, one "
+            f"of: {listed}"
+        )
+    for title in titles:
+        if title not in known:
+            raise UserError(f"{title!r} is no row of {combination.name}, which are: {listed}")
+
+
+def _line(
+    combination: Combination, results: dict[str, Any], record: dict[str, Any]
+) -> dict[str, Any]:
+    validation, test = (
+        results["summaries"][split][record["title"]]["all"]["all"]
+        for split in ("validation", "test")
+    )
+    return {
+        "combination": combination.name,
+        "settings": combination.settings,
+        "row": record["title"],
+        "validation": validation["mean"],
+        "test": {bound: test[bound] for bound in ("mean", "low", "high")},
+        "varies": record["varies"],
+        "chosen": record["chosen"],
+    }
+
+
+def _ranked(finished: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    lines = [line for part in finished.values() for line in part]
+    return sorted(lines, key=lambda line: -line["validation"])
+
+
+def _write(
+    workdir: Path, combinations: Sequence[Combination], finished: Mapping[str, list[dict[str, Any]]]
+) -> None:
+    """Writes sweep.json and sweep.md of what is finished so far."""
+    lines = _ranked(finished)
+    names = [combination.name for combination in combinations]
+    record = {"units": UNITS, "note": NOTE, "combinations": names, "lines": lines}
+    write_json(workdir / RECORD, record)
+    progress = f"{len(finished)} of {len(combinations)} combinations are finished."
+    sections = ["# Sweep", progress, as_markdown(sweep_table(lines)), NOTE]
+    write_bytes(workdir / "sweep.md", ("\n\n".join(sections) + "\n").encode())
+
+
+def sweep_table(lines: Sequence[dict[str, Any]]) -> Table:
+    """The lines of `run` as a table."""
+    table = [["combination", "row", "validation", "test [95%]", "chosen setting"]]
+    for line in lines:
+        validation, test = f"{line['validation']:.1f}", interval(line["test"])
+        table.append([line["combination"], line["row"], validation, test, _chosen(line)])
+    return table
+
+
+def _chosen(line: dict[str, Any]) -> str:
+    """The setting that the seeds chose, or that of each."""
+    by_seed = line["chosen"]
+    different = {*by_seed.values()}
+    if different == {""}:
+        return MISSING
+    if len(different) == 1:
+        return f"{line['varies']} {different.pop()}"
+    told = ", ".join(f"{setting} ({seed})" for seed, setting in by_seed.items())
+    return f"{line['varies']} {told}"

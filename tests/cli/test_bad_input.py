@@ -1,0 +1,514 @@
+"""What a user may get wrong: each is one line, before anything is computed or overwritten."""
+
+import dataclasses
+import errno
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+from toy_run import EMBED_DIM, HIDDEN_DIM, SIZE, make_encoder, make_images, make_run
+
+from hyper_meta.cli.main import main
+from hyper_meta.core.configuration import check_answers, check_num_samples, check_task
+from hyper_meta.core.types import UserError
+from hyper_meta.data.features import Features, cached_features, write_store
+from hyper_meta.generation import generate as generating
+from hyper_meta.generation.generate import Weights, load_weights, predict, save_weights
+from hyper_meta.networks.adapter import num_weights
+from hyper_meta.preparation.prepare import EncoderChoice, open_encoder
+from hyper_meta.workflows import run as pipeline
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+QUICKSTART = str(CONFIGS / "quickstart.py")
+TASK = "Which colour does the seven have?"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The work directory of a finished run, its encoder beside it. Tests that damage it copy it."""
+    return make_run(tmp_path_factory.mktemp("bad_input"))
+
+
+@pytest.fixture
+def workdir(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def choice(folder):
+    return EncoderChoice(str(folder), "crop", "float32")
+
+
+@pytest.fixture(scope="module")
+def weights(finished):
+    encoder = finished.parent / "encoder"
+    rng = np.random.default_rng(0)
+    return Weights(
+        weights=rng.normal(size=SIZE).astype(np.float32),
+        samples=rng.normal(size=(3, SIZE)).astype(np.float32),
+        task=TASK,
+        templates={"the seven is {}": ["red"]},
+        encoder=choice(encoder),
+        encoder_fingerprint=open_encoder(choice(encoder)).fingerprint,
+        embed_dim=EMBED_DIM,
+        hidden_dim=HIDDEN_DIM,
+        blend=1.0,
+        guidance_scale=1.5,
+        seed=0,
+    )
+
+
+@pytest.fixture
+def file(weights, tmp_path):
+    save_weights(tmp_path / "seven.safetensors", weights)
+    return tmp_path / "seven.safetensors"
+
+
+@pytest.fixture
+def image(tmp_path):
+    return make_images(tmp_path, 1)[0]
+
+
+@pytest.fixture
+def no_compute(monkeypatch):
+    """Fails a test that starts to compute."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("computed something")
+
+    for name in ("sample_tasks", "_embed", "_embed_answers", "_encode"):
+        monkeypatch.setattr(generating, name, refuse)
+    monkeypatch.setattr(pipeline, "load_data", refuse)
+
+
+def files_below(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def refused(tmp_path, capsys, no_compute):
+    """Runs a command that must be refused; returns the line that it prints."""
+
+    def run(*argv: object) -> str:
+        before = files_below(tmp_path)
+        assert main([str(argument) for argument in argv]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("hyper-meta: ") and err.count("\n") == 1
+        assert err.endswith("\n") and len(err) < 600
+        assert files_below(tmp_path) == before
+        return err
+
+    return run
+
+
+def generate_command(workdir: Path, out: Path, *options: str, task: str = TASK) -> list:
+    return ["generate", "--workdir", workdir, "--task", task, "--out", out, *options]
+
+
+def predict_command(file: Path, *images: Path, answers: str = "red,green") -> list:
+    return ["predict", "--weights", file, "--answers", answers, *images]
+
+
+# Configurations and work directories.
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.hyperldm.gidance_scale=2", "did you mean --config.hyperldm.guidance_scale?"),
+        ("--config.hnet.num_steps=many", "a whole number such as"),
+        ("--config.seed=-1", "seed=-1 is too small"),
+    ],
+)
+def test_configuration(override, message, refused, tmp_path):
+    line = refused("run", "--config", QUICKSTART, "--workdir", tmp_path / "w", override)
+    assert message in line and not (tmp_path / "w").exists()
+
+
+def test_missing_config_file(refused, tmp_path):
+    line = refused("run", "--config", tmp_path / "quikstart.py", "--workdir", tmp_path / "w")
+    assert "quikstart.py does not exist" in line
+
+
+def test_neither_config_nor_run(refused, tmp_path):
+    assert "--config" in refused("run", "--workdir", tmp_path / "w")
+
+
+@pytest.mark.parametrize("content", ["{", "[1, 2]"])
+def test_damaged_stored_config(content, refused, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    assert "config.json is damaged" in refused("run", "--workdir", tmp_path)
+
+
+def test_workdir_of_another_config(refused, tmp_path):
+    pipeline.claim(pipeline_config(), tmp_path / "w")
+    line = refused(
+        "run", "--config", QUICKSTART, "--workdir", tmp_path / "w", "--config.latents.repeats=9"
+    )
+    assert "latents.repeats=4, this command has latents.repeats=9" in line
+    line = refused("run", "--workdir", tmp_path / "w", "--config.latents.repeats=9")
+    assert "choose another --workdir" in line
+
+
+def pipeline_config():
+    from hyper_meta.core.configuration import load_config
+
+    return load_config(QUICKSTART, Path("w"), [])
+
+
+def test_workdir_that_holds_something_else(refused, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    line = refused("run", "--config", QUICKSTART, "--workdir", tmp_path)
+    assert "is not empty and holds no run" in line
+
+
+def test_config_of_an_encoder_given_to_run(refused, tmp_path):
+    line = refused("run", "--config", CONFIGS / "encoder.py", "--workdir", tmp_path / "w")
+    assert "this configuration names no methods" in line
+
+
+# Models.
+
+
+def test_no_model_yet(refused, workdir, tmp_path):
+    shutil.rmtree(workdir / "seed_3" / "model")
+    line = refused(*generate_command(workdir, tmp_path / "o"))
+    assert "holds no finished model: run hyper-meta evaluate" in line
+    assert "holds no run" in refused(*generate_command(tmp_path / "none", tmp_path / "o"))
+
+
+def largest_file(folder: Path) -> Path:
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "changed"])
+def test_damaged_model(damage, refused, workdir, tmp_path):
+    victim = largest_file(workdir / "seed_3" / "model" / "arrays")
+    content = victim.read_bytes()
+    if damage == "gone":
+        victim.unlink()
+    else:
+        half = len(content) // 2
+        changed = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+        victim.write_bytes(content[:half] if damage == "cut" else changed)
+    assert "model is damaged" in refused(*generate_command(workdir, tmp_path / "o"))
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
+def test_damaged_notes_of_a_model(content, refused, workdir, tmp_path):
+    notes = workdir / "seed_3" / "model" / "notes.json"
+    notes.unlink()
+    if content is not None:
+        notes.write_text(content)
+    assert "notes.json" in refused(*generate_command(workdir, tmp_path / "o"))
+
+
+def test_model_of_another_config(refused, workdir, tmp_path):
+    config = json.loads((workdir / "config.json").read_text())
+    config["adapter"]["hidden_dim"] = HIDDEN_DIM + 1
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert "model holds another model" in refused(*generate_command(workdir, tmp_path / "o"))
+
+
+@pytest.fixture(scope="module")
+def other_encoder(tmp_path_factory):
+    return make_encoder(tmp_path_factory.mktemp("other") / "encoder", seed=1)
+
+
+def test_model_of_another_encoder(refused, workdir, other_encoder, tmp_path):
+    config = json.loads((workdir / "config.json").read_text()) | {"encoder": str(other_encoder)}
+    (workdir / "config.json").write_text(json.dumps(config))
+    line = refused(*generate_command(workdir, tmp_path / "o"))
+    assert "made with another encoder" in line and str(other_encoder) in line
+    config["encoder"] = str(tmp_path / "nowhere")
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert "nowhere does not exist" in refused(*generate_command(workdir, tmp_path / "o"))
+
+
+# Arguments of generate.
+
+
+@pytest.mark.parametrize("task", ["", " \t\n "])
+def test_empty_task(task, refused, workdir, tmp_path):
+    assert "the task sentence is" in refused(*generate_command(workdir, tmp_path / "o", task=task))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--samples", "0"), "0 samples asked for"),
+        (("--samples", "-3"), "-3 samples asked for"),
+        (("--seed", "-1"), "seed -1 given"),
+        (("--seed", "4294967296"), "from 0 to 4294967295"),
+        (("--guidance-scale", "nan"), "guidance scale nan given"),
+        (("--guidance-scale", "inf"), "guidance scale inf given"),
+        (("--template", "the colour is"), "with {} in the answer's place"),
+        (("--template", ""), "with {} in the answer's place"),
+    ],
+)
+def test_options_of_generate(options, message, refused, workdir, tmp_path):
+    (tmp_path / "old").write_bytes(b"precious")
+    assert message in refused(*generate_command(workdir, tmp_path / "old", *options))
+
+
+def test_a_scale_at_which_weights_overflow(workdir, tmp_path, capsys, monkeypatch):
+    latents = np.full((1, 2, 6), np.inf, np.float32)
+    monkeypatch.setattr(generating, "sample_tasks", lambda *args, **kwargs: latents)
+    command = generate_command(workdir, tmp_path / "o", "--guidance-scale", "1e30")
+    assert main([str(argument) for argument in command]) == 2
+    assert "guidance scale 1e+30 makes weights overflow" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("check", "value"),
+    [
+        (check_num_samples, 2.0),
+        (check_num_samples, True),
+        (check_task, None),
+        (check_answers, "red,green"),
+        (check_answers, ["red", 3]),
+    ],
+)
+def test_wrong_types_from_python(check, value):
+    with pytest.raises(UserError):
+        check(value)
+
+
+# Arguments of predict.
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ("red", "1 answer given, two or more are expected"),
+        ("", "1 answer given"),
+        ("red,green,red", "'red' is given twice"),
+        ("red,green, Red ", "'red' is given twice"),
+        ("red,,green", "answer 2 of 3 is empty"),
+    ],
+)
+def test_answers(answers, message, refused, file, image):
+    assert message in refused(*predict_command(file, image, answers=answers))
+
+
+def test_template_of_predict(refused, file, image):
+    line = refused(*predict_command(file, image), "--template", "the colour")
+    assert "with {} in the answer's place" in line
+
+
+def test_answers_beyond_what_the_encoder_reads(weights, image):
+    template = "very " * 20 + "{}"
+    with pytest.raises(UserError, match="cannot tell 'red' from 'green'.* first 32 tokens"):
+        predict(weights, [image], answers=["red", "green"], template=template)
+
+
+def damaged_image(folder: Path, kind: str) -> Path:
+    path = folder / f"{kind}.png"
+    if kind == "text":
+        path.write_text("no picture")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "cut":
+        Image.fromarray(np.zeros((50, 50, 3), np.uint8)).save(path)
+        path.write_bytes(path.read_bytes()[:-40])
+    elif kind == "cut_jpeg":
+        path = path.with_suffix(".jpg")
+        Image.fromarray(
+            np.random.default_rng(0).integers(256, size=(50, 50, 3), dtype=np.uint8)
+        ).save(path)
+        path.write_bytes(path.read_bytes()[:1500])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "empty", "folder", "cut", "cut_jpeg"])
+def test_unreadable_image(kind, refused, file, image, tmp_path):
+    bad = damaged_image(tmp_path, kind)
+    assert f"cannot read image {bad}" in refused(*predict_command(file, image, bad))
+
+
+def test_images_that_are_no_list(weights):
+    for images in ("scene.png", [], Path("scene.png")):
+        with pytest.raises(UserError, match="a list of one or more"):
+            predict(weights, images, answers=["red", "green"])
+
+
+# Weights files.
+
+
+def test_no_weights_file(refused, image, tmp_path):
+    assert "does not exist" in refused(*predict_command(tmp_path / "none", image))
+    assert "does not exist" in refused(*predict_command(tmp_path, image))
+
+
+@pytest.mark.parametrize("length", [0, 5, 100, -1])
+def test_cut_weights_file(length, refused, file, image):
+    file.write_bytes(file.read_bytes()[:length])
+    assert "is damaged or no weights file" in refused(*predict_command(file, image))
+
+
+def test_file_of_something_else(refused, file, image):
+    shutil.copy(image, file)
+    assert "is damaged or no weights file" in refused(*predict_command(file, image))
+
+
+def test_safetensors_of_something_else(refused, file, image):
+    save_file({"weights": np.zeros(3, np.float32)}, file)
+    assert "it has no 'format'" in refused(*predict_command(file, image))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "2"}, "it has format 2, 4 is expected"),
+        ({"encoder": '["bundled"]'}, "name, resizing and dtype are expected"),
+        ({"encoder": '["bundled", "crop", 32]'}, "name, resizing and dtype are expected"),
+        ({"encoder": "bundled"}, "is no weights file of this hyper-meta"),
+        ({"embed_dim": "many"}, "'many'"),
+        ({"blend": "some"}, "'some'"),
+        ({"hidden_dim": str(HIDDEN_DIM + 1)}, "does not fit the adapter that it names"),
+        ({"templates": "no JSON"}, "Expecting value"),
+        ({"templates": "{}"}, "an object with one or more is expected"),
+        ({"templates": '{"no place": []}'}, "with {} in the answer's place"),
+        ({"templates": '{"it is {}": [1]}'}, "no list of strings"),
+    ],
+)
+def test_changed_metadata(changes, message, refused, weights, file, image):
+    fields = {k: str(v) for k, v in dataclasses.asdict(weights).items()}
+    del fields["weights"], fields["samples"]
+    fields["templates"] = json.dumps(weights.templates)
+    fields["encoder"] = json.dumps(weights.encoder)
+    save_file(load_file(file), file, metadata={"format": "4", **fields, **changes})
+    assert message in refused(*predict_command(file, image))
+
+
+@pytest.mark.parametrize("name", ["weights", "samples"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite(name, value, refused, weights, file, image):
+    array = getattr(weights, name).copy()
+    array[..., 3] = value
+    save_weights(file, dataclasses.replace(weights, **{name: array}))
+    assert f"NaN or infinity in its {name}" in refused(*predict_command(file, image))
+
+
+@pytest.mark.parametrize(
+    "samples", [np.zeros((0, SIZE), np.float32), np.zeros((2, SIZE)), np.zeros(SIZE, np.float32)]
+)
+def test_samples_of_another_shape(samples, refused, weights, file, image):
+    save_weights(file, dataclasses.replace(weights, samples=samples))
+    assert "does not fit the adapter" in refused(*predict_command(file, image))
+
+
+def test_weights_of_another_embedding(refused, weights, file, image):
+    size = num_weights(EMBED_DIM + 1, HIDDEN_DIM)
+    arrays = {
+        "weights": np.zeros(size, np.float32),
+        "samples": np.zeros((2, size), np.float32),
+    }
+    save_weights(file, dataclasses.replace(weights, embed_dim=EMBED_DIM + 1, **arrays))
+    assert "an adapter of 13 features" in refused(*predict_command(file, image))
+
+
+def test_weights_of_another_encoder(refused, weights, other_encoder, file, image):
+    save_weights(file, dataclasses.replace(weights, encoder=choice(other_encoder)))
+    assert "made with another encoder" in refused(*predict_command(file, image))
+    save_weights(file, dataclasses.replace(weights, encoder=choice("/nowhere")))
+    assert "/nowhere does not exist" in refused(*predict_command(file, image))
+
+
+# The feature store.
+
+
+def test_nan_features(tmp_path):
+    values = np.ones((3, 4), np.float32)
+    values[1, 2] = np.nan
+    features = Features(("a", "b", "c"), values, ("q",), np.ones((1, 4), np.float32))
+
+    def compute():
+        return features
+
+    with pytest.raises(UserError, match="the encoder's output has 1 feature .* of 'b'"):
+        cached_features(tmp_path / "store", {}, compute)
+    assert not list(tmp_path.iterdir())
+    write_store(tmp_path / "store", {}, features)
+    before = files_below(tmp_path)
+    with pytest.raises(UserError, match="NaN or infinity, the first of 'b'") as caught:
+        cached_features(tmp_path / "store", {}, compute)
+    assert "\n" not in str(caught.value) and files_below(tmp_path) == before
+
+
+# Disks.
+
+
+def test_a_file_where_a_folder_is_expected(refused, workdir, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    out = tmp_path / "file" / "seven.safetensors"
+    assert f"cannot write {out}: " in refused(*generate_command(workdir, out))
+    line = refused("run", "--config", QUICKSTART, "--workdir", tmp_path / "file")
+    assert f"{tmp_path}/file" in line
+    line = refused("run", "--config", QUICKSTART, "--workdir", tmp_path / "file" / "below")
+    assert "cannot write" in line
+
+
+def test_a_folder_where_a_file_is_expected(refused, workdir, tmp_path):
+    (tmp_path / "folder").mkdir()
+    line = refused(*generate_command(workdir, tmp_path / "folder"))
+    assert "folder: it is a folder" in line
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """Mounts a file system of one page in memory, where that is allowed."""
+    points = []
+
+    def make(options: str) -> Path:
+        point = tmp_path / f"mount{len(points)}"
+        point.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size=4k,{options}", "tmpfs", str(point)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("no permission to mount")
+        points.append(point)
+        return point
+
+    yield make
+    for point in points:
+        subprocess.run(["umount", str(point)], check=True)
+
+
+def test_a_read_only_disk(mount, refused, workdir):
+    disk = mount("ro")
+    assert "Read-only file system" in refused(*generate_command(workdir, disk / "o"))
+    line = refused("run", "--config", QUICKSTART, "--workdir", disk / "w")
+    assert "Read-only file system" in line
+
+
+def test_a_full_disk(mount, refused, weights):
+    disk = mount("rw")
+    (disk / "old.safetensors").write_bytes(b"precious" * 512)
+    with pytest.raises(UserError, match="cannot write .*: No space left on device"):
+        save_weights(disk / "old.safetensors", weights)
+    assert (disk / "old.safetensors").read_bytes() == b"precious" * 512
+    assert len(list(disk.iterdir())) == 1
+    line = refused("run", "--config", QUICKSTART, "--workdir", disk / "w")
+    assert "No space left on device" in line
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_what_the_disk_refuses_while_writing(number, weights, file, tmp_path, monkeypatch):
+    def refuse(self, content):
+        raise OSError(number, "refused", str(self))
+
+    before = files_below(tmp_path)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(UserError, match=f"cannot write {file}: refused"):
+        save_weights(file, dataclasses.replace(weights, seed=1))
+    assert files_below(tmp_path) == before
+    assert load_weights(file).seed == 0

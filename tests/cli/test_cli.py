@@ -1,0 +1,361 @@
+"""The commands, in process: what reaches the pipeline, what is printed, and the exit codes."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from toy_run import make_images, make_run
+
+from hyper_meta.cli.main import PIPELINE_COMMANDS, main
+from hyper_meta.core import configuration
+from hyper_meta.core.configuration import load_config
+from hyper_meta.core.types import UserError
+from hyper_meta.generation.generate import load_weights
+from hyper_meta.train.loop import Interrupted
+from hyper_meta.workflows import pretrain_encoder as pretraining
+from hyper_meta.workflows import run as pipeline
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+QUICKSTART = str(CONFIGS / "quickstart.py")
+COMMANDS = (*PIPELINE_COMMANDS, "pretrain", "generate", "predict", "compare")
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the commands call, instead of calling it: a list of (name, arguments)."""
+    made = []
+    monkeypatch.setattr(
+        pipeline,
+        "run",
+        lambda config, workdir, until, method: made.append((config, workdir, until, method)),
+    )
+
+    def pretrain(config, workdir, out):
+        made.append((config, workdir, out))
+        return {"retrieval": 91.26, "chance": 12.3}
+
+    monkeypatch.setattr(pretraining, "pretrain_encoder", pretrain)
+    return made
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_by_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert "example" in out and f"  hyper-meta {command} " in out.partition("example")[2]
+
+
+def test_the_list_of_commands(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert all(f"    {command}" in out for command in COMMANDS)
+
+
+QUICK = """
+import sys
+from hyper_meta.cli.main import main
+try:
+    main(["run", "--help"])
+except SystemExit:
+    assert "jax" not in sys.modules
+assert main(["run", "--workdir", "x", "--config", sys.argv[1], "--config.seed=one"]) == 2
+assert main(["generate", "--workdir", "x", "--task", " ", "--out", "x"]) == 2
+slow = {"transformers", "tensorflow_datasets", "orbax", "optax", "matplotlib"} & set(sys.modules)
+assert not slow, slow
+"""
+
+
+def test_help_and_mistakes_do_not_wait_for_imports(tmp_path):
+    command = [sys.executable, "-c", QUICK, QUICKSTART]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
+@pytest.mark.parametrize(("given", "started"), [(None, 2), ("glibc.malloc.check=0", 1)])
+def test_a_process_starts_over_with_huge_pages_once(given, started):
+    code = (
+        "import os, sys; from hyper_meta import cli; sys.argv = ['hyper-meta', '--help']; "
+        "print('with', os.environ.get('GLIBC_TUNABLES'), flush=True); cli.main()"
+    )
+    environment = {name: x for name, x in os.environ.items() if name != "GLIBC_TUNABLES"}
+    environment |= {"GLIBC_TUNABLES": given} if given else {}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120
+    )
+    starts = [line for line in done.stdout.splitlines() if line.startswith("with ")]
+    assert starts == [f"with {given}", "with glibc.malloc.hugetlb=1"][:started]
+    assert done.returncode == 0 and "commands:" in done.stdout
+
+
+@pytest.mark.parametrize("command", PIPELINE_COMMANDS)
+def test_each_stage_is_a_command(command, calls, tmp_path):
+    assert main([command, "--config", QUICKSTART, "--workdir", str(tmp_path / "w")]) == 0
+    ((config, workdir, until, method),) = calls
+    assert method is None
+    assert until == ("report" if command == "run" else command)
+    assert workdir == tmp_path / "w" and config.num_seeds == 1
+
+
+def test_train_takes_a_method(calls, tmp_path, capsys):
+    argv = ["--config", QUICKSTART, "--workdir", str(tmp_path), "--method", "film"]
+    assert main(["train", *argv]) == 0
+    assert calls[0][2:] == ("train", "film")
+    assert main(["evaluate", *argv]) == 2
+    assert "unknown argument --method" in capsys.readouterr().err and len(calls) == 1
+
+
+def test_an_unknown_method_is_refused_before_a_work_directory_is_made(tmp_path, capsys):
+    argv = ["--config", QUICKSTART, "--workdir", str(tmp_path / "w")]
+    for given in (["--method", "fim"], ["--config.methods=('references','fim')"]):
+        assert main(["train", *argv, *given]) == 2
+        assert "method 'fim' given, one of ['references', " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_overrides_have_the_types_of_the_config(calls, tmp_path):
+    overrides = [
+        "--config.hyperldm.guidance_scale=2",
+        "--config.hnet.hidden_dims=16,32",
+        "--config.evaluate.guidance_scales",
+        "0,1.5",
+        "--config.latents.pull=1",
+        "--config.dataset=other",
+        "--config.seed=5",
+    ]
+    assert main(["run", "--config", QUICKSTART, "--workdir", str(tmp_path), *overrides]) == 0
+    config = calls[0][0]
+    values = (
+        config.hyperldm.guidance_scale,
+        config.hnet.hidden_dims,
+        config.evaluate.guidance_scales,
+        config.latents.pull,
+        config.dataset,
+        config.seed,
+    )
+    expected = (2.0, (16, 32), (0.0, 1.5), 1.0, "other", 5)
+    assert [repr(value) for value in values] == [repr(value) for value in expected]
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_of_the_project_is_accepted(file, tmp_path):
+    config = load_config(str(file), tmp_path, [])
+    if "dataset" in config:
+        pipeline.check_choices(config)
+    assert f"--config configs/{file.name}" in file.read_text()
+
+
+def test_a_stored_config_is_the_one_that_was_given(tmp_path):
+    overrides = ["--config.hnet.hidden_dims=16,32"]
+    given = load_config(QUICKSTART, tmp_path, overrides)
+    pipeline.claim(given, tmp_path)
+    stored = load_config(None, tmp_path, [])
+    assert json.loads(stored.to_json()) == json.loads(given.to_json())
+    assert stored.hnet.hidden_dims == (16, 32)
+    pipeline.claim(stored, tmp_path)
+    more = load_config(None, tmp_path, ["--config.num_seeds=2"])
+    pipeline.claim(more, tmp_path)
+    assert load_config(None, tmp_path, []).num_seeds == 2
+    scaled = load_config(None, tmp_path, ["--config.hyperldm.guidance_scale=2"])
+    assert scaled.hyperldm.guidance_scale == 2.0
+
+
+def test_a_config_imports_its_own_neighbours(tmp_path):
+    text = "from base import get_config"
+    for name in ("one", "two"):
+        write(
+            tmp_path / name / "base.py",
+            "from ml_collections import ConfigDict\n"
+            f"def get_config():\n    return ConfigDict({{'name': '{name}'}})\n",
+        )
+        file = write(tmp_path / name / "main.py", text)
+        before = list(sys.path), set(sys.modules)
+        assert load_config(file, tmp_path, []).name == name
+        assert (list(sys.path), set(sys.modules)) == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["hyperldm.guidence_scale=2"], "did you mean --config.hyperldm.guidance_scale?"),
+        (["denoiser=v1"], "did you mean --config.hyperldm.denoiser?"),
+        (["guidance_scale=2"], "did you mean --config.hyperldm.guidance_scale?"),
+        (["hnet.num_step=2"], "did you mean --config.hnet.num_steps?"),
+        (["hyperldm=2"], "hyperldm is a group of settings"),
+        (["seed=1.5"], "--config.seed=1.5: a whole number such as 0 is expected"),
+        (["seed"], "a whole number such as 0 is expected"),
+        (["hyperldm.guidance_scale=two"], "a number is expected"),
+        (["hnet.hidden_dims=1.5,2"], "a tuple of int such as 128,128,128 is expected"),
+        (["evaluate.guidance_scales=(1,"], "a tuple of float such as 0.5,1.0"),
+        (["evaluate.guidance_scales=()"], "a tuple of float such as 0.5,1.0"),
+        (["hnet.learning_rates=nan"], "a tuple of float such as 0.001 is expected"),
+        (["hnet.inner_learning_rate=nan"], "hnet.inner_learning_rate=nan is no finite number"),
+        (["hnet.batch_size=0"], "hnet.batch_size=0 is too small, 1 is least"),
+        (["seed=-1"], "seed=-1 is too small, 0 is least"),
+        (["seed=4294967296"], "from 0 to 4294967295"),
+        (["hyperldm.num_steps=7", "hyperldm.chunk_steps=5"], "the nearest is 5"),
+        (["hyperldm.sampling_steps=1001"], "more than hyperldm.diffusion_steps=1000"),
+    ],
+)
+def test_refuses_overrides(overrides, message):
+    with pytest.raises(UserError) as caught:
+        load_config(QUICKSTART, Path("w"), [f"--config.{override}" for override in overrides])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:", "failed at line 1: SyntaxError"),
+        ("\nimport no_such_module", "failed at line 2: ModuleNotFoundError"),
+        ("def get_config():\n    return 1 / 0", "failed at line 2: ZeroDivisionError"),
+        ("raise SystemExit('stop')", "failed at line 1: SystemExit: stop"),
+        ("config = 3", "defines no get_config()"),
+        ("def get_config():\n    return {}", "returns a dict, a ConfigDict is expected"),
+    ],
+)
+def test_refuses_a_config_that_fails(text, message, tmp_path):
+    file = write(tmp_path / "config.py", text)
+    with pytest.raises(UserError, match="config.py") as caught:
+        load_config(file, tmp_path, [])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", pipeline.CHOICES)
+def test_names_are_checked_before_a_work_directory_is_made(name, tmp_path, capsys):
+    argv = ["run", "--config", QUICKSTART, "--workdir", str(tmp_path / "w")]
+    assert main([*argv, f"--config.{name}=zzz"]) == 2
+    assert capsys.readouterr().err.startswith(f"hyper-meta: {name}='zzz' given, one of [")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("wrong\n  here"), 2, "wrong here"),
+        (Interrupted("stopped by SIGINT at step 3"), 130, "stopped by SIGINT at step 3"),
+        (Interrupted("stopped by SIGTERM at step 3"), 143, "stopped by SIGTERM at step 3"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a"), 2, "/a: Permission denied"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_one_line_and_an_exit_code(error, code, line, monkeypatch, tmp_path, capsys):
+    def fail(config, workdir, until, method):
+        raise error
+
+    monkeypatch.setattr(pipeline, "run", fail)
+    assert main(["run", "--config", QUICKSTART, "--workdir", str(tmp_path)]) == code
+    assert capsys.readouterr().err == f"hyper-meta: {line}\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("a fault"), OSError(errno.EBADF, "a fault")])
+def test_a_fault_of_the_program_keeps_its_traceback(error, monkeypatch, tmp_path):
+    def fail(config, workdir, until, method):
+        raise error
+
+    monkeypatch.setattr(pipeline, "run", fail)
+    with pytest.raises(type(error), match="a fault"):
+        main(["run", "--config", QUICKSTART, "--workdir", str(tmp_path)])
+
+
+def test_pretrain(calls, tmp_path, capsys):
+    argv = ["pretrain", "--config", str(CONFIGS / "encoder.py"), "--config.num_steps=50"]
+    argv += ["--workdir", str(tmp_path / "w"), "--out", str(tmp_path / "out")]
+    assert main(argv) == 0
+    config, workdir, out = calls[0]
+    assert (config.num_steps, workdir, out) == (50, tmp_path / "w", tmp_path / "out")
+    assert "91.3% (by chance 12.3%)" in capsys.readouterr().out
+    # The same command goes on; another configuration is refused there.
+    assert main(argv) == 0
+    assert main([*argv, "--config.seed=1"]) == 2
+    assert "seed=0, this command has seed=1" in capsys.readouterr().err
+    assert len(calls) == 2
+
+
+def test_pretrain_looks_at_its_target_first(calls, tmp_path, capsys):
+    write(tmp_path / "out" / "model.safetensors", "precious")
+    argv = ["pretrain", "--workdir", str(tmp_path / "w"), "--out", str(tmp_path / "out")]
+    assert main([*argv, "--config", str(CONFIGS / "encoder.py")]) == 2
+    assert f"{tmp_path}/out exists" in capsys.readouterr().err
+    assert main([*argv, "--config", QUICKSTART]) == 2
+    assert "not of an encoder" in capsys.readouterr().err
+    assert not calls and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("cli"))
+
+
+def test_from_a_sentence_to_a_table(workdir, tmp_path, capsys):
+    out = tmp_path / "new" / "seven.safetensors"
+    argv = ["generate", "--workdir", str(workdir), "--task", "Where is the red digit?"]
+    assert main([*argv, "--samples", "2", "--seed", "7", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert f"wrote {out}: a network of 137 weights and the 2 samples behind it" in printed
+    weights = load_weights(out)
+    assert (weights.seed, weights.guidance_scale, len(weights.samples)) == (7, 1.5, 2)
+    images = [str(path) for path in make_images(tmp_path, 3)]
+    answers = ["--answers", "left, right,top"]
+    assert main(["predict", "--weights", str(out), *answers, *images]) == 0
+    header, *rows, last = capsys.readouterr().out.splitlines()
+    assert 'answers were read as "the red digit is {}"' in last
+    assert header.split() == ["image", "answer", "probability"]
+    for row, image in zip(rows, images, strict=True):
+        name, answer, probability, *agreeing = row.split()
+        assert name == image and answer in ("left", "right", "top")
+        assert 1 / 3 <= float(probability) <= 1
+        assert agreeing[1:] == ["of", "2", "samples", "agree"]
+
+
+def test_options_of_generate(workdir, tmp_path, capsys):
+    out = tmp_path / "seven.safetensors"
+    argv = ["generate", "--workdir", str(workdir), "--task", "Which?", "--out", str(out)]
+    argv += ["--samples", "2", "--guidance-scale", "-0.5", "--template", "it is {}"]
+    assert main(argv) == 0
+    weights = load_weights(out)
+    assert (weights.guidance_scale, weights.task) == (-0.5, "Which?")
+    assert weights.templates == {"it is {}": []}
+    assert main(argv) == 0
+    np.testing.assert_array_equal(load_weights(out).samples, weights.samples)
+
+
+def test_the_words_of_a_mistaken_option(capsys):
+    for argv, message in (
+        (["generate", "--workdir", "w", "--task", "q", "--out", "o", "--sample=3"], "--sample=3"),
+        (["predict", "--answers", "a,b", "scene.png"], "required: --weights"),
+        (["run", "--workdir"], "--workdir: expected one argument"),
+        (["ruin"], "invalid choice: 'ruin'"),
+        ([], "required: COMMAND"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(argv)
+        line = capsys.readouterr().err
+        assert stopped.value.code == 2 and message in line and "--help)" in line
+        assert line.count("\n") == 1
+    assert main(["run", "--workdir", "w", "--config", QUICKSTART, "--seed=3"]) == 2
+    assert "unknown argument --seed=3" in capsys.readouterr().err
+
+
+def test_flat_names():
+    nested = ConfigDict({"a": {"b": {"c": 1}}, "d": (1, 2)})
+    assert configuration.flatten(nested.to_dict()) == {"a.b.c": 1, "d": (1, 2)}

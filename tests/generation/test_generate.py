@@ -1,0 +1,289 @@
+"""From a sentence to weights to answers, on a random model with a random encoder."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+from toy_run import (
+    ANSWERS,
+    BLEND,
+    EMBED_DIM,
+    HIDDEN_DIM,
+    KNOWN,
+    LATENT_DIM,
+    SCALE,
+    SIZE,
+    TEMPLATES,
+    make_images,
+    make_run,
+)
+
+from hyper_meta.core.types import UserError
+from hyper_meta.encoders.folder import (
+    encode_images,
+    encode_texts,
+    preprocess,
+    tokenize,
+)
+from hyper_meta.generation.generate import (
+    generate,
+    load_model,
+    load_weights,
+    nearest_templates,
+    predict,
+    save_weights,
+)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("generate"))
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
+    return load_model(workdir)
+
+
+@pytest.fixture(scope="module")
+def weights(model):
+    return generate(model, "Which colour does the seven have?", num_samples=4, seed=1)
+
+
+def forward(params, latent):
+    """The generator in NumPy."""
+    layers = [params[f"Dense_{i}"] for i in range(len(params))]
+    for layer in layers[:-1]:
+        latent = np.maximum(latent @ layer["kernel"] + layer["bias"], 0)
+    return latent @ layers[-1]["kernel"] + layers[-1]["bias"]
+
+
+def test_weights_are_the_generator_of_the_sampled_latents(model, weights, monkeypatch):
+    assert weights.weights.shape == (SIZE,) and weights.samples.shape == (4, SIZE)
+    assert weights.weights.dtype == weights.samples.dtype == np.float32
+    latents = np.random.default_rng(0).normal(size=(1, 4, LATENT_DIM)).astype(np.float32)
+    monkeypatch.setattr(
+        "hyper_meta.generation.generate.sample_tasks", lambda *args, **kwargs: latents
+    )
+    ours = generate(model, "Any?", num_samples=4, template="{}")
+    np.testing.assert_allclose(
+        ours.samples, forward(model.space["generator"], latents[0]), atol=1e-5
+    )
+    mean = forward(model.space["generator"], latents[0].mean(axis=0))
+    np.testing.assert_allclose(ours.weights, mean, atol=1e-5)
+    assert np.abs(ours.weights - ours.samples.mean(axis=0)).max() > 1e-3
+
+
+def test_same_arguments_same_weights(model, weights):
+    again = generate(model, weights.task, num_samples=4, seed=1)
+    np.testing.assert_array_equal(again.samples, weights.samples)
+    np.testing.assert_array_equal(again.weights, weights.weights)
+
+
+def test_every_argument_matters(model, weights):
+    task = weights.task
+    others = [
+        generate(model, "How many digits are there?", num_samples=4, seed=1),
+        generate(model, task, num_samples=4, seed=2),
+        generate(model, task, num_samples=4, seed=1, guidance_scale=0),
+    ]
+    for other in others:
+        assert np.abs(other.samples - weights.samples).max() > 1e-4
+    assert len(np.unique(weights.samples, axis=0)) == 4
+
+
+def test_without_guidance_the_sentence_is_ignored(model):
+    one, other = (
+        generate(model, task, num_samples=4, guidance_scale=0)
+        for task in ("Which colour?", "How many digits are there?")
+    )
+    np.testing.assert_allclose(one.samples, other.samples, atol=1e-6)
+
+
+def test_samples_may_start_from_e0(workdir, weights, tmp_path):
+    """As in the run: near the end of the noise, all samples are near the network of e0."""
+    text = (workdir / "config.json").read_text()
+    changed = tmp_path / "run"
+    shutil.copytree(workdir, changed)
+    (changed / "config.json").write_text(text.replace('"start_time": 1.0', '"start_time": 0.05'))
+    model = load_model(changed)
+    ours = generate(model, weights.task, num_samples=4, seed=1)
+    e0 = forward(model.space["generator"], model.space["e0"])
+    near, far = (np.abs(each.samples - e0).mean() for each in (ours, weights))
+    assert near < 0.5 * far
+
+
+def test_defaults_are_those_of_the_evaluation(model, weights):
+    plain = generate(model, weights.task, seed=1)
+    assert len(plain.samples) == model.config.hyperldm.num_samples
+    assert plain.guidance_scale == SCALE
+    np.testing.assert_array_equal(plain.weights, weights.weights)
+
+
+def test_the_first_template_is_that_of_the_nearest_training_sentence(model):
+    for sentence, template in TEMPLATES.items():
+        templates = generate(model, sentence).templates
+        assert next(iter(templates)) == template and templates == KNOWN
+    assert generate(model, sentence, template="it is {}").templates == {"it is {}": []}
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["one", "two"], "there are {} digits"),
+        (["two", "left", "top  right", "yellow"], "the red digit is {}"),
+        (["RED", "yellow"], "the one is {}"),
+        (["yellow", "pink"], "there are {} digits"),  # unknown to all: the nearest
+        (["left", "one"], "there are {} digits"),  # known to two alike: the nearer
+    ],
+)
+def test_the_template_is_the_one_that_knows_the_answers(answers, expected, weights, tmp_path):
+    order = ["there are {} digits", "the one is {}", "the red digit is {}"]
+    changed = dataclasses.replace(weights, templates={name: KNOWN[name] for name in order})
+    save_weights(tmp_path / "w.safetensors", changed)
+    image = np.zeros((8, 8, 3), np.uint8)
+    result = predict(load_weights(tmp_path / "w.safetensors"), [image], answers=answers)
+    assert result.template == expected
+
+
+def test_nearness_is_the_cosine_of_standardised_questions(model, monkeypatch):
+    axes = np.eye(EMBED_DIM, dtype=np.float32)
+    mean, std = 3 * axes[1], 1 + 9 * axes[0]
+    statistics = model.hyperldm["statistics"].replace(question_mean=mean, question_std=std)
+    model = dataclasses.replace(model, hyperldm=model.hyperldm | {"statistics": statistics})
+    # The sentences lie along the first axes of the standardised space.
+    raw = {sentence: axis * std + mean for sentence, axis in zip(TEMPLATES, axes, strict=False)}
+    monkeypatch.setattr(
+        "hyper_meta.generation.generate._embed",
+        lambda encoder, sentences: np.stack([raw[sentence] for sentence in sentences]),
+    )
+    # Nearest to the third of them, but before standardising to the first.
+    asked = (1.9 * axes[0] + 2 * axes[2]) * std + mean
+    assert list(nearest_templates(model, asked)) == [list(TEMPLATES.values())[i] for i in (2, 0, 1)]
+
+
+def test_a_saved_file_is_the_same_weights(weights, tmp_path):
+    path = tmp_path / "folder" / "seven.safetensors"
+    save_weights(path, weights)
+    loaded = load_weights(path)
+    for field in dataclasses.fields(weights):
+        np.testing.assert_array_equal(getattr(loaded, field.name), getattr(weights, field.name))
+    assert list(path.parent.iterdir()) == [path]
+    assert set(load_file(path)) == {"weights", "samples"}
+
+
+def test_an_interrupted_save_keeps_the_old_file(weights, tmp_path, monkeypatch):
+    path = tmp_path / "seven.safetensors"
+    save_weights(path, weights)
+    before = path.read_bytes()
+
+    def interrupt(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save_weights(path, dataclasses.replace(weights, task="Another?"))
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def reference_probabilities(network, features, prompts, blend=BLEND):
+    """The adapter in NumPy, from method.md, 3, blended with CLIP's own logits (section 4)."""
+    cut = np.cumsum([EMBED_DIM * HIDDEN_DIM, HIDDEN_DIM, EMBED_DIM * HIDDEN_DIM])
+    w1, b1, w2, b2 = np.split(network.astype(np.float64), cut)
+    hidden = features @ w1.reshape(EMBED_DIM, HIDDEN_DIM) / np.sqrt(EMBED_DIM) + b1
+    adapted = np.maximum(hidden, 0) @ w2.reshape(HIDDEN_DIM, EMBED_DIM) / np.sqrt(HIDDEN_DIM)
+    adapted += features + b2
+    clip, own = (
+        (x / np.linalg.norm(x, axis=1, keepdims=True))
+        @ (prompts / np.linalg.norm(prompts, axis=1, keepdims=True)).T
+        for x in (features, adapted)
+    )
+    cosine = clip + blend * (own - clip)
+    odds = np.exp(100 * (cosine - cosine.max(axis=1, keepdims=True)))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def embedded(encoder, images, prompts):
+    """Embeddings one by one: images [N, D], prompts [A, D]."""
+    embed_image, embed_text = jax.jit(encode_images), jax.jit(encode_texts)
+    return (
+        np.concatenate([embed_image(encoder, preprocess(encoder, [image])) for image in images]),
+        np.concatenate([embed_text(encoder, tokenize(encoder, [text])) for text in prompts]),
+    )
+
+
+@pytest.fixture(scope="module")
+def weights_that_disagree(weights):
+    noise = 3 * np.random.default_rng(0).normal(size=(4, SIZE)).astype(np.float32)
+    return dataclasses.replace(weights, samples=weights.samples + noise)
+
+
+@pytest.fixture(scope="module")
+def predicted(model, weights_that_disagree, tmp_path_factory):
+    weights = weights_that_disagree
+    paths = make_images(tmp_path_factory.mktemp("scenes"), 5)
+    images = [Image.open(path).convert("RGB") for path in paths]
+    prompts = [f"the one is {answer}" for answer in ANSWERS]  # it alone knows them
+    return paths, predict(weights, paths, answers=ANSWERS), embedded(model.encoder, images, prompts)
+
+
+def test_predictions_equal_the_adapter_in_numpy(weights_that_disagree, predicted):
+    weights = weights_that_disagree
+    _, result, (features, prompts) = predicted
+    expected = reference_probabilities(weights.weights, features, prompts)
+    np.testing.assert_allclose(result.probabilities, expected, atol=2e-3)
+    assert result.answer == tuple(ANSWERS[i] for i in expected.argmax(axis=1))
+    choices = [
+        reference_probabilities(network, features, prompts).argmax(axis=1)
+        for network in weights.samples
+    ]
+    agreement = (np.array(choices) == expected.argmax(axis=1)).mean(axis=0)
+    np.testing.assert_allclose(result.agreement, agreement)
+    assert 0 < agreement.mean() < 1
+    unblended = reference_probabilities(weights.weights, features, prompts, blend=1)
+    assert np.abs(unblended - expected).max() > 0.01
+
+
+def test_an_image_is_answered_alike_in_any_batch_and_form(weights, predicted, monkeypatch):
+    paths, result, _ = predicted
+    monkeypatch.setattr("hyper_meta.generation.generate.IMAGE_BATCH", 2)
+    images = [Image.open(paths[0]), str(paths[1]), np.asarray(Image.open(paths[2]))]
+    other = predict(weights, images, answers=ANSWERS)
+    np.testing.assert_allclose(other.probabilities, result.probabilities[:3], atol=1e-4)
+
+
+def test_answers_may_come_in_any_order(weights, predicted):
+    paths, result, _ = predicted
+    turned = predict(weights, paths, answers=ANSWERS[::-1])
+    np.testing.assert_allclose(turned.probabilities[:, ::-1], result.probabilities, atol=1e-4)
+    assert turned.answer == result.answer
+
+
+def test_an_answer_may_hold_braces(weights, predicted):
+    paths, _, _ = predicted
+    result = predict(weights, paths[:1], answers=["{}", "{red}"], template="the colour is {}")
+    assert result.probabilities.shape == (1, 2)
+
+
+def test_a_run_on_precomputed_features_has_no_encoder(workdir, tmp_path):
+    changed = tmp_path / "run"
+    shutil.copytree(workdir, changed)
+    text = (workdir / "config.json").read_text()
+    (changed / "config.json").write_text(text.replace("digits_vqa", "precomputed"))
+    with pytest.raises(UserError, match="no encoder for a new sentence"):
+        load_model(changed)
+
+
+def test_a_relative_workdir_and_file_of_weights(workdir, weights, predicted, tmp_path, monkeypatch):
+    paths, result, _ = predicted
+    monkeypatch.chdir(workdir.parent)
+    weights = generate(load_model(workdir.name), weights.task, num_samples=4, seed=1)
+    monkeypatch.chdir(tmp_path)
+    save_weights("seven.safetensors", weights)
+    again = predict(load_weights("seven.safetensors"), paths, answers=ANSWERS)
+    np.testing.assert_allclose(again.probabilities, result.probabilities, atol=1e-4)

@@ -1,0 +1,17 @@
+"""Programs that see several CPU devices."""
+
+import os
+import subprocess
+import sys
+
+
+def run_on_eight_devices(script, *arguments):
+    """Runs a test file as a script that sees eight devices."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    environment = os.environ | {
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, script, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,142 @@
+"""The quickstart itself, run small: every stage through the real command, to the report."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from ml_collections import ConfigDict
+from PIL import Image
+
+from hyper_meta.cli.main import main
+from hyper_meta.workflows import run as pipeline
+
+STAGES = ("hnet_multitask", "hnet_maml", "conditional", "hnet_hyperclip", "hnet_hyperldm")
+# What a run leaves as it goes on.
+MARKS = (
+    "config.json",
+    *(f"seed_0/{stage}/0000000{step}" for stage in STAGES[:3] for step in (1, 2)),
+    "seed_0/hnet_latents",
+    *(f"seed_0/{stage}/0000000{step}" for stage in STAGES[3:] for step in (1, 2)),
+    *("seed_0/rows/6.json", "seed_0/model", "seed_0/shown.npz", "seed_0/scores.json"),
+)
+
+
+def test_the_quickstart_ends_in_a_report(finished_quickstart):
+    results = json.loads((finished_quickstart / "results.json").read_text())
+    report = (finished_quickstart / "report" / "report.md").read_text()
+    rows = results["summaries"]["test"]
+    for method in ("CLIP as base model", "conditional hypernetwork", "HNet + HyperLDM"):
+        assert method in report
+        for group in ("all", "paraphrase", "composition"):
+            figures = rows[method]["all"][group]
+            assert 0 <= figures["low"] <= figures["mean"] <= figures["high"] <= 100
+    assert len(list((finished_quickstart / "report").glob("*.png"))) == 5
+
+
+def test_the_encoder_leaves_room(finished_quickstart):
+    """CLIP alone knows something and not everything: between 30% and 60% on test tasks."""
+    results = json.loads((finished_quickstart / "results.json").read_text())
+    figures = results["summaries"]["test"]["CLIP as base model"]["all"]["all"]
+    assert 30 < figures["mean"] < 60
+
+
+def test_a_finished_run_is_only_restored(finished_quickstart, quickstart_command, capsys):
+    before = (finished_quickstart / "results.json").read_bytes()
+    assert main(quickstart_command(finished_quickstart)) == 0
+    assert (finished_quickstart / "results.json").read_bytes() == before
+    assert "report" in capsys.readouterr().out
+
+
+@pytest.fixture
+def cached_in(programs):
+    """folder -> compiles a program with config.compilation_cache set to that folder."""
+
+    def compile_one(folder):
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        pipeline.use_compilation_cache(ConfigDict({"compilation_cache": str(folder)}))
+        compilation_cache.reset_cache()
+        jax.jit(lambda x: x + 1.5)(1.0)
+
+    shortest = jax.config.jax_persistent_cache_min_compile_time_secs
+    yield compile_one
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
+    jax.config.update("jax_compilation_cache_dir", str(programs))
+    compilation_cache.reset_cache()
+
+
+@pytest.mark.filterwarnings("error")
+def test_compiled_programs_are_kept_where_the_config_says(tmp_path, cached_in):
+    cached_in(tmp_path / "new")
+    assert list((tmp_path / "new").glob("*-cache"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_a_killed_process_kept_of_a_program_is_in_nobodys_way(tmp_path, cached_in):
+    half = tmp_path / "jit_killed-cache"
+    half.write_bytes(b"half")
+    cached_in(tmp_path)
+    kept = list(tmp_path.glob("*-cache"))
+    assert kept and half not in kept
+    cached_in(tmp_path)
+    assert list(tmp_path.glob("*-cache")) == kept
+
+
+def test_no_folder_for_compiled_programs_is_refused_before_anything_is_written(
+    tmp_path, quickstart_command, capsys
+):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "programs"
+    command = quickstart_command(tmp_path / "run")
+    assert main([*command, f"--config.compilation_cache={folder}"]) == 2
+    assert str(folder) in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_sentence_becomes_weights_that_answer(finished_quickstart, tmp_path, capsys):
+    out, scene = tmp_path / "seven.safetensors", tmp_path / "scene.png"
+    Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(scene)
+    asked = ["--workdir", str(finished_quickstart), "--task", "Which colour does the seven have?"]
+    assert main(["generate", *asked, "--samples", "3", "--out", str(out)]) == 0
+    assert main(["predict", "--weights", str(out), "--answers", "red,green", str(scene)]) == 0
+    printed = capsys.readouterr().out
+    assert "of 3 samples agree" in printed and 'read as "the colour is {}"' in printed
+
+
+def test_killed_at_any_time_it_ends_with_the_same_bits(
+    finished_quickstart, tmp_path, quickstart_command
+):
+    workdir, command = tmp_path / "killed", quickstart_command(tmp_path / "killed")
+    rng = np.random.default_rng(0)
+    # Soon after each of these is there, and now and then at some other time.
+    points = [[str(workdir / mark), rng.uniform(0, 0.5)] for mark in MARKS]
+    for place in (13, 10, 7, 4):
+        points.insert(place, [str(workdir), rng.uniform(0, 5)])
+    assert len(points) == 20
+    script = Path(__file__).parents[1] / "support" / "killed.py"
+    done = subprocess.run(
+        [sys.executable, str(script), json.dumps(points), *command], capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["killed"] * len(points), done.stdout + done.stderr
+    assert main(command) == 0
+    curves = [f"curves/{stage}.json" for stage in STAGES]
+    for name in ("scores.json", *curves):
+        assert (workdir / "seed_0" / name).read_text() == (
+            finished_quickstart / "seed_0" / name
+        ).read_text()
+    left, right = (np.load(run / "seed_0" / "shown.npz") for run in (workdir, finished_quickstart))
+    for name in left.files:
+        np.testing.assert_array_equal(left[name], right[name])
+    shutil.rmtree(workdir)
+
+
+def test_one_method_is_trained_with_what_it_needs(quickstart_command, tmp_path):
+    """And with nothing that is evaluated or reported."""
+    _, *arguments = quickstart_command(tmp_path / "one")
+    assert main(["train", *arguments, "--method", "hnet"]) == 0
+    left = {path.name for path in (tmp_path / "one" / "seed_0").iterdir()}
+    assert left == {"hnet_maml", "hnet_latents", "curves"}
