@@ -208,7 +208,7 @@ def _prepare(arguments: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _generate(arguments: argparse.Namespace, extra: list[str]) -> int:
-    from hyper_meta.core import configuration as check
+    from hyper_meta.core import arguments as check
     from hyper_meta.core.files import check_writable
 
     _refuse_extra(arguments, extra)
@@ -242,7 +242,7 @@ def _generate(arguments: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _predict(arguments: argparse.Namespace, extra: list[str]) -> int:
-    from hyper_meta.core import configuration as check
+    from hyper_meta.core import arguments as check
 
     _refuse_extra(arguments, extra)
     answers = [answer.strip() for answer in arguments.answers.split(",")]

@@ -1,5 +1,4 @@
-"""What a user chooses, checked before anything is computed: config files with their overrides, and
-the arguments of `generate` and `predict`.
+"""What a user chooses, checked before anything is computed: config files with their overrides.
 
 A configuration is a ml_collections ConfigDict that a file's get_config() returns.
 """
@@ -11,7 +10,6 @@ import functools
 import importlib.machinery
 import importlib.util
 import math
-import numbers
 import operator
 import re
 import sys
@@ -24,6 +22,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_dict import placeholder
 
+from hyper_meta.core.arguments import check_seed
 from hyper_meta.core.files import flatten, read_json
 from hyper_meta.core.types import UserError
 
@@ -39,8 +38,6 @@ SHARES = {
     "posterior_variance": True,
     "drop_rate": True,
 }
-# JAX makes a key from 32 bits of a seed; beyond that, other seeds would give the same numbers.
-MAX_SEED = 2**32 - 1
 
 
 def load_config(file: str | None, workdir: Path, overrides: Sequence[str]) -> ConfigDict:
@@ -245,58 +242,3 @@ def _check_number(name: str, value: Any) -> None:
     if may_be_none is not None and not (0 <= value <= 1 and (value or may_be_none)):
         interval = "0 to 1" if may_be_none else "above 0 to 1"
         raise UserError(f"{name}={value} is no share, a number from {interval} is expected")
-
-
-def check_seed(seed: int) -> None:
-    """Raises UserError for a seed that is no whole number of 32 bits."""
-    if not _is_whole(seed) or not 0 <= seed <= MAX_SEED:
-        raise UserError(f"seed {seed} given, a whole number from 0 to {MAX_SEED} is expected")
-
-
-def check_num_samples(num_samples: int) -> None:
-    """Raises UserError for a number of samples below one."""
-    if not _is_whole(num_samples) or num_samples < 1:
-        raise UserError(f"{num_samples} samples asked for, 1 or more are expected")
-
-
-def check_guidance_scale(scale: float) -> None:
-    """Raises UserError for a guidance scale that is not a finite number."""
-    if not isinstance(scale, numbers.Real) or not math.isfinite(scale):
-        raise UserError(f"guidance scale {scale} given, a finite number such as 1.5 is expected")
-
-
-def check_task(sentence: str) -> None:
-    """Raises UserError for a task sentence without a word."""
-    if not isinstance(sentence, str) or not sentence.strip():
-        raise UserError(
-            f"the task sentence is {sentence!r}, a question such as "
-            '"Which colour does the seven have?" is expected'
-        )
-
-
-def check_template(template: str) -> None:
-    """Raises UserError for an answer template without a place for the answer."""
-    if not isinstance(template, str) or "{}" not in template:
-        raise UserError(
-            f"the template is {template!r}, a sentence with {{}} in the answer's place is "
-            'expected, such as "the colour is {}"'
-        )
-
-
-def check_answers(answers: Sequence[str]) -> None:
-    """Raises UserError for less than two answers, an empty one, or one that is there twice."""
-    if isinstance(answers, str) or not all(isinstance(answer, str) for answer in answers):
-        raise UserError(f"the answers are {answers!r}, a list of strings is expected")
-    if len(answers) < 2:
-        raise UserError(f"{len(answers)} answer given, two or more are expected: {list(answers)}")
-    # The tokenizer sees neither case nor surrounding space.
-    seen = [" ".join(answer.split()).casefold() for answer in answers]
-    if "" in seen:
-        raise UserError(f"answer {seen.index('') + 1} of {len(answers)} is empty: {list(answers)}")
-    for answer, key in zip(answers, seen, strict=True):
-        if seen.count(key) > 1:
-            raise UserError(f"the answer {answer!r} is given twice: {list(answers)}")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

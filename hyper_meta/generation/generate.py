@@ -26,15 +26,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from hyper_meta.core import parallel
-from hyper_meta.core.configuration import (
+from hyper_meta.core.arguments import (
     check_answers,
     check_guidance_scale,
     check_num_samples,
     check_seed,
     check_task,
     check_template,
-    stored_config,
 )
+from hyper_meta.core.configuration import stored_config
 from hyper_meta.core.files import read_json, write_bytes
 from hyper_meta.core.types import UserError
 from hyper_meta.data.images import CorruptImage, decode

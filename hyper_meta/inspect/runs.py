@@ -19,7 +19,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
-from hyper_meta.core.configuration import check_task, stored_config
+from hyper_meta.core.arguments import check_task
+from hyper_meta.core.configuration import stored_config
 from hyper_meta.core.losses import correct_sum, normalise
 from hyper_meta.core.types import TaskBatch, UserError
 from hyper_meta.data.tasks import Batches, BatchShape, Task, gather

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from toy_run import EMBED_DIM, HIDDEN_DIM, SIZE, make_encoder, make_images, make_run
 
 from hyper_meta.cli.main import main
-from hyper_meta.core.configuration import check_answers, check_num_samples, check_task
+from hyper_meta.core.arguments import check_answers, check_num_samples, check_task
 from hyper_meta.core.types import UserError
 from hyper_meta.data.features import Features, cached_features, write_store
 from hyper_meta.generation import generate as generating
