@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from hyper_meta.core.losses import normalise
 from hyper_meta.data.digits_vqa.captions import make_captions, trained_concepts
-from hyper_meta.data.digits_vqa.questions import FAMILIES, fill
+from hyper_meta.data.digits_vqa.families import FAMILIES
+from hyper_meta.data.digits_vqa.questions import fill
 from hyper_meta.data.digits_vqa.scenes import render, sample_scenes
 from hyper_meta.encoders.clip import CLIP, CLIPConfig, TowerConfig
 from hyper_meta.encoders.folder import (

@@ -10,7 +10,9 @@ import functools
 
 import numpy as np
 
-from hyper_meta.data.digits_vqa.questions import FAMILIES, Family, fill, held_out_split
+from hyper_meta.data.digits_vqa.concepts import Family
+from hyper_meta.data.digits_vqa.families import FAMILIES
+from hyper_meta.data.digits_vqa.questions import fill, held_out_split
 from hyper_meta.data.digits_vqa.scenes import Scenes
 
 # How a fact is put into words, and how often.
