@@ -21,6 +21,7 @@ def hypernetwork(objective: str) -> Method:
         stage=functools.partial(stages.conditional_stage, objective=objective),
         learner=lambda setup: stages.conditional_learner(setup.config, setup.tables["train"]),
         shots=False,
+        maps_question_directly=True,
     )
 
 

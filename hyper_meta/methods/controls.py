@@ -50,9 +50,10 @@ def _latent_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
         return run(chosen.mean(axis=1, keepdims=True), split)
 
     return [
-        Row("mean latent of the training tasks", "control", mean_latent),
-        Row(NEAREST, "control", nearest, {"": 1}),
+        Row("mean_latent", "mean latent of the training tasks", "control", mean_latent),
+        Row("nearest_latent", NEAREST, "control", nearest, {"": 1}),
         Row(
+            "nearest_latents",
             "mean latent of the nearest training sentences",
             "control",
             nearest,
@@ -71,7 +72,8 @@ def _weights_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
         chosen = weights[nearest_tasks(setup, split)]
         return run(parallel.replicate({"generator": {}}), chosen, split)
 
-    return [Row("weights of the nearest training sentence", "control", nearest)]
+    title = "weights of the nearest training sentence"
+    return [Row("nearest_weights", title, "control", nearest)]
 
 
 def _question_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
@@ -83,13 +85,13 @@ def _question_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
     run = latent_scores(setup, "hnet", space)
     run_shuffled = latent_scores(setup, "hnet", space, scoring.with_answers_shuffled)
 
-    def asked(title: str, questions: Any) -> Row:
+    def asked(variant: str, title: str, questions: Any) -> Row:
         def score(split: str, _: None, shots: int | None) -> Scores:
             rng = np.random.default_rng([setup.config.seed, len(split)])
             wrong = questions(rng, question_features(setup, split))
             return run(sample(wrong, scale).mean(axis=1, keepdims=True), split)
 
-        return Row(f"HNet + HyperLDM, {title}", "control", score)
+        return Row(f"hnet_hyperldm.{variant}", f"HNet + HyperLDM, {title}", "control", score)
 
     def unguided(split: str, _: None, shots: int | None) -> Scores:
         return run(latents(split, 0.0).mean(axis=1, keepdims=True), split)
@@ -100,20 +102,28 @@ def _question_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
     known = setup.tables["train"].question_features
     mean, std = known.mean(axis=0), known.std(axis=0)
     return [
-        Row("HNet + HyperLDM, guidance 0", "control", unguided),
+        Row("hnet_hyperldm.unguided", "HNet + HyperLDM, guidance 0", "control", unguided),
         asked(
+            "training_question",
             "a random training question",
             lambda rng, q: known[rng.integers(len(known), size=len(q))],
         ),
         asked(
+            "other_question",
             "another task's question",
             lambda rng, q: np.roll(q, 1 + rng.integers(len(q) - 1), axis=0),
         ),
         asked(
+            "noise_question",
             "noise for a question",
             lambda rng, q: (mean + std * rng.normal(size=q.shape)).astype(np.float32),
         ),
-        Row("HNet + HyperLDM, answers shuffled", "control", shuffled),
+        Row(
+            "hnet_hyperldm.shuffled_answers",
+            "HNet + HyperLDM, answers shuffled",
+            "control",
+            shuffled,
+        ),
     ]
 
 

@@ -15,12 +15,20 @@ from hyper_meta.core import parallel
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner
-from hyper_meta.methods.interface import Row, Scores, Setup, choose, compile_scores, remember
+from hyper_meta.methods.interface import (
+    Row,
+    RowName,
+    Scores,
+    Setup,
+    choose,
+    compile_scores,
+    remember,
+)
 
 
 def few_shot_row(
     setup: Setup,
-    title: str,
+    name: RowName,
     learner: Learner,
     params: Any,
     *,
@@ -53,7 +61,7 @@ def few_shot_row(
 
     every = settings(evaluate.few_shot_steps, evaluate.few_shot_rates)
     return Row(
-        title,
+        *name,
         "few-shot",
         score,
         every,

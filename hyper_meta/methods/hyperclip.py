@@ -47,7 +47,7 @@ def guided(space_name: str) -> Method:
 
         settings = {setting_name(setting): setting for setting in latents("validation")}
         title = f"{space.title} + HyperCLIP"
-        return [Row(title, "language", score, settings, varies="guidance", curve=True)]
+        return [Row(name, title, "language", score, settings, varies="guidance", curve=True)]
 
     return Method(rows, train, needs=lambda config: (space_name,), settings=("hyperclip",))
 

@@ -15,6 +15,7 @@ from hyper_meta.methods.few_shot import few_shot_row
 from hyper_meta.methods.interface import (
     Method,
     Row,
+    RowName,
     Scores,
     Setup,
     choose,
@@ -54,7 +55,7 @@ def diffused(space_name: str) -> Method:
 
 
 def _rows(setup: Setup, space_name: str, space: Space, left: dict[str, Any]) -> list[Row]:
-    title = f"{space.title} + HyperLDM"
+    name, title = f"{space_name}_hyperldm", f"{space.title} + HyperLDM"
     latents = sampled_latents(setup, space_name, space, left)
     one, mean_of_logits = (
         latent_scores(setup, space_name, space, change) for change in (None, scoring.ensemble)
@@ -78,7 +79,7 @@ def _rows(setup: Setup, space_name: str, space: Space, left: dict[str, Any]) -> 
 
     adapted = few_shot_row(
         setup,
-        f"{title}, adapted",
+        RowName(f"{name}.adapted", f"{title}, adapted"),
         space.learner(),
         space.params,
         key=space_name,
@@ -86,9 +87,11 @@ def _rows(setup: Setup, space_name: str, space: Space, left: dict[str, Any]) -> 
         starts=starts,
     )
     return [
-        Row(title, "language", mean_latent, **guided, curve=True),
-        Row(f"{title}, mean of logits", "language", mean_logits, **guided),
-        Row(f"{title}, one sample", "language", one_sample, **guided),
+        Row(name, title, "language", mean_latent, **guided, curve=True),
+        Row(
+            f"{name}.mean_of_logits", f"{title}, mean of logits", "language", mean_logits, **guided
+        ),
+        Row(f"{name}.one_sample", f"{title}, one sample", "language", one_sample, **guided),
         adapted,
         *_support_guided(setup, space_name, space, left, scale),
     ]
@@ -161,5 +164,8 @@ def _support_guided(
         return run(latents.mean(axis=1, keepdims=True), split)
 
     settings = {f"strength {strength:g}": strength for strength in strengths}
-    title = f"{space.title} + HyperLDM, guided by the support set"
-    return [Row(title, "few-shot", score, settings, varies="few-shot guidance")]
+    name = RowName(
+        f"{space_name}_hyperldm.guided_by_support",
+        f"{space.title} + HyperLDM, guided by the support set",
+    )
+    return [Row(*name, "few-shot", score, settings, varies="few-shot guidance")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -53,18 +53,33 @@ class Setup:
         return self.tables["train"].image_features.shape[1]
 
 
+class RowName(NamedTuple):
+    """How a row is known: id: in files and commands, snake_case and unique; title: for display."""
+
+    id: str
+    title: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A row of the table.
 
-    title: its name; kind: one of eval.metrics.KINDS. score: (split, a value of settings, shots) ->
-    Scores; only a few-shot row sees labelled examples of a task: `shots` of each answer, or None
-    for all of the support set. settings: {how it is called: value}, of which the best on the
-    validation tasks is chosen; varies: what they are settings of; curve: all of them are shown on
-    test tasks too. shots: for a row that is scored with each of config.evaluate.shots: the setting
-    chosen with the whole support set -> the settings to choose from with few.
+    id: how files, commands and other rows know it, unique: the method's name for its main row,
+        NAME.VARIANT for others.
+    title: for display only.
+    kind: one of eval.metrics.KINDS.
+    score: (split, a value of settings, shots) -> Scores; only a few-shot row sees labelled examples
+        of a task: `shots` of each answer, or None for all of the support set.
+    settings: {how it is called: value}, of which the best on the validation tasks is chosen.
+    varies: what they are settings of.
+    curve: whether all of them are shown on test tasks too.
+    shots: for a row that is scored with each of config.evaluate.shots: the setting chosen with the
+        whole support set -> the settings to choose from with few.
+    maps_question_directly: whether it is a conditional hypernetwork, from the question to the
+        weights in one step; language rows are compared with the best of these.
     """
 
+    id: str
     title: str
     kind: str
     score: Callable[[str, Any, int | None], Scores]
@@ -72,6 +87,7 @@ class Row:
     varies: str | None = None
     curve: bool = False
     shots: Callable[[str], Mapping[str, Any]] | None = None
+    maps_question_directly: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

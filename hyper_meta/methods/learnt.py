@@ -3,6 +3,7 @@ support set."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,15 @@ from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner
 from hyper_meta.methods.few_shot import few_shot_row
-from hyper_meta.methods.interface import Method, Row, Scores, Setup, compile_scores, fit
+from hyper_meta.methods.interface import (
+    Method,
+    Row,
+    RowName,
+    Scores,
+    Setup,
+    compile_scores,
+    fit,
+)
 from hyper_meta.train.loop import Stage
 
 
@@ -24,12 +33,13 @@ def learnt(
     stage: Callable[..., Stage],
     learner: Callable[[Setup], Learner],
     shots: bool,
+    maps_question_directly: bool = False,
 ) -> Method:
     """The method of a learner. It leaves {"params", "statistics"}.
 
     name: in the registry; title, kind: of its row; section: of the config; stage: (config, train
     table, validation table, name=...) -> Stage; learner: of the trained parameters; shots: whether
-    it is adapted on few examples too.
+    it is adapted on few examples too; maps_question_directly: see `Row`.
     """
 
     def train(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,27 +48,31 @@ def learnt(
 
     def rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
         params = trained[name]["params"]
-        return learner_rows(setup, title, kind, learner(setup), params, key=section, shots=shots)
+        start, *adapted = learner_rows(
+            setup, RowName(name, title), kind, learner(setup), params, key=section, shots=shots
+        )
+        start = dataclasses.replace(start, maps_question_directly=maps_question_directly)
+        return [start, *adapted]
 
     return Method(rows, train, settings=(section,))
 
 
 def learner_rows(
-    setup: Setup, title: str, kind: str, learner: Learner, params: Any, *, key: str, shots: bool
+    setup: Setup, name: RowName, kind: str, learner: Learner, params: Any, *, key: str, shots: bool
 ) -> list[Row]:
     """A learner where it starts, and adapted on the support set if adaptation moves it.
 
     key: what its compiled functions are remembered by.
     """
-    start = start_row(setup, title, kind, learner, params, key=key)
+    start = start_row(setup, name, kind, learner, params, key=key)
     if not learner.moves:
         return [start]
-    adapted = f"{title}, adapted"
+    adapted = RowName(f"{name.id}.adapted", f"{name.title}, adapted")
     return [start, few_shot_row(setup, adapted, learner, params, key=key, shots=shots)]
 
 
 def start_row(
-    setup: Setup, title: str, kind: str, learner: Learner, params: Any, *, key: str
+    setup: Setup, name: RowName, kind: str, learner: Learner, params: Any, *, key: str
 ) -> Row:
     """A learner where it starts: zero-shot."""
     loop = InnerLoop(0, 0.0, blend=setup.config.adapter.blend)
@@ -69,4 +83,4 @@ def start_row(
     def score(split: str, _: None, shots: int | None) -> Scores:
         return run(replicated, None, split)
 
-    return Row(title, kind, score)
+    return Row(*name, kind, score)

@@ -22,7 +22,10 @@ def _rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
     def clip(split: str, _: None, shots: int | None) -> Scores:
         return score(parallel.replicate({}), None, split)
 
-    return [Row(MAJORITY, "reference", majority), Row(CLIP, "reference", clip)]
+    return [
+        Row("majority", MAJORITY, "reference", majority),
+        Row("clip", CLIP, "reference", clip),
+    ]
 
 
 def majority_scores(tasks: list) -> Scores:

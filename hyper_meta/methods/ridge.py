@@ -34,7 +34,8 @@ def _rows(setup, trained):
         return score_latents(latents[:, None], split)
 
     settings = {f"{penalty:g}": penalty for penalty in (0.01, 0.1, 1, 10)}
-    return [Row("ridge regression to the latent", "language", score, settings, varies="penalty")]
+    title = "ridge regression to the latent"
+    return [Row("ridge", title, "language", score, settings, varies="penalty")]
 
 
 METHOD = Method(_rows, needs=lambda config: ("hnet",))

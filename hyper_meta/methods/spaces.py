@@ -17,7 +17,16 @@ from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner, latent_learner, weights_learner
 from hyper_meta.methods.few_shot import choose_rate
-from hyper_meta.methods.interface import Method, Row, Scores, Setup, compile_scores, fit, keep_array
+from hyper_meta.methods.interface import (
+    Method,
+    Row,
+    RowName,
+    Scores,
+    Setup,
+    compile_scores,
+    fit,
+    keep_array,
+)
 from hyper_meta.methods.learnt import learner_rows
 from hyper_meta.networks.adapter import num_weights
 from hyper_meta.train.loop import Stage
@@ -109,8 +118,9 @@ def _adapted(
 
 def _hvae_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
     space = trained["hvae"]
+    name = RowName("hvae", space.title)
     return learner_rows(
-        setup, space.title, "unconditional", space.learner(), space.params, key="hvae", shots=False
+        setup, name, "unconditional", space.learner(), space.params, key="hvae", shots=False
     )
 
 

@@ -38,6 +38,7 @@ def everything(tmp_path_factory):
     setup, trained = train(tmp_path_factory.mktemp("methods"), NAMES)
     rows = [row for name in NAMES for row in METHODS[name].rows(setup, trained)]
     assert len({row.title for row in rows}) == len(rows)
+    assert len({row.id for row in rows}) == len(rows)
     return setup, {row.title: row for row in rows}, trained
 
 
@@ -51,7 +52,11 @@ def evaluated(everything):
 def test_the_rows_that_others_are_compared_with_are_there(everything):
     _, rows, _ = everything
     assert {CLIP, MULTITASK, MAML, NEAREST} <= set(rows)
-    assert sum(title.startswith(CONDITIONAL_PREFIX) for title in rows) >= 2
+    direct = {row.id for row in rows.values() if row.maps_question_directly}
+    assert direct == {"conditional", "conditional_maml"}
+    titled = {title for title in rows if title.startswith(CONDITIONAL_PREFIX)}
+    language = {rows[title].id for title in titled if rows[title].kind == "language"}
+    assert language == direct
     assert {row.kind for row in rows.values()} == set(KINDS)
 
 

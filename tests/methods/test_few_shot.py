@@ -8,6 +8,7 @@ from hyper_meta.core.types import Examples, TaskBatch
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task, task_correct
 from hyper_meta.methods import few_shot
 from hyper_meta.methods.few_shot import adaptation_curves, choose_rate, few_shot_row
+from hyper_meta.methods.interface import RowName
 from hyper_meta.train.stages.meta_learning import generator_module, hnet_learner
 
 BLEND = 0.6
@@ -69,14 +70,14 @@ def test_a_row_is_the_learner_adapted_on_the_whole_support_set(setup, params, fr
     }
     row = few_shot_row(
         setup,
-        "title",
+        RowName("an_id", "title"),
         hnet_learner(setup.config, DIM),
         params,
         key="hnet",
         shots=True,
         starts=points.get if from_elsewhere else None,
     )
-    assert row.kind == "few-shot"
+    assert (row.id, row.title, row.kind) == ("an_id", "title", "few-shot")
     # With few examples only the number of steps is chosen anew.
     assert row.shots("0 steps, rate 0.5") == {
         "0 steps, rate 0.5": (0, 0.5),

@@ -26,7 +26,7 @@ def make_row(calls, **options):
         calls.append((split, value, shots))
         return np.array(RIGHT[value][split], float), TOTAL[split]
 
-    return Row("a title", "language", score, SETTINGS, "some setting", **options)
+    return Row("an_id", "a title", "language", score, SETTINGS, "some setting", **options)
 
 
 @pytest.mark.parametrize("curve", [False, True])
@@ -72,7 +72,9 @@ def test_each_number_of_shots_has_its_own_best_setting():
         return {"A": "a", "B": "b"}
 
     settings = {"A": "a", "B": "b", "C": "c"}
-    scored = score_row(Row("", "few-shot", score, settings, "setting", shots=allowed), (0, 1, 2))
+    scored = score_row(
+        Row("an_id", "", "few-shot", score, settings, "setting", shots=allowed), (0, 1, 2)
+    )
     assert scored["row"]["chosen"] == "B" and set(asked) == {"B"}
     chosen = {shots: by["chosen"] for shots, by in scored["shots"].items()}
     assert chosen == {"0": "B", "1": "A", "2": "A"}
@@ -87,7 +89,7 @@ def test_a_row_without_settings():
         assert value is None
         return np.ones(2), np.full(2, 4.0)
 
-    scored = score_row(Row("a title", "reference", score), (1,))
+    scored = score_row(Row("an_id", "a title", "reference", score), (1,))
     assert scored["row"] == {"title": "a title", "kind": "reference", "varies": None, "chosen": ""}
     assert scored["test"] == scored["validation"] == {"": {"correct": [1, 1], "count": [4, 4]}}
 
@@ -104,7 +106,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_row_it_was_at(tmp_path):
                     raise KeyboardInterrupt
                 return np.array([number / 3, 0.1]), np.array([1.0, 7.0])
 
-            return Row(f"row {number}", "reference", score)
+            return Row(f"row_{number}", f"row {number}", "reference", score)
 
         return [make(number) for number in range(4)]
 
