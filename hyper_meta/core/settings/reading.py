@@ -1,0 +1,98 @@
+"""From a configuration, nested dictionaries of plain values, to its records, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from ml_collections import ConfigDict
+
+from hyper_meta.core.settings.rules import Rule, check_value
+from hyper_meta.core.settings.run import RunSettings
+from hyper_meta.core.types import UserError
+
+Record = TypeVar("Record")
+
+
+@functools.cache
+def kinds_of(record: type) -> dict[str, Any]:
+    """The type of each field of a record, in the order of its fields."""
+    hints = typing.get_type_hints(record)
+    return {field.name: hints[field.name] for field in dataclasses.fields(record)}
+
+
+def rules_of(record: type, prefix: str = "") -> dict[str, tuple[Any, Rule]]:
+    """(type, rule) of every setting of a record and those in it, by dotted name."""
+    rules: dict[str, tuple[Any, Rule]] = {}
+    for field in dataclasses.fields(record):
+        kind, name = kinds_of(record)[field.name], prefix + field.name
+        if dataclasses.is_dataclass(kind):
+            rules |= rules_of(kind, f"{name}.")
+        else:
+            rules[name] = kind, field.metadata["rule"]
+    return rules
+
+
+def read_settings(
+    config: ConfigDict | Mapping[str, Any], record: type[Record] = RunSettings
+) -> Record:
+    """The record of a configuration, nested mappings of plain values.
+
+    Raises UserError for an unknown and a missing name, a value of another type or out of its range,
+    and values that contradict each other.
+    """
+    given = config.to_dict() if isinstance(config, ConfigDict) else config
+    settings = _read(given, record, "")
+    for line in (*_uneven_steps(settings), *settings.contradictions()):
+        raise UserError(line)
+    return settings
+
+
+def _read(config: Any, record: type, prefix: str) -> Any:
+    if not isinstance(config, Mapping):
+        name = prefix.removesuffix(".")
+        raise UserError(f"{name}={config!r} given, a group of settings is expected")
+    kinds, given = kinds_of(record), dict(config.items())
+    for name in given:
+        if name not in kinds:
+            (nearest,) = difflib.get_close_matches(name, kinds, n=1, cutoff=0)
+            raise UserError(
+                f"the configuration has an unknown setting {prefix}{name}, "
+                f"did you mean {prefix}{nearest}?"
+            )
+    if missing := [prefix + name for name in kinds if name not in given]:
+        raise UserError(
+            f"the configuration lacks {', '.join(missing)}: set it as the files in configs/ do"
+        )
+    values = {}
+    for field in dataclasses.fields(record):
+        kind, name = kinds[field.name], prefix + field.name
+        if dataclasses.is_dataclass(kind):
+            values[field.name] = _read(given[field.name], kind, f"{name}.")
+        else:
+            rule = field.metadata["rule"]
+            values[field.name] = check_value(name, given[field.name], kind, rule)
+    return record(**values)
+
+
+def _uneven_steps(settings: Any, prefix: str = "") -> Iterator[str]:
+    """One line for each num_steps that the chunk_steps beside it do not divide."""
+    values = {name: getattr(settings, name) for name in kinds_of(type(settings))}
+    if "chunk_steps" in values and values["num_steps"] % values["chunk_steps"]:
+        steps, size = values["num_steps"], values["chunk_steps"]
+        yield (
+            f"{prefix}num_steps={steps} is no multiple of {prefix}chunk_steps={size}: "
+            f"the nearest is {max(1, round(steps / size)) * size}"
+        )
+    for name, value in values.items():
+        if dataclasses.is_dataclass(value):
+            yield from _uneven_steps(value, f"{prefix}{name}.")
+
+
+def as_dict(settings: Any) -> dict[str, Any]:
+    """A record as nested dictionaries of plain values, from which `read_settings` makes it."""
+    return dataclasses.asdict(settings)

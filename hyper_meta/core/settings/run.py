@@ -1,0 +1,251 @@
+"""The settings of a run, one record for each section of configs/digits_vqa.py.
+
+Defaults are in configs/ alone. A value that names an entry of a registry of a higher floor has its
+choices here, so that a mistake is answered before that floor is imported; a test holds them equal
+to the registry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from hyper_meta.core.arguments import MAX_SEED
+from hyper_meta.core.settings.rules import count, rate, setting, share
+
+OBJECTIVES = ("multitask", "fomaml", "maml")
+
+record = dataclasses.dataclass(frozen=True, kw_only=True)
+
+
+@record
+class AdapterSettings:
+    hidden_dim: int = count("H, hidden units")
+    blend: float = setting("logits = base + blend * (adapted - base)")
+
+
+@record
+class BatchingSettings:
+    """How ragged tasks become batches of a few fixed shapes."""
+
+    num_layouts: int = count("layouts of a training batch, each compiled")
+    num_groups: int = count("groups of tasks of like size in a training batch")
+    num_shapes: int = count("shapes of batches that are adapted or evaluated")
+    max_support: int = count("support examples of a task that a training step reads")
+    max_query: int = count("query examples of a task that a training step reads")
+    feature_noise: float = setting("noise on image features, as a share of their size", at_least=0)
+    max_examples: int = count("padded examples of an evaluation batch")
+
+
+@record
+class TrainingSettings:
+    """What every stage has."""
+
+    learning_rates: tuple[float, ...] = rate("each is trained, the best on validation tasks kept")
+    batch_size: int = count("tasks or rows of a step")
+    num_steps: int = count("steps, a multiple of chunk_steps")
+    chunk_steps: int = count("steps from one validation to the next")
+
+
+@record
+class TaskTrainingSettings(TrainingSettings):
+    """A stage that learns from batches of tasks."""
+
+    clip_norm: float = setting("largest norm of a gradient", above=0)
+
+
+@record
+class AdaptedTrainingSettings(TaskTrainingSettings):
+    """A stage whose inner loop adapts to each task."""
+
+    inner_steps: int = setting("steps of MAML's inner loop", at_least=0)
+    inner_learning_rate: float = rate("of the inner loop")
+
+
+@record
+class HNetSettings(AdaptedTrainingSettings):
+    """Latent -> weights."""
+
+    latent_dim: int = count("Z")
+    hidden_dims: tuple[int, ...] = count("widths of the generator")
+
+
+@record
+class ConditionalSettings(AdaptedTrainingSettings):
+    """Question -> weights."""
+
+    hidden_dims: tuple[int, ...] = count("widths of the generator")
+    standardise: bool = setting("questions by mean and deviation over the training questions")
+
+
+@record
+class FilmSettings(TaskTrainingSettings):
+    """Question -> scale and shift of the hidden units of one adapter."""
+
+    hidden_dims: tuple[int, ...] = count("widths of the network that reads the question")
+    standardise: bool = setting("questions by mean and deviation over the training questions")
+
+
+@record
+class AdaptationSettings:
+    """Every training task adapted a few times."""
+
+    repeats: int = count("R, adaptations of each task")
+    smallest_share: float = share("of a task's images, in one adaptation", may_be_zero=False)
+    num_steps: int = count("steps of an adaptation")
+    learning_rates: tuple[float, ...] = rate("the best on validation tasks is taken")
+
+
+@record
+class LatentsSettings(AdaptationSettings):
+    """The latent data sets."""
+
+    base: str = setting(
+        "the method whose space is HNet's", choices=tuple(f"hnet_{name}" for name in OBJECTIVES)
+    )
+    pull: float = setting("weight of 1/2 ||e - e0||^2", at_least=0)
+
+
+@record
+class WeightsSettings(AdaptationSettings):
+    """The data set of adapted weights that HVAE learns."""
+
+    base: str = setting(
+        "the method that adaptation starts from",
+        choices=tuple(f"mnet_{name}" for name in OBJECTIVES),
+    )
+
+
+@record
+class HVAESettings(TrainingSettings):
+    """An autoencoder of adapted weights."""
+
+    weights: WeightsSettings
+    latent_dim: int = count("Z")
+    hidden_dims: tuple[int, ...] = count("widths of encoder and decoder")
+    beta: float = setting("weight of the KL divergence", at_least=0)
+    standardise: bool = setting("weights by the deviation of each")
+    components: int = count("principal components of the weights that it sees")
+
+
+@record
+class GuidanceSettings:
+    """How HyperCLIP moves a latent from e0."""
+
+    optimizer: str = setting("of the latent", choices=("sgd", "adam"))
+    steps: tuple[int, ...] = count("numbers of steps to choose from")
+    learning_rates: tuple[float, ...] = rate("to choose from")
+    pull: tuple[float, ...] = setting("weights of 1/2 ||e - e0||^2 to choose from", at_least=0)
+    cosine: bool = setting("whether the rate decays as a cosine")
+    langevin: float = setting("size of the noise", at_least=0)
+
+
+@record
+class HyperCLIPSettings(TrainingSettings):
+    """Weights -> the space of questions."""
+
+    guidance: GuidanceSettings
+    hidden_dims: tuple[int, ...] = count("widths of the encoder")
+    standardise: bool = setting("weights by mean and deviation of each")
+    weight_decay: float = setting("of AdamW", at_least=0)
+
+
+@record
+class HyperLDMSettings(TrainingSettings):
+    """Question -> latent."""
+
+    denoiser: str = setting("architecture", choices=("v1", "v2"))
+    hidden_dim: int = count("width of the denoiser")
+    num_blocks: int = count("residual blocks of the denoiser")
+    schedule: str = setting(
+        "of the noise", choices=("linear", "scaled_linear", "sqrt", "cosine", "quartic")
+    )
+    prediction: str = setting("what the denoiser predicts", choices=("eps", "v"))
+    diffusion_steps: int = count("S, noise levels")
+    drop_rate: float = share("of questions that are dropped in training", may_be_zero=True)
+    fisher_share: float = share("of the Fisher metric in the loss", may_be_zero=True)
+    ema_decay: float = setting("of the averaged parameters", at_least=0, below=1)
+    weight_decay: float = setting("of AdamW", at_least=0)
+    sampling_steps: int = count("DDIM; DDPM where it is diffusion_steps")
+    posterior_variance: float = share("of DDPM: 0 is beta tilde, 1 is beta", may_be_zero=True)
+    start_time: float = share(
+        "of the steps, of the noise that sampling starts at", may_be_zero=False
+    )
+    num_samples: int = count("K, whose mean latent is the generated one")
+    guidance_scale: float | None = setting("None: chosen on validation tasks")
+    few_shot_guidance: tuple[float, ...] = setting(
+        "strengths of guidance by the support set's loss", at_least=0, may_be_empty=True
+    )
+
+
+@record
+class EvaluateSettings:
+    guidance_scales: tuple[float, ...] = setting(
+        "to choose from; 0, which ignores the sentence, has a row of its own", above=0
+    )
+    few_shot_steps: tuple[int, ...] = setting("numbers of steps to choose from", at_least=0)
+    few_shot_rates: tuple[float, ...] = rate("to choose from")
+    shot_steps: tuple[int, ...] = setting("numbers of steps with few examples", at_least=0)
+    shots: tuple[int, ...] = count("examples of each answer", may_be_empty=True)
+    num_resamples: int = count("of the bootstrap")
+
+
+@record
+class RunSettings:
+    """Everything that a run reads from its configuration."""
+
+    seed: int = setting("of the first seed", at_least=0, at_most=MAX_SEED)
+    num_seeds: int = count("the run is repeated with seed, seed + 1, ...")
+    dataset: str = setting(
+        "its name", choices=("digits_vqa", "meta_vqa", "meta_vqa_published", "precomputed")
+    )
+    data_dir: str = setting("where data sets and their features are")
+    validation_share: float = share("of the training tasks", may_be_zero=False)
+    encoder: str = setting('"bundled", a folder, or a name on the Hub')
+    encoder_dtype: str = setting("that the encoder computes in", choices=("float32", "bfloat16"))
+    image_resize: str = setting("how an image becomes a square", choices=("crop", "square"))
+    skip_corrupt_images: bool = setting("else the first one is an error")
+    compilation_cache: str = setting("folder of compiled programs, or none", may_be_empty=True)
+    methods: tuple[str, ...] = setting("trained and scored, with all that they need")
+    checkpoint_every: int = count("chunks from one checkpoint to the next")
+    adapter: AdapterSettings
+    batching: BatchingSettings
+    hnet: HNetSettings
+    mnet: AdaptedTrainingSettings
+    conditional: ConditionalSettings
+    film: FilmSettings
+    latents: LatentsSettings
+    hvae: HVAESettings
+    hyperclip: HyperCLIPSettings
+    hyperldm: HyperLDMSettings
+    evaluate: EvaluateSettings
+
+    def contradictions(self) -> Iterator[str]:
+        """One line for each pair of settings that do not go together."""
+        last = self.seed + self.num_seeds - 1
+        if last > MAX_SEED:
+            yield (
+                f"num_seeds={self.num_seeds} from seed={self.seed} ends at seed {last}: "
+                f"seeds from 0 to {MAX_SEED} are expected"
+            )
+        most, steps = self.hyperldm.diffusion_steps, self.hyperldm.sampling_steps
+        if steps > most:
+            yield f"hyperldm.sampling_steps={steps} is more than hyperldm.diffusion_steps={most}"
+        if steps < most and self.hyperldm.posterior_variance:
+            yield (
+                "hyperldm.posterior_variance is of DDPM, which takes all "
+                f"hyperldm.diffusion_steps={most}: set hyperldm.sampling_steps to that"
+            )
+
+
+@record
+class MoreSettings:
+    tasks: int = count("how many times as many tasks as Meta-VQA has")
+    answers: int = count("how many times as many answers of each task")
+
+
+@record
+class BenchmarkSettings(RunSettings):
+    """What configs/benchmark.py adds: the size of random tasks."""
+
+    more: MoreSettings
