@@ -23,7 +23,9 @@ from hyper_meta.core.arguments import check_task
 from hyper_meta.core.configuration import stored_config
 from hyper_meta.core.losses import correct_sum, normalise
 from hyper_meta.core.types import TaskBatch, UserError
-from hyper_meta.data.tasks import Batches, BatchShape, Task, gather
+from hyper_meta.data.batching import Batches, BatchShape
+from hyper_meta.data.table import gather
+from hyper_meta.data.tasks import Task
 from hyper_meta.diffusion.classifier_guidance import fold_embed, standardise_questions
 from hyper_meta.diffusion.latent_sampling import moments, question_cosine
 from hyper_meta.encoders.folder import Encoder, encode_texts, tokenize

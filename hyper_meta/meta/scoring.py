@@ -13,15 +13,8 @@ import numpy as np
 from hyper_meta.core import parallel
 from hyper_meta.core.losses import correct_sum
 from hyper_meta.core.types import TaskBatch
-from hyper_meta.data.tasks import (
-    Batches,
-    BatchShape,
-    TaskTable,
-    choose_shapes,
-    gather,
-    task_shapes,
-    whole_pass,
-)
+from hyper_meta.data.batching import Batches, BatchShape, choose_shapes, whole_pass
+from hyper_meta.data.table import TaskTable, gather, task_shapes
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_and_read, adapt_task, task_correct
 from hyper_meta.meta.latents import few_shots
 from hyper_meta.meta.learners import Learner

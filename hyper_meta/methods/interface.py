@@ -17,7 +17,8 @@ from ml_collections import ConfigDict
 
 from hyper_meta.core import processes
 from hyper_meta.core.files import write_json
-from hyper_meta.data.tasks import Task, TaskTable
+from hyper_meta.data.table import TaskTable
+from hyper_meta.data.tasks import Task
 from hyper_meta.meta import scoring
 from hyper_meta.train import checkpoints
 from hyper_meta.train.loop import Stage, run_stage

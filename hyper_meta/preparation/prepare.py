@@ -13,7 +13,8 @@ from hyper_meta.core.types import UserError
 from hyper_meta.data import datasets, precomputed
 from hyper_meta.data.features import Features, cached_features
 from hyper_meta.data.images import decode
-from hyper_meta.data.tasks import DataSet, Task, build_table, hold_out, without_images
+from hyper_meta.data.table import DataSet, build_table
+from hyper_meta.data.tasks import Task, hold_out, without_images
 from hyper_meta.encoders import hub
 from hyper_meta.encoders.folder import Encoder, bundled_encoder_path, load_encoder
 from hyper_meta.preparation.encoding import Images, encode_data_set, finished, images_per_second

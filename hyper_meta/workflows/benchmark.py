@@ -29,7 +29,8 @@ from hyper_meta.core import parallel
 from hyper_meta.core.files import write_json
 from hyper_meta.core.types import UserError
 from hyper_meta.data import precomputed
-from hyper_meta.data.tasks import Task, TaskTable, build_table
+from hyper_meta.data.table import TaskTable, build_table
+from hyper_meta.data.tasks import Task
 from hyper_meta.diffusion.classifier_guidance import GENERATOR, generate_weights
 from hyper_meta.encoders.folder import bundled_encoder_path, encode_images, load_encoder
 from hyper_meta.eval.tables import as_text

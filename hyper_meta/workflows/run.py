@@ -17,7 +17,7 @@ from hyper_meta.core import parallel, processes
 from hyper_meta.core.files import flatten, read_json, write_json
 from hyper_meta.core.types import UserError
 from hyper_meta.data import datasets
-from hyper_meta.data.tasks import DataSet
+from hyper_meta.data.table import DataSet
 from hyper_meta.diffusion.noise import PREDICTIONS, SCHEDULES
 from hyper_meta.encoders.folder import DTYPES, RESIZES
 from hyper_meta.eval.report import write_report

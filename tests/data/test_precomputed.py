@@ -9,18 +9,17 @@ import hyper_meta
 from hyper_meta.core.configuration import load_config
 from hyper_meta.core.types import UserError
 from hyper_meta.data import precomputed
-from hyper_meta.data.features import Features, write_store
-from hyper_meta.data.tasks import (
-    Task,
-    build_table,
+from hyper_meta.data.batching import (
     cap_sizes,
     choose_layouts,
     choose_shapes,
     scheduled_batches,
-    task_shapes,
     wasted_share,
     whole_pass,
 )
+from hyper_meta.data.features import Features, write_store
+from hyper_meta.data.table import build_table, task_shapes
+from hyper_meta.data.tasks import Task
 
 CONFIG = Path(hyper_meta.__file__).parents[1] / "configs" / "meta_vqa_simulated.py"
 DIM = 5

@@ -10,24 +10,21 @@ import pytest
 import hyper_meta
 from hyper_meta.core.configuration import execute_file
 from hyper_meta.core.types import UserError
-from hyper_meta.data.tasks import (
+from hyper_meta.data.batching import (
     Batches,
     BatchShape,
-    Task,
-    build_table,
     cap_sizes,
     choose_layouts,
     choose_shapes,
-    gather,
     merge_shapes,
     pack,
-    perturb,
     scheduled_batches,
     smallest_fit,
-    task_shapes,
     wasted_share,
     whole_pass,
 )
+from hyper_meta.data.table import build_table, gather, perturb, task_shapes
+from hyper_meta.data.tasks import Task
 
 DIM = 3
 TASKS = [

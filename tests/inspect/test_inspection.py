@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from hyper_meta.core.types import UserError
-from hyper_meta.data.tasks import Task, build_table
+from hyper_meta.data.table import build_table
+from hyper_meta.data.tasks import Task
 from hyper_meta.diffusion.classifier_guidance import GENERATOR
 from hyper_meta.eval.pictures import principal_plane
 from hyper_meta.inspect import figures as figures

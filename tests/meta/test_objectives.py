@@ -18,7 +18,8 @@ from toy_tasks import (
     task_alone,
 )
 
-from hyper_meta.data.tasks import Batches, BatchShape, gather
+from hyper_meta.data.batching import Batches, BatchShape
+from hyper_meta.data.table import gather
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task, task_loss
 from hyper_meta.meta.learners import (
     generator_learner,

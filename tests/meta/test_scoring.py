@@ -16,7 +16,7 @@ from toy_tasks import (
 )
 
 from hyper_meta.core import parallel
-from hyper_meta.data.tasks import Batches
+from hyper_meta.data.batching import Batches
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
 from hyper_meta.meta.learners import fixed_learner, latent_learner, weights_learner

@@ -6,7 +6,8 @@ import numpy as np
 
 import hyper_meta
 from hyper_meta.core.configuration import execute_file
-from hyper_meta.data.tasks import Task, build_table
+from hyper_meta.data.table import build_table
+from hyper_meta.data.tasks import Task
 from hyper_meta.methods.interface import Setup
 
 REPOSITORY = Path(hyper_meta.__file__).parents[1]

@@ -7,7 +7,7 @@ import numpy as np
 import hyper_meta
 from hyper_meta.core.configuration import execute_file
 from hyper_meta.core.types import Examples, TaskBatch
-from hyper_meta.data.tasks import TaskTable
+from hyper_meta.data.table import TaskTable
 
 REPOSITORY = Path(hyper_meta.__file__).parents[1]
 DIM, NUM_TASKS = 6, 11

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyper_meta.core.types import Examples, TaskBatch
-from hyper_meta.data.tasks import Task, TaskTable, build_table
+from hyper_meta.data.table import TaskTable, build_table
+from hyper_meta.data.tasks import Task
 from hyper_meta.models.generator import Generator
 from hyper_meta.networks.adapter import num_weights
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
 from hyper_meta.core.types import UserError
-from hyper_meta.data.tasks import TaskTable
+from hyper_meta.data.table import TaskTable
 from hyper_meta.diffusion.classifier_guidance import (
     OPTIMIZERS,
     Factors,

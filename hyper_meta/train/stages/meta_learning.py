@@ -21,18 +21,15 @@ from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
 from hyper_meta.core.types import TaskBatch
-from hyper_meta.data.tasks import (
+from hyper_meta.data.batching import (
     BatchShape,
     Layout,
-    TaskTable,
     cap_sizes,
     choose_layouts,
-    gather,
     merge_shapes,
-    perturb,
     scheduled_batches,
-    task_shapes,
 )
+from hyper_meta.data.table import TaskTable, gather, perturb, task_shapes
 from hyper_meta.diffusion.latent_sampling import moments
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
