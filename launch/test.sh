@@ -3,7 +3,7 @@
 # given (-n 0: in one).
 #
 #   bash launch/test.sh
-#   bash launch/test.sh tests/test_cli.py -k overrides
+#   bash launch/test.sh tests/cli/test_cli.py -k overrides
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

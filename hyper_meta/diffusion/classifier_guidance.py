@@ -38,7 +38,7 @@ class Factors:
     head: Callable[[Any], tuple[jax.Array, jax.Array]]
 
 
-# Of models.hypernet.Generator; the generator params are its own.
+# Of models.generator.Generator; the generator params are its own.
 GENERATOR = Factors(
     hidden=lambda params, latent: apply_hidden(split_layers(params)[0], latent),
     head=lambda params: (split_layers(params)[1]["kernel"], split_layers(params)[1]["bias"]),

@@ -34,7 +34,7 @@ def fisher_information(
       weights_fn: latent [Z] -> adapter weights [P].
       latent: [Z] float32, the point e; usually where the task's adaptation ended.
       task: a TaskBatch without its axis T; vmap brings it.
-      blend: see models.adapter.adapter_logits.
+      blend: see networks.adapter.adapter_logits.
     """
     support = task.support
 

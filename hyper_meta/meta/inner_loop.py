@@ -25,7 +25,8 @@ class InnerLoop:
     """How a task is adapted.
 
     num_steps: SGD steps; learning_rate: float or traced scalar; first_order: the inner gradients
-    are constants (FOMAML, Finn et al. 2017); blend: see `models.adapter.adapter_logits`.
+    are constants (FOMAML, Finn et al. 2017, section 5.2); blend: see
+    `networks.adapter.adapter_logits`.
     """
 
     num_steps: int

@@ -1,5 +1,5 @@
-"""HyperLDM in a latent space (method.md, 5): classifier-free guidance over scales, ensembles of
-samples, and what the support set adds."""
+"""HyperLDM in a latent space (method.md section 5): classifier-free guidance over scales, ensembles
+of samples, and what the support set adds."""
 
 from __future__ import annotations
 

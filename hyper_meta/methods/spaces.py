@@ -1,5 +1,5 @@
-"""Latent spaces of networks, with the latents of the training tasks in them (method.md,s 4 and
-5): HNet's, and that of HVAE, an autoencoder of adapted weights."""
+"""Latent spaces of networks, with the latents of the training tasks in them (method.md sections 4
+and 5): HNet's, and that of HVAE, an autoencoder of adapted weights."""
 
 from __future__ import annotations
 

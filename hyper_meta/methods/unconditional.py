@@ -1,5 +1,5 @@
-"""Without language (method.md, 4): HNet and MNet, multitask, first- and second-order MAML; each
-as it is after training, and adapted on the support set."""
+"""Without language (method.md section 4): HNet and MNet, multitask, first- and second-order MAML;
+each as it is after training, and adapted on the support set."""
 
 from __future__ import annotations
 

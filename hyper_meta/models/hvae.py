@@ -1,5 +1,5 @@
 """HVAE: a variational autoencoder of adapted weights, whose decoder is a generator like HNet's
-(method.md section 4). P here is the number of what enters and leaves it: see train/hvae.py."""
+(method.md section 4). P here is the width of its input, the components of train/stages/hvae.py."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hyper_meta.core.losses import gaussian_kl
 class Encoder(nn.Module):
     """[..., P] float32 -> mean and log-variance of the posterior, [..., Z] float32 each.
 
-    hidden_dims: widths of the ReLU layers. The log-variance starts around -1 (method.md). The
-    first layer's 1/sqrt(P) is in the forward pass: with P terms to a sum, steps of Adam on a kernel
-    of that scale would be far too long.
+    hidden_dims: widths of the ReLU layers. The log-variance starts around -1 (method.md section 4).
+    The first layer's 1/sqrt(P) is in the forward pass: with P terms to a sum, steps of Adam on a
+    kernel of that scale would be far too long.
     """
 
     hidden_dims: Sequence[int]
@@ -49,7 +49,7 @@ def hvae_loss(
     beta: float,
     keys: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The loss of each example, [ ||decode(z) - x||^2 + beta * KL ] / sqrt(P) (method.md, 4).
+    """The loss of each example, [ ||decode(z) - x||^2 + beta KL ] / sqrt(P) (method.md section 4).
 
     Args:
       encode: x [B, P] -> mean, log-variance [B, Z].

@@ -1,4 +1,4 @@
-"""HyperCLIP's weight encoder: from adapter weights to the space of questions (method.md, 5)."""
+"""HyperCLIP's weight encoder: from weights to the space of questions (method.md section 5)."""
 
 from __future__ import annotations
 

@@ -57,8 +57,8 @@ def adapter_logits(
 ) -> jax.Array:
     """Logits of the adapted features; shapes as in `adapt_features` and `answer_logits`.
 
-    blend: alpha of base + alpha (adapted - base), where base are the logits of CLIP alone (METHOD
-    section 4): 0 is CLIP, 1 the adapter.
+    blend: alpha of base + alpha (adapted - base), where base are the logits of CLIP alone
+    (method.md section 3): 0 is CLIP, 1 the adapter.
     """
     adapted = answer_logits(adapt_features(weights, features), answers, answer_mask)
     if blend == 1:

@@ -192,7 +192,7 @@ def test_an_interrupted_save_keeps_the_old_file(weights, tmp_path, monkeypatch):
 
 
 def reference_probabilities(network, features, prompts, blend=BLEND):
-    """The adapter in NumPy, from method.md, 3, blended with CLIP's own logits (section 4)."""
+    """The adapter in NumPy, of method.md section 3, blended with CLIP's own logits."""
     cut = np.cumsum([EMBED_DIM * HIDDEN_DIM, HIDDEN_DIM, EMBED_DIM * HIDDEN_DIM])
     w1, b1, w2, b2 = np.split(network.astype(np.float64), cut)
     hidden = features @ w1.reshape(EMBED_DIM, HIDDEN_DIM) / np.sqrt(EMBED_DIM) + b1

@@ -101,7 +101,7 @@ def test_unit_weights_change_features_by_two_in_variance():
 
 @pytest.mark.parametrize("blend", [0.0, 0.3, 1.0, 1.5])
 def test_blending_goes_from_clip_to_the_adapter(problem, blend):
-    """base + alpha (adapted - base), method.md section 4; padded answers stay ruled out."""
+    """base + alpha (adapted - base), method.md section 3; padded answers stay ruled out."""
     mask = np.array([True, False, True])
     clip, adapted = (
         np.array([adapter_by_hand(weights, x, problem["answers"]) for x in problem["features"]])

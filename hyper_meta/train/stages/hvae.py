@@ -2,7 +2,7 @@
 
 It works in the principal components of standardised weights, K of them: a rotation, which leaves
 distances as they are. Tens of thousands of weights of some hundred networks, one by one, are too
-many and too noisy for it (method.md section 4 does that): on Meta-VQA it then explains nothing of
+many and too noisy for it (method.md section 8): on Meta-VQA it then explains nothing of
 networks that it was not fitted on, though linear components explain 43%.
 """
 

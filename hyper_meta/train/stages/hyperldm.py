@@ -134,8 +134,8 @@ def sample_noise(seed: int, num_tasks: int, num_samples: int) -> tuple[np.ndarra
 
 
 def guided_by_support(config: ConfigDict, generate: Callable) -> scoring.TaskFn:
-    """Few-shot guidance (method.md, 5): latents [B, K, Z] of samples that are pushed down the
-    loss of their task's support set at every step.
+    """Few-shot guidance (method.md section 5): latents [B, K, Z] of samples that are pushed down
+    the loss of their task's support set at every step.
 
     generate: (generator params, latent) -> weights. The params of the TaskFn are {"space": {"e0",
     "generator"}, "ldm": ...}, its extra {"scale": [B], "strength": [B], "noise": as

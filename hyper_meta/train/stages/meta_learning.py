@@ -94,7 +94,7 @@ def hnet_stage(
 def mnet_stage(
     config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, objective: str
 ) -> Stage:
-    """MNet: the adapter itself is learnt and adapted (method.md, 4); it starts at N(0, 1)."""
+    """MNet: the adapter itself is learnt and adapted, from N(0, 1) (method.md section 4)."""
     size = num_weights(train.image_features.shape[1], config.adapter.hidden_dim)
 
     def init_params(key: jax.Array) -> dict:
@@ -109,8 +109,8 @@ def mnet_stage(
 def conditional_stage(
     config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, objective: str
 ) -> Stage:
-    """The conditional hypernetwork (method.md, 4): the question is the generator's input, and
-    with MAML all its weights adapt."""
+    """The conditional hypernetwork (method.md section 4): the question is the generator's input,
+    and with MAML all its weights adapt."""
     embed_dim, hidden_dims = train.image_features.shape[1], config.conditional.hidden_dims
     module = hypernet(hidden_dims, embed_dim, config.adapter.hidden_dim)
 
@@ -129,7 +129,7 @@ def conditional_learner(config: ConfigDict, train: TaskTable) -> Learner:
 
 
 def film_stage(config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str) -> Stage:
-    """FiLM (method.md, 4): one adapter, whose hidden units the question scales and shifts."""
+    """FiLM (method.md section 4): one adapter, hidden units scaled and shifted by the question."""
     embed_dim, hidden_dim = train.image_features.shape[1], config.adapter.hidden_dim
     module = film_module(config)
 
