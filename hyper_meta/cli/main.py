@@ -88,7 +88,7 @@ def _quiet() -> None:
 
 def _exit_code(error: Exception) -> int | None:
     """The exit code for what is no fault of this program, else None."""
-    from hyper_meta.core.types import UserError
+    from hyper_meta.core.errors import UserError
 
     if isinstance(error, UserError):
         return USAGE_ERROR
@@ -165,8 +165,8 @@ def _benchmark(arguments: argparse.Namespace, extra: list[str]) -> int:
 
 def _pretrain(arguments: argparse.Namespace, extra: list[str]) -> int:
     from hyper_meta.core.configuration import load_config
+    from hyper_meta.core.errors import UserError
     from hyper_meta.core.files import check_writable
-    from hyper_meta.core.types import UserError
 
     workdir, out = Path(arguments.workdir), Path(arguments.out)
     config = load_config(arguments.config, workdir, extra)

@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
-from hyper_meta.core.types import UserError
+from hyper_meta.core.errors import UserError
 
 # JAX makes a key from 32 bits of a seed; beyond that, other seeds would give the same numbers.
 MAX_SEED = 2**32 - 1

@@ -23,8 +23,8 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_dict import placeholder
 
 from hyper_meta.core.arguments import check_seed
+from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import flatten, read_json
-from hyper_meta.core.types import UserError
 
 # Whole numbers are counts of at least one, except these.
 MAY_BE_ZERO = frozenset({"seed", "inner_steps", "few_shot_steps", "shot_steps"})

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hyper_meta.core.types import UserError
+from hyper_meta.core.errors import UserError
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from hyper_meta.core import processes
-from hyper_meta.core.types import UserError
+from hyper_meta.core.errors import UserError
 
 AXIS = "devices"
 MAPS, MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")

@@ -16,7 +16,7 @@ from flax import serialization
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-from hyper_meta.core.types import UserError
+from hyper_meta.core.errors import UserError
 
 PATIENCE = 24 * 3600  # seconds that a process waits for what process 0 does
 PIECE = 2**28  # bytes that are sent at once

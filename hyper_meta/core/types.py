@@ -7,9 +7,7 @@ P adapter weights, Z latent, K samples, S diffusion steps, B anything batched.
 import jax
 from flax import struct
 
-
-class UserError(Exception):
-    """Something the user gave is wrong. One line: what was given, what is expected, what to do."""
+from hyper_meta.core.errors import UserError as UserError
 
 
 @struct.dataclass

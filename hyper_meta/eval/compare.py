@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import read_json
-from hyper_meta.core.types import UserError
 from hyper_meta.eval.metrics import bootstrap_interval, verdict
 from hyper_meta.eval.tables import Table, interval
 

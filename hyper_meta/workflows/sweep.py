@@ -26,8 +26,8 @@ from hyper_meta.core.configuration import (
     override,
     stored_config,
 )
+from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import flatten, read_json, whole_folder, write_bytes, write_json
-from hyper_meta.core.types import UserError
 from hyper_meta.eval.tables import MISSING, Table, as_markdown, interval
 
 RECORD = "sweep.json"  # marks the work directory of a sweep
