@@ -293,13 +293,15 @@ def _compare(arguments: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _sweep(arguments: argparse.Namespace, extra: list[str]) -> int:
-    from hyper_meta.workflows import sweep
+    from hyper_meta.workflows.grid import plan
 
-    combinations = sweep.plan(Path(arguments.config), arguments.grid, extra)
+    combinations = plan(Path(arguments.config), arguments.grid, extra)
     workdir = Path(arguments.workdir)
-    lines = sweep.run(combinations, workdir, rows=arguments.row)
 
     from hyper_meta.eval.tables import as_text
+    from hyper_meta.workflows import sweep
+
+    lines = sweep.run(combinations, workdir, rows=arguments.row)
 
     print(as_text(sweep.sweep_table(lines)), end="\n\n")
     print(sweep.NOTE)

@@ -1,37 +1,27 @@
 """A sweep: every combination of a grid of settings through the pipeline, and their table.
 
 A combination trains only what its settings touch; the rest is linked from those that are finished.
-The pipeline is imported once the grid has been checked, so that mistakes answer at once.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import itertools
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from ml_collections import ConfigDict
 
-from hyper_meta.core.configuration import (
-    check_values,
-    execute_file,
-    group_overrides,
-    override,
-    stored_config,
-)
+from hyper_meta.core.configuration import stored_config
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import flatten, read_json, whole_folder, write_bytes, write_json
 from hyper_meta.eval.tables import MISSING, Table, as_markdown, interval
+from hyper_meta.workflows import run as pipeline
+from hyper_meta.workflows.grid import Combination
 
 RECORD = "sweep.json"  # marks the work directory of a sweep
-MAX_NAME = 200  # bytes; file systems take 255
 NOTE = (
     "The choice belongs on validation, by which the table is sorted; test is shown for the record "
     "only."
@@ -40,98 +30,6 @@ UNITS = (
     "accuracies in percent, mean over tasks, with right answers averaged over seeds; low, high: "
     "95% bootstrap interval over tasks; chosen: by seed, on validation tasks"
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Combination:
-    """One point of the grid: settings: {name: value} of those that the sweep varies; config: with
-    these values and all others."""
-
-    settings: dict[str, Any]
-    config: ConfigDict
-
-    @property
-    def name(self) -> str:
-        """The settings in words, which is its folder: different for different values."""
-        name = ",".join(f"{key}={_written(value)}" for key, value in self.settings.items())
-        if len(name) <= MAX_NAME:
-            return name
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        return f"{name[: MAX_NAME - len(digest) - 1]}-{digest}"
-
-
-def _written(value: Any) -> str:
-    """A value in letters that are safe in a path."""
-    parts = value if isinstance(value, tuple) else (value,)
-    return "+".join(quote(str(part), safe="") for part in parts)
-
-
-def plan(file: Path, grids: Sequence[str], overrides: Sequence[str]) -> list[Combination]:
-    """All combinations, those of the last grid next to each other.
-
-    file: with get_config(); grids: such as "hyperldm.drop_rate=0.1,0.2"; overrides: as those of
-    `load_config`. Raises UserError for what load_config refuses, a grid without values, and a
-    setting or a value that is given twice.
-    """
-    given = group_overrides(overrides)
-    config = _configure(file, given)
-    if "methods" not in config:
-        raise UserError(f"{file} is not of a run: take one such as configs/quickstart.py")
-    alternatives: dict[str, dict[str, Any]] = {}
-    for grid in grids:
-        name, values = parse_grid(config, grid)
-        if name in alternatives:
-            raise UserError(f"--grid {name} is given twice: name all of its values in one")
-        if name in given:
-            raise UserError(f"{name} is given by --grid and by --config.{name}: keep one of them")
-        alternatives[name] = values
-    combinations = []
-    for texts in itertools.product(*alternatives.values()):
-        chosen = dict(zip(alternatives, texts, strict=True))
-        config = _configure(file, given | {key: _as_override(key, chosen[key]) for key in chosen})
-        settings = {key: alternatives[key][text] for key, text in chosen.items()}
-        combination = Combination(settings, config)
-        try:
-            check_values(config)
-        except UserError as error:
-            raise UserError(f"{combination.name}: {error}") from error
-        combinations.append(combination)
-    return combinations
-
-
-def _configure(file: Path, overrides: Mapping[str, Sequence[str]]) -> ConfigDict:
-    config = execute_file(file)
-    for name, arguments in overrides.items():
-        override(config, name, arguments)
-    return config
-
-
-def _as_override(name: str, text: str) -> list[str]:
-    return [f"--config.{name}={text}"]
-
-
-def parse_grid(config: ConfigDict, grid: str) -> tuple[str, dict[str, Any]]:
-    """("a.b", {text: value}) of "a.b=TEXT,TEXT"; texts of a tuple are separated by ";".
-
-    Leaves config with the last of the values. Raises UserError, see `plan`.
-    """
-    name, equals, text = grid.partition("=")
-    is_tuple = isinstance(flatten(config.to_dict()).get(name), tuple)
-    texts = [part.strip() for part in text.split(";" if is_tuple else ",")]
-    if not equals or "" in texts:
-        example = "NAME=1,2;3,4 (alternatives of a tuple)" if is_tuple else "NAME=VALUE,VALUE"
-        raise UserError(f"--grid {grid} lacks a value: {example} is expected")
-    values: dict[str, Any] = {}
-    for text in texts:
-        try:
-            override(config, name, _as_override(name, text))
-        except UserError as error:
-            raise UserError("--grid " + str(error).replace("--config.", "")) from error
-        value = flatten(config.to_dict())[name]
-        if value in values.values():
-            raise UserError(f"--grid {grid} has the value {text} twice: remove one")
-        values[text] = value
-    return name, values
 
 
 def run(
@@ -145,8 +43,6 @@ def run(
     something else; for a row that is not there, as soon as a combination is finished; and for
     whatever the pipeline refuses.
     """
-    from hyper_meta.workflows import run as pipeline
-
     if workdir.exists() and any(workdir.iterdir()) and not (workdir / RECORD).exists():
         raise UserError(f"{workdir} is not empty and holds no sweep: choose another --workdir")
     for combination in combinations:

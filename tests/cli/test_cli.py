@@ -92,8 +92,9 @@ def test_help_and_mistakes_do_not_wait_for_imports(tmp_path):
 @pytest.mark.parametrize(("given", "started"), [(None, 2), ("glibc.malloc.check=0", 1)])
 def test_a_process_starts_over_with_huge_pages_once(given, started):
     code = (
-        "import os, sys; from hyper_meta import cli; sys.argv = ['hyper-meta', '--help']; "
-        "print('with', os.environ.get('GLIBC_TUNABLES'), flush=True); cli.main()"
+        "import os, sys; from hyper_meta.cli.main import main; "
+        "sys.argv = ['hyper-meta', '--help']; "
+        "print('with', os.environ.get('GLIBC_TUNABLES'), flush=True); main()"
     )
     environment = {name: x for name, x in os.environ.items() if name != "GLIBC_TUNABLES"}
     environment |= {"GLIBC_TUNABLES": given} if given else {}

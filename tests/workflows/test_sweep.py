@@ -11,7 +11,8 @@ from hyper_meta.cli.main import main
 from hyper_meta.core.types import UserError
 from hyper_meta.train import loop
 from hyper_meta.workflows import run as pipeline
-from hyper_meta.workflows.sweep import MAX_NAME, NOTE, parse_grid, plan
+from hyper_meta.workflows.grid import MAX_NAME, parse_grid, plan
+from hyper_meta.workflows.sweep import NOTE
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.py"
 META_VQA = CONFIG.with_name("meta_vqa_simulated.py")
