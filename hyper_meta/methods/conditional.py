@@ -13,6 +13,7 @@ from hyper_meta.train.stages import meta_learning as stages
 def hypernetwork(objective: str) -> Method:
     """The question is the generator's input; with MAML all its weights adapt."""
     maml = objective == "maml"
+    training = "with MAML" if maml else "multitask"
     return learnt(
         "conditional_maml" if maml else "conditional",
         "conditional HNet-MAML" if maml else "conditional hypernetwork",
@@ -21,6 +22,7 @@ def hypernetwork(objective: str) -> Method:
         stage=functools.partial(stages.conditional_stage, objective=objective),
         learner=lambda setup: stages.conditional_learner(setup.config, setup.tables["train"]),
         shots=False,
+        summary=f"hypernetwork from the question to the weights, trained {training}",
         maps_question_directly=True,
     )
 
@@ -33,4 +35,5 @@ FILM = learnt(
     stage=stages.film_stage,
     learner=lambda setup: stages.film_learner(setup.config, setup.tables["train"]),
     shots=False,
+    summary="FiLM: one network, modulated by the question",
 )

@@ -127,6 +127,18 @@ def _question_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-LATENTS = Method(_latent_rows, needs=lambda config: ("hnet",))
-WEIGHTS = Method(_weights_rows, needs=lambda config: ("mnet_weights",))
-QUESTIONS = Method(_question_rows, needs=lambda config: ("hnet", "hnet_hyperldm"))
+LATENTS = Method(
+    _latent_rows,
+    needs=lambda config: ("hnet",),
+    summary="control: latents of the training tasks with the nearest sentences",
+)
+WEIGHTS = Method(
+    _weights_rows,
+    needs=lambda config: ("mnet_weights",),
+    summary="control: weights of the training task with the nearest sentence",
+)
+QUESTIONS = Method(
+    _question_rows,
+    needs=lambda config: ("hnet", "hnet_hyperldm"),
+    summary="control: HyperLDM with wrong questions, no guidance, or shuffled answers",
+)

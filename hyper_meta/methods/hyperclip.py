@@ -49,7 +49,13 @@ def guided(space_name: str) -> Method:
         title = f"{space.title} + HyperCLIP"
         return [Row(name, title, "language", score, settings, varies="guidance", curve=True)]
 
-    return Method(rows, train, needs=lambda config: (space_name,), settings=("hyperclip",))
+    return Method(
+        rows,
+        train,
+        needs=lambda config: (space_name,),
+        settings=("hyperclip",),
+        summary=f"HyperCLIP: classifier guidance in the latent space of {space_name}",
+    )
 
 
 def guided_latents(

@@ -98,13 +98,15 @@ class Method:
     rows: (setup, trained) -> its rows. train: (setup, trained) -> what it leaves for its rows and
     for other methods, or None; trained: {name: what that method left}. needs: config -> names of
     the methods it builds on. settings: the sections of the config that its training reads, besides
-    SHARED, so that a sweep trains again only what a setting touches.
+    SHARED, so that a sweep trains again only what a setting touches. summary: one line for
+    `hyper-meta methods`.
     """
 
     rows: Callable[[Setup, Mapping[str, Any]], list[Row]] = lambda setup, trained: []
     train: Callable[[Setup, Mapping[str, Any]], Any] = lambda setup, trained: None
     needs: Callable[[ConfigDict], tuple[str, ...]] = lambda config: ()
     settings: tuple[str, ...] = ()
+    summary: str = ""
 
 
 def seed_dir(workdir: Path, seed: int) -> Path:

@@ -33,13 +33,14 @@ def learnt(
     stage: Callable[..., Stage],
     learner: Callable[[Setup], Learner],
     shots: bool,
+    summary: str,
     maps_question_directly: bool = False,
 ) -> Method:
     """The method of a learner. It leaves {"params", "statistics"}.
 
     name: in the registry; title, kind: of its row; section: of the config; stage: (config, train
     table, validation table, name=...) -> Stage; learner: of the trained parameters; shots: whether
-    it is adapted on few examples too; maps_question_directly: see `Row`.
+    it is adapted on few examples too; summary: of the Method; maps_question_directly: see `Row`.
     """
 
     def train(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def learnt(
         start = dataclasses.replace(start, maps_question_directly=maps_question_directly)
         return [start, *adapted]
 
-    return Method(rows, train, settings=(section,))
+    return Method(rows, train, settings=(section,), summary=summary)
 
 
 def learner_rows(

@@ -37,4 +37,4 @@ def majority_scores(tasks: list) -> Scores:
     return np.array(right, float), np.array([len(task.query) for task in tasks], float)
 
 
-METHOD = Method(rows=_rows)
+METHOD = Method(rows=_rows, summary="no training: the most common answer, and CLIP zero-shot")

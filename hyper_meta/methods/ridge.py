@@ -38,4 +38,8 @@ def _rows(setup, trained):
     return [Row("ridge", title, "language", score, settings, varies="penalty")]
 
 
-METHOD = Method(_rows, needs=lambda config: ("hnet",))
+METHOD = Method(
+    _rows,
+    needs=lambda config: ("hnet",),
+    summary="ridge regression from the question to the latent of HNet",
+)

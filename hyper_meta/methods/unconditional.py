@@ -11,6 +11,7 @@ from hyper_meta.methods.learnt import learnt
 from hyper_meta.train.stages import meta_learning as stages
 
 TITLES = {"multitask": ", multitask", "fomaml": "-FOMAML", "maml": "-MAML"}
+TRAINING = {"multitask": "multitask", "fomaml": "with first-order MAML", "maml": "with MAML"}
 
 
 def hnet(objective: str) -> Method:
@@ -23,6 +24,7 @@ def hnet(objective: str) -> Method:
         stage=functools.partial(stages.hnet_stage, objective=objective),
         learner=lambda setup: stages.hnet_learner(setup.config, setup.embed_dim),
         shots=objective == "maml",
+        summary=f"no language: the latent of a generator, trained {TRAINING[objective]}",
     )
 
 
@@ -36,4 +38,5 @@ def mnet(objective: str) -> Method:
         stage=functools.partial(stages.mnet_stage, objective=objective),
         learner=lambda setup: weights_learner(),
         shots=objective == "maml",
+        summary=f"no language: the weights themselves, trained {TRAINING[objective]}",
     )

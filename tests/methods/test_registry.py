@@ -44,3 +44,9 @@ def test_settings_are_sections_of_the_config(name):
         value = config
         for key in section.split("."):
             value = value[key]
+
+
+def test_every_method_says_what_it_is_in_one_line_of_its_own():
+    summaries = [method.summary for method in METHODS.values()]
+    assert all(0 < len(line) <= 80 and "\n" not in line for line in summaries)
+    assert len(set(summaries)) == len(METHODS)
