@@ -1,8 +1,8 @@
 """Data parallelism: the one module that maps functions over devices.
 
-Everything here keeps one convention. A replicated tree has a leading axis of local devices,
-[devices, ...]; a batch axis B is cut into [devices, B / devices]; host code above this module sees
-neither. One device takes the same path as many, and one process the same as several: each is given
+One convention holds for all functions. A replicated tree has a leading axis of local devices,
+[devices, ...]; a batch axis B is cut into [devices, B / devices]; callers on the host see neither.
+One device takes the same path as many, and one process the same as several: every process is given
 whole batches and computes the part of its own devices.
 """
 
@@ -26,8 +26,12 @@ _observers: list[Callable] = []
 
 @contextlib.contextmanager
 def observed(note_fn: Callable[[Callable, Any, tuple], None]) -> Iterator[None]:
-    """note_fn(fn, in_axes, args) of every call that is made while it is open of what is compiled
-    here: fn of one device, mapped over those axes of its arguments."""
+    """Calls note_fn for every compiled call inside the context.
+
+    Args:
+      note_fn: called with (fn, in_axes, args): the function of one device, the axes of its
+        arguments that it is mapped over, and the arguments.
+    """
     _observers.append(note_fn)
     try:
         yield
@@ -47,9 +51,12 @@ def _mapped(fn: Callable, in_axes: Any, **options: Any) -> Callable:
 
 
 def free_programs() -> None:
-    """Frees all compiled programs if they fill half of the pieces of memory that a process may have
-    on Linux (vm.max_map_count): beyond that it ends without a message. What is called again is
-    compiled again, or read from the compilation cache. Elsewhere it does nothing."""
+    """Frees all compiled programs where they fill half of a process's memory maps.
+
+    Linux ends a process without a message where it has more maps than vm.max_map_count. A freed
+    program is compiled again at its next call, or read from the compilation cache. Does nothing on
+    other systems.
+    """
     with contextlib.suppress(OSError):
         with MAPS.open("rb") as file:
             count = sum(1 for _ in file)
@@ -58,7 +65,7 @@ def free_programs() -> None:
 
 
 def device() -> Any:
-    """The first of the local devices, which are all of a kind."""
+    """The first local device; all local devices are of one kind."""
     return jax.local_devices()[0]
 
 
@@ -78,7 +85,7 @@ def replicate(tree: Any) -> Any:
 
 
 def first(tree: Any) -> Any:
-    """Undoes replicate: numpy copies [...] of what the first local device holds."""
+    """The inverse of `replicate`: numpy leaves [...], copied from the first local device."""
 
     def take(leaf):
         return np.array(leaf.addressable_shards[0].data).reshape(leaf.shape[1:])
@@ -87,17 +94,17 @@ def first(tree: Any) -> Any:
 
 
 def num_devices() -> int:
-    """Of all processes: what a batch must divide over."""
+    """The number of devices of all processes; a batch must be a multiple of it."""
     return jax.device_count()
 
 
 def shard(tree: Any, *, axis: int = 0, local: bool = False) -> Any:
-    """Cuts the batch axis of host arrays over the devices, and takes this process's part.
+    """This process's part of host arrays whose batch axis is cut over the devices.
 
     Args:
       tree: leaves [..., B, ...] with B at position axis.
       axis: position of B.
-      local: this process has a batch of its own, for its own devices.
+      local: whether this process has a batch of its own, for its own devices.
 
     Returns:
       Leaves [local devices, ..., B / devices, ...].
@@ -125,13 +132,14 @@ def shard(tree: Any, *, axis: int = 0, local: bool = False) -> Any:
 
 
 def example_keys(key: jax.Array, num_local: int) -> jax.Array:
-    """One key per example of the whole batch, of which this device gets its own.
+    """The keys of this device's examples, one for each.
 
-    Noise drawn from these keys does not depend on how many devices share the batch.
+    To be called inside a mapped function. Noise drawn from these keys does not depend on how many
+    devices share the batch.
 
     Args:
       key: a PRNG key, the same on every device.
-      num_local: the examples that this device holds, B / devices.
+      num_local: the number of examples of this device, B / devices.
 
     Returns:
       Keys [num_local].
@@ -141,20 +149,20 @@ def example_keys(key: jax.Array, num_local: int) -> jax.Array:
 
 
 def gather(tree: Any) -> Any:
-    """Inside a mapped function: leaves [B / devices, ...] of all devices as [B, ...] on each.
+    """Leaves [B, ...] on every device, joined from the leaves [B / devices, ...] of all devices.
 
-    Differentiable; with its gradients summed over devices, as global_mean does, the result is the
-    gradient of the sum of all devices' losses.
+    To be called inside a mapped function. Differentiable: the sum of its gradients over devices,
+    which global_mean takes, is the gradient of the sum of all devices' losses.
     """
     return jax.tree.map(lambda leaf: lax.all_gather(leaf, AXIS, tiled=True), tree)
 
 
 def global_mean(loss: tuple, grads: Any) -> tuple[Any, dict]:
-    """Gradient of the mean loss over the batches of all devices, however unevenly they are masked.
+    """The gradient of the mean loss over the batches of all devices, and the metrics.
 
-    Numerators and denominators are summed over devices apart, together with the gradients in one
-    reduction, then divided. To be called from a step that compile_chunk compiles, on the outcome
-    of jax.value_and_grad(loss_fn, has_aux=True)(params).
+    Accurate for any masks: numerators, denominators and gradients are summed over devices in one
+    reduction and divided afterwards. To be called inside a step of compile_chunk, on the result of
+    jax.value_and_grad(loss_fn, has_aux=True)(params).
 
     Args:
       loss: (sum, (count, metrics)): the loss summed over this device's valid examples (scalar),
@@ -175,13 +183,13 @@ def global_mean(loss: tuple, grads: Any) -> tuple[Any, dict]:
 
 
 def compile_chunk(step: Callable) -> Callable:
-    """Compiles a run of S training steps: a scan over steps, mapped over devices.
+    """The compiled function that makes S training steps: a scan over steps, mapped over devices.
 
     Args:
       step: pure function of one device, (state, data, x, key) -> (state, metrics). It raises
-        state.step by one. x is (shared, sharded) of this step: shared leaves [...], sharded leaves
-        [B / devices, ...]. key is folded from state.step and equal on all devices. metrics maps a
-        name to (sum, count) over all devices, as global_mean returns it.
+        state.step by one. x is the (shared, sharded) data of the step: shared leaves [...],
+        sharded leaves [B / devices, ...]. key is folded from state.step and equal on all devices.
+        metrics maps a name to (sum, count) over all devices, as global_mean returns it.
 
     Returns:
       A function (state, data, xs, key) -> (state, metrics). state and data are replicated, and
@@ -207,17 +215,18 @@ def compile_chunk(step: Callable) -> Callable:
 
 
 def compile_update(fn: Callable) -> Callable:
-    """Compiles fn(state, value) -> state, for a replicated, donated state and a host value."""
+    """The compiled fn(state, value) -> state, for a replicated, donated state and a host value."""
     return _mapped(fn, (0, None), donate_argnums=0)
 
 
 def compile_map(fn: Callable, *, local: bool = False) -> Callable:
-    """Compiles an evaluation that treats each example by itself.
+    """The compiled evaluation of a function that treats each example by itself.
 
     Args:
       fn: pure function of one device, (params, data, x) -> out, with leaves [B / devices, ...] in x
         and in out.
-      local: each process calls it by itself, for its own devices; else all do with the same x.
+      local: whether each process calls it alone, for its own devices. If not, all processes call
+        it with the same x.
 
     Returns:
       A function (params, data, x) -> out. params and data are replicated, x has host leaves [B,
