@@ -20,9 +20,9 @@ from flax import struct
 class NoiseProcess:
     """The noise level of each of S steps.
 
-    log_alpha_bar: [S] float32, negative and strictly falling. The logarithm is what is stored
-    because float32 holds it to the same relative precision at both ends: 1 - alpha_bar (4e-5 at
-    the first step) and alpha_bar (2e-9 at the last) both follow from it without cancellation.
+    log_alpha_bar: [S] float32, negative and strictly falling. The logarithm is stored because
+      float32 has the same relative precision for it at both ends: 1 - alpha_bar (4e-5 at the first
+      step) and alpha_bar (2e-9 at the last) both follow from it without cancellation.
     """
 
     log_alpha_bar: jax.Array
@@ -59,7 +59,7 @@ class NoiseProcess:
 def _cosine_beta(num_steps: int) -> np.ndarray:
     """Nichol and Dhariwal 2021, equation 17: alpha_bar_t = f((t + 1) / S) / f(0).
 
-    f(u) = cos^2((u + 0.008) / 1.008 * pi / 2); the offset keeps the first steps from being too
+    f(u) = cos^2((u + 0.008) / 1.008 * pi / 2). The offset keeps the first betas from being too
     small.
     """
     u = np.arange(num_steps + 1, dtype=np.float64) / num_steps
@@ -68,15 +68,18 @@ def _cosine_beta(num_steps: int) -> np.ndarray:
 
 
 def _power_beta(num_steps: int, *, degree: int, root: int = 1) -> np.ndarray:
-    """beta^(root / degree) linear in the step, ends and 1000 steps of Ho et al. 2020, section 4."""
+    """beta [S] with beta^(root / degree) linear in the step.
+
+    The first and last beta of 1000 steps are those of Ho et al. 2020, section 4.
+    """
     ends = np.array([1e-4, 0.02]) ** (1 / degree)
     return 1000 / num_steps * np.linspace(*ends, num_steps) ** (degree / root)
 
 
-# Keeps a step from erasing everything (Nichol and Dhariwal 2021, section 3.2).
+# The largest beta, so that no step erases its input (Nichol and Dhariwal 2021, section 3.2).
 MAX_BETA = 0.999
-# S -> beta [S] float64, not yet held below MAX_BETA. All but the cosine scale beta by 1000 / S, so
-# that the noise they add in all hardly depends on S (improved-diffusion does so for "linear").
+# S -> beta [S] float64, before MAX_BETA is applied. All but the cosine scale beta by 1000 / S, so
+# that the noise of all steps together hardly depends on S (as improved-diffusion does in "linear").
 # Published names, and the signal left at the last of 1000 steps:
 #   cosine         Nichol and Dhariwal 2021                                      5e-5
 #   linear         Ho et al. 2020; "sqrt_linear" in CompVis latent-diffusion     6e-3
@@ -93,10 +96,14 @@ SCHEDULES: dict[str, Callable[[int], np.ndarray]] = {
 
 
 def noise_process(schedule: str, num_steps: int) -> NoiseProcess:
-    """The process of a key of SCHEDULES in num_steps = S >= 1 steps, computed in float64.
+    """The noise process of a schedule, computed in float64.
+
+    Args:
+      schedule: a key of SCHEDULES.
+      num_steps: S, at least 1.
 
     Raises:
-      ValueError: unknown schedule, S < 1, or a signal that float32 cannot hold at the last step
+      ValueError: unknown schedule, S < 1, or a signal too small for float32 at the last step
         ("sqrt" in 27 to 153 steps).
     """
     if schedule not in SCHEDULES:
@@ -113,21 +120,29 @@ def noise_process(schedule: str, num_steps: int) -> NoiseProcess:
 
 
 def levels(process: NoiseProcess, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(signal, sigma) at steps t: [B] int32, each [B, 1] float32, ready to scale [B, Z] arrays."""
+    """(signal, sigma) at steps t, each [B, 1] float32, as factors of [B, Z] arrays.
+
+    t: [B] int32 in [0, S).
+    """
     return process.signal[t][:, None], process.sigma[t][:, None]
 
 
 def diffuse(process: NoiseProcess, z0: jax.Array, *, t: jax.Array, noise: jax.Array) -> jax.Array:
-    """z_t: [B, Z], the clean latents z0: [B, Z] taken to steps t: [B] int32 by noise: [B, Z]."""
+    """z_t [B, Z], the noisy latents signal z0 + sigma noise at steps t.
+
+    z0: [B, Z], clean latents.
+    t: [B] int32 in [0, S).
+    noise: [B, Z], standard normal.
+    """
     signal, sigma = levels(process, t)
     return signal * z0 + sigma * noise
 
 
 def score(process: NoiseProcess, eps: jax.Array, *, t: jax.Array) -> jax.Array:
-    """[B, Z], the gradient in z_t of log p_t(z_t): -E[eps | z_t] / sigma_t.
+    """The score [B, Z], d log p_t(z_t) / d z_t = -E[eps | z_t] / sigma_t.
 
     Args:
-      eps: [B, Z], the predicted noise.
+      eps: [B, Z], the predicted noise E[eps | z_t].
       t: [B] int32 in [0, S).
     """
     _, sigma = levels(process, t)
@@ -135,10 +150,10 @@ def score(process: NoiseProcess, eps: jax.Array, *, t: jax.Array) -> jax.Array:
 
 
 class Prediction(NamedTuple):
-    """What a denoiser outputs. In both functions signal and sigma are [B, 1], the rest [B, Z].
+    """What a denoiser predicts. In both functions signal and sigma are [B, 1], the rest [B, Z].
 
-    target: (signal, sigma, z0, eps) -> what the denoiser is trained to output.
-    decode: (signal, sigma, z_t, output) -> (z0, eps), which satisfy z_t = signal z0 + sigma eps.
+    target: (signal, sigma, z0, eps) -> the target of the denoiser's output in training.
+    decode: (signal, sigma, z_t, output) -> (z0, eps) with z_t = signal z0 + sigma eps.
     """
 
     target: Callable[..., jax.Array]
@@ -179,10 +194,10 @@ def _lookup(prediction: str) -> Prediction:
 def prediction_target(
     process: NoiseProcess, z0: jax.Array, *, t: jax.Array, noise: jax.Array, prediction: str
 ) -> jax.Array:
-    """[B, Z], what a denoiser of this kind should output for the latents `diffuse` makes.
+    """The target [B, Z] of a denoiser's output for the noisy latents of `diffuse`.
 
     Args:
-      z0, noise: [B, Z].
+      z0, noise: [B, Z], see `diffuse`.
       t: [B] int32 in [0, S).
       prediction: a key of PREDICTIONS.
 
@@ -195,12 +210,12 @@ def prediction_target(
 def decode_prediction(
     process: NoiseProcess, z_t: jax.Array, *, t: jax.Array, output: jax.Array, prediction: str
 ) -> tuple[jax.Array, jax.Array]:
-    """(z0, eps), each [B, Z]: the clean latent and the noise that a denoiser's output stands for.
+    """(z0, eps), each [B, Z]: the clean latents and the noise that a denoiser's output implies.
 
     Args:
-      z_t: [B, Z], the noisy latent the denoiser saw.
+      z_t: [B, Z], the noisy latents, input of the denoiser.
       t: [B] int32 in [0, S).
-      output: [B, Z], what the denoiser returned.
+      output: [B, Z], the output of the denoiser.
       prediction: a key of PREDICTIONS.
 
     Raises:

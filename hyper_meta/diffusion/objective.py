@@ -25,17 +25,16 @@ def denoising_loss(
 ) -> tuple[jax.Array, jax.Array]:
     """The sum over examples of the denoising error, and the number of examples.
 
-    Each example draws a uniform step, a noise and whether its condition is dropped, all from its
-    own key, so how a batch is split over devices does not change the draws. The error of one
-    example is the mean over Z of (output - target)^2 (Ho et al. 2020, equation 14); the dropped
-    conditions teach the unconditional model that guidance needs (Ho and Salimans 2022,
-    algorithm 1).
+    The error of one example is the mean over Z of (output - target)^2 (Ho et al. 2020, equation
+    14), at a uniform step. Dropped conditions train the unconditional model that guidance needs (Ho
+    and Salimans 2022, algorithm 1). An example draws its step, its noise and whether its condition
+    is dropped from its own key, so the draws do not depend on how a batch is divided over devices.
 
     Args:
       predict_fn: (z_t [B, Z], t [B] int32, condition [B, D], keep [B] bool) -> [B, Z].
       z0: [B, Z] float32, standardised latents.
       condition: [B, D] float32.
-      mask: [B] bool; a row that is False adds exactly zero, whatever it holds, NaN included.
+      mask: [B] bool; a row that is False adds exactly zero, even where it holds NaN.
       keys: [B] PRNG keys, one per example.
       drop_rate: in [0, 1], the probability that an example's condition is dropped.
       prediction: a key of noise.PREDICTIONS.
@@ -49,7 +48,7 @@ def denoising_loss(
     Raises:
       ValueError: unknown prediction.
     """
-    # Cleaned on the way in, not only on the way out: 0 * NaN would poison the gradient.
+    # Masked rows are zero before the network too: in the gradient, 0 * NaN would be NaN.
     z0 = jnp.where(mask[:, None], z0, 0)
     condition = jnp.where(mask[:, None], condition, 0)
     t, noise, keep = _draw(keys, process.num_steps, z0=z0, drop_rate=drop_rate)
@@ -66,7 +65,7 @@ def denoising_loss(
 
 
 def _draw(keys, num_steps, *, z0, drop_rate):
-    """t: [B] int32, noise: [B, Z] and keep: [B] bool, row b from keys[b] alone."""
+    """(t [B] int32, noise [B, Z], keep [B] bool), row b from keys[b] alone."""
 
     def draw_one(key):
         time_key, noise_key, drop_key = jax.random.split(key, 3)

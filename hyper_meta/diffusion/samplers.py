@@ -1,7 +1,7 @@
 """Samplers: from noise back to clean latents, one lax.scan each.
 
-Both take a denoise_fn: (z_t [B, Z], t [1] int32) -> (z0 [B, Z], eps [B, Z]), whose two answers
-satisfy z_t = signal z0 + sigma eps, and a Start. Nothing here is random except through the keys.
+Both samplers take a Start and a denoise_fn: (z_t [B, Z], t [1] int32) -> (z0 [B, Z], eps [B, Z]),
+whose outputs satisfy z_t = signal z0 + sigma eps. All randomness comes from the keys.
 
 Axes: B batch, Z latent, S diffusion steps, n visited steps.
 """
@@ -20,12 +20,14 @@ DenoiseFn = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 @struct.dataclass
 class Noise:
-    """What B samples draw their noise from: sample b alone from keys[b], times sign[b].
+    """The source of the noise of B samples: sample b draws from keys[b] alone, times sign[b].
 
-    keys: [B] PRNG keys; sign: [B] float32 of 1 and -1, or a scalar. Two samples of one key and
-    opposite signs are antithetic: each is a sample like any other, but what moves one moves the
-    other the opposite way, so that their mean is nearer to the mean of all (Jia et al. 2025,
+    Two samples of one key and opposite signs are antithetic: each has the law of a sample, but
+    their noise is opposite, so that their mean is nearer to the mean of the law (Jia et al. 2025,
     arXiv 2506.06185).
+
+    keys: [B] PRNG keys.
+    sign: [B] float32 of 1 and -1, or a scalar.
     """
 
     keys: jax.Array
@@ -34,11 +36,11 @@ class Noise:
 
 @struct.dataclass
 class Start:
-    """Where the reverse process begins, and what it draws its noise from.
+    """The beginning of the reverse process. Made by `from_noise` or `from_latents`.
 
-    z_t: [B, Z] noisy latents at step time, a static integer. noise: of all steps.
-
-    Made by `from_noise` or `from_latents`, which see to it that z_t is as noisy as time says.
+    z_t: [B, Z], latents with the noise of step `time`.
+    noise: the source of the noise of all steps.
+    time: static integer in [0, S).
     """
 
     z_t: jax.Array
@@ -47,16 +49,18 @@ class Start:
 
 
 def from_noise(process: NoiseProcess, noise: Noise, *, latent_dim: int) -> Start:
-    """N(0, I) at step S - 1."""
+    """The start at step S - 1, from N(0, I)."""
     z_t = _normal(process, noise, index=process.num_steps, latent_dim=latent_dim)
     return Start(z_t, noise, process.num_steps - 1)
 
 
 def from_latents(process: NoiseProcess, noise: Noise, *, latents: jax.Array, time: int) -> Start:
-    """Clean latents diffused to step `time`, with the noise that `from_noise` starts from.
+    """The start at step `time`, from clean latents that are diffused to it.
+
+    The noise that is added is that of `from_noise`.
 
     Args:
-      noise: of B samples.
+      noise: the source of the noise of B samples.
       latents: [B, Z] float32, in the units of the denoiser.
       time: Python integer in [0, S).
 
@@ -87,8 +91,8 @@ def ddpm_sample(
 
     Args:
       denoise_fn, start: see the module.
-      clip: scalar or [Z], positive; the predicted z0 is held in [-clip, clip], in the units of the
-        latent. jnp.inf leaves it alone.
+      clip: scalar or [Z], positive; the predicted z0 is clipped to [-clip, clip], in the units of
+        the latent. jnp.inf for no clipping.
       posterior_variance: v, Python float in [0, 1].
 
     Raises:
@@ -135,10 +139,10 @@ def ddim_sample(
 
 
 def strided_times(process_steps: int, num_steps: int) -> np.ndarray:
-    """[n] rising steps that cut S steps into n near-equal strides, the last one S - 1.
+    """n rising steps [n] that divide S steps into near-equal strides; the last is S - 1.
 
-    Step -1, the clean latent, is the point before the first, so every stride, the first included,
-    is S // n or one more.
+    Step -1, the clean latent, precedes the first, so every stride, the first included, is S // n or
+    one more.
 
     Raises:
       ValueError: num_steps is not in [1, S].
@@ -151,10 +155,10 @@ def strided_times(process_steps: int, num_steps: int) -> np.ndarray:
 def reverse_coefficients(
     process: NoiseProcess, times: np.ndarray, *, eta: float, posterior_variance: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The factors (on z0, on eps, on fresh noise), each [n], of the steps t -> s between `times`.
+    """The factors (of z0, of eps, of fresh noise), each [n], of the steps t -> s between `times`.
 
-    s is the next entry of `times`, and after the last the clean latent. With
-    alpha_{t|s} = alpha_bar_t / alpha_bar_s, the strided process's own alpha,
+    s is the next entry of `times`, and after the last entry the clean latent. With the alpha of the
+    strided process, alpha_{t|s} = alpha_bar_t / alpha_bar_s,
         noise^2 = eta^2 (1 - alpha_bar_s) / (1 - alpha_bar_t) (1 - alpha_{t|s})
         eps^2 = 1 - alpha_bar_s - noise^2,   z0^2 = alpha_bar_s
     (Song et al. 2021, equations 12 and 16). Both are written through the ratio of signal-to-noise
@@ -181,12 +185,12 @@ def reverse_coefficients(
 def clip_denoised(
     process: NoiseProcess, z0: jax.Array, *, eps: jax.Array, t: jax.Array, clip: float | jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """(z0, eps), each [B, Z], with z0 held in [-clip, clip] and eps moved so z_t stays the same.
+    """(z0, eps), each [B, Z], with z0 clipped to [-clip, clip] and eps changed so that z_t is kept.
 
     Entries inside the range keep their eps to the last bit.
 
     Args:
-      z0, eps: [B, Z], a denoise_fn's answer.
+      z0, eps: [B, Z], the output of a denoise_fn.
       t: [B] int32 in [0, S).
       clip: scalar or [Z], positive.
     """
@@ -196,7 +200,7 @@ def clip_denoised(
 
 
 def _normal(process, noise, *, index, latent_dim):
-    """[B, Z] standard normal, one draw per key and index: steps take 0 .. S - 1, the start S."""
+    """[B, Z] standard normal, one draw per key and index: a step has its own, the start has S."""
 
     def draw(key):
         key = jax.random.fold_in(key, index)
@@ -206,8 +210,12 @@ def _normal(process, noise, *, index, latent_dim):
 
 
 def _reverse(denoise_fn, process, *, start, clip, times, factors, noisy):
-    """[B, Z]: the reverse process through `times`: [n] falling steps, the first start.time; noisy:
-    whether noise is added."""
+    """[B, Z], the end of the reverse process.
+
+    times: [n] falling steps, the first is start.time.
+    factors: those of `reverse_coefficients`.
+    noisy: whether noise is added.
+    """
 
     def step(z_t, inputs):
         time, z0_factor, eps_factor, noise_factor = inputs

@@ -1,8 +1,8 @@
-"""Checkpoints that are whole or absent.
+"""Checkpoints that are complete or absent.
 
 A checkpoint is a folder: arrays/ written by Orbax, notes.json, and checksums.json over both. It is
-written beside its place and renamed into it, so a process killed at any moment leaves the previous
-one as it was; its checksums are compared before anything is read from it.
+written under a temporary name and then renamed, so a process killed at any moment leaves the
+previous checkpoint intact. Checksums are verified before anything is read.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ def prepare(directory: Path) -> None:
     """Creates the folder of a stage's checkpoints.
 
     Raises:
-      UserError: it cannot be created or written to.
+      UserError: the folder cannot be created or written to.
     """
     probe = Path(directory) / f"probe{_UNFINISHED}"
     with _explained(f"cannot write checkpoints to {directory}"):
@@ -40,17 +40,17 @@ def prepare(directory: Path) -> None:
 
 
 def save(directory: Path, step: int, *, state: Any, history: list[dict]) -> None:
-    """Saves the state of a stage after a step, and then drops all but the newest two checkpoints.
+    """Saves a checkpoint of a stage, and then deletes all but the newest two.
 
     Args:
       directory: the folder of the stage's checkpoints.
-      step: the number of steps made.
+      step: the number of training steps so far.
       state: pytree of arrays; PRNG keys as their uint32 data.
       history: one dict of JSON values per row.
 
     Raises:
-      UserError: no permission, a full disk, or the step is already there. Older ones stay as they
-        were.
+      UserError: no permission, a full disk, or a checkpoint of this step exists. Older checkpoints
+        are not touched.
     """
     directory = Path(directory)
     for leftover in directory.glob(f"*{_UNFINISHED}"):
@@ -61,18 +61,18 @@ def save(directory: Path, step: int, *, state: Any, history: list[dict]) -> None
 
 
 def latest_step(directory: Path) -> int | None:
-    """The newest checkpoint's step, None where there is no checkpoint."""
+    """The step of the newest checkpoint, None without a checkpoint."""
     steps = _steps(Path(directory))
     return steps[-1] if steps else None
 
 
 def restore(directory: Path, abstract_state: Any, *, step: int | None = None) -> tuple[Any, list]:
-    """Restores a checkpoint, the newest one unless a step is given.
+    """The state and history of a checkpoint.
 
     Args:
       directory: the folder of the stage's checkpoints.
-      abstract_state: pytree of arrays or jax.ShapeDtypeStruct, the state to fill.
-      step: which checkpoint.
+      abstract_state: pytree of arrays or jax.ShapeDtypeStruct with the structure of the state.
+      step: the step of the checkpoint; None for the newest.
 
     Returns:
       The state, with numpy leaves, and the history.
@@ -91,10 +91,15 @@ def restore(directory: Path, abstract_state: Any, *, step: int | None = None) ->
 
 
 def save_tree(path: Path, tree: Any, *, notes: Any) -> None:
-    """Saves a pytree of arrays and JSON notes as the folder path, all at once.
+    """Saves a pytree of arrays and JSON notes as a folder, completely or not at all.
+
+    Args:
+      path: the folder, which must not exist.
+      tree: pytree of arrays.
+      notes: JSON values.
 
     Raises:
-      UserError: path exists, no permission, or a full disk. Nothing is left behind.
+      UserError: path exists, no permission, or a full disk.
     """
     path = Path(path).absolute()
     if path.exists():
@@ -113,7 +118,7 @@ def save_tree(path: Path, tree: Any, *, notes: Any) -> None:
 
 
 def restore_tree(path: Path, abstract_tree: Any) -> tuple[Any, Any]:
-    """Restores what save_tree wrote.
+    """The tree and notes of a folder of save_tree.
 
     Args:
       path: the folder.
@@ -123,7 +128,7 @@ def restore_tree(path: Path, abstract_tree: Any) -> tuple[Any, Any]:
       The tree, with numpy leaves, and the notes.
 
     Raises:
-      UserError: path is missing or damaged, or holds other names, shapes or dtypes than
+      UserError: path is missing or damaged, or its names, shapes or dtypes are not those of
         abstract_tree.
     """
     path = Path(path).absolute()
@@ -158,7 +163,7 @@ def _steps(directory: Path) -> list[int]:
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a pytree in its order, by names such as opt_state/0/mu/Dense_0/kernel."""
+    """{name: leaf} of a pytree in its order, with names such as opt_state/0/mu/Dense_0/kernel."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -176,12 +181,12 @@ def _write(folder: Path, arrays: dict, notes: Any) -> None:
 
 @contextlib.contextmanager
 def _checkpointer() -> Iterator[ocp.Checkpointer]:
-    """An Orbax checkpointer that keeps its log to itself: what matters is raised."""
+    """An Orbax checkpointer without log messages; its errors are raised."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:
-        # Of this process alone: what is restored is sent to the others.
+        # Of this process alone, which sends restored values to the others.
         alone = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(),
             active_processes={jax.process_index()},
@@ -203,7 +208,7 @@ def _checksum(file: Path) -> int:
 
 
 def _damaged_file(path: Path) -> str | None:
-    """The name of a file that is not as it was saved, None if all are."""
+    """The name of a file whose checksum differs from the saved one, None without such a file."""
     try:
         checksums = json.loads((path / _CHECKSUMS).read_text())
     except (FileNotFoundError, ValueError):
@@ -237,7 +242,7 @@ def _check_space(folder: Path, needed: int) -> None:
 
 @contextlib.contextmanager
 def _explained(failure: str) -> Iterator[None]:
-    """Turns what the file system refuses into a UserError that opens with failure."""
+    """Raises errors of the file system as UserErrors that begin with the text `failure`."""
     try:
         yield
     except OSError as error:
@@ -249,7 +254,7 @@ def _explained(failure: str) -> Iterator[None]:
             advice = "choose another folder"
         raise UserError(f"{failure} ({error}): {advice}") from error
     except ValueError as error:
-        # What TensorStore, below Orbax, makes of a disk that fills up while it writes.
+        # TensorStore, which Orbax writes with, raises this where the disk fills up.
         if "No space left on device" not in str(error):
             raise
         advice = "free some disk space and run the same command again"

@@ -1,8 +1,8 @@
-"""The training loop: one stage from its first step, or its newest checkpoint, to its last.
+"""The training loop: one stage, from its first step or its newest checkpoint to its last step.
 
-A run that is killed at any moment and started again ends with the bits of a run that was not:
-state, schedule and randomness are functions of the seed and of the step number, and a checkpoint
-holds the rest.
+A run that is killed at any moment and started again ends bit for bit like an uninterrupted run:
+the schedule and all randomness are functions of the seed and the step number, and a checkpoint
+holds everything else.
 """
 
 from __future__ import annotations
@@ -28,20 +28,26 @@ from hyper_meta.train.state import TrainState, keep_best
 
 
 class Interrupted(Exception):
-    """A signal stopped the run after a checkpoint; the message says how to go on."""
+    """A signal ended the run after a checkpoint was saved; the message says how to resume."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What is trained, and how.
+    """A training stage: what is trained, on which data, for how long.
 
-    name: for messages. num_steps, chunk_steps: the steps in all and in a chunk; metrics are logged
-    and the state validated and saved between chunks. most_at_once: steps in one compiled call,
-    after which signals are heard. init: PRNG key -> TrainState at step 0. step: as
-    parallel.compile_chunk wants it; its metrics have a "loss". data: pytree of constant arrays,
-    copied once to every device. schedule: (start, stop) -> (shared, sharded), host arrays with a
-    leading axis of stop - start steps. validate: replicated state -> (score, metrics), a finite
-    float, higher is better, and a dict of floats; or None.
+    name: for messages.
+    num_steps: the number of training steps.
+    chunk_steps: the steps from one row of the history to the next; between chunks the state is
+      validated and saved. It divides num_steps.
+    most_at_once: the largest number of steps in one compiled call. Signals are handled between
+      calls.
+    init: PRNG key -> TrainState at step 0.
+    step: see parallel.compile_chunk; its metrics have a "loss".
+    data: pytree of constant arrays, copied once to every device.
+    schedule: (start, stop) -> (shared, sharded), host arrays with a leading axis of stop - start
+      steps.
+    validate: replicated state -> (score, metrics): a finite float, higher is better, and a dict of
+      floats. None for a stage without validation.
     """
 
     name: str
@@ -58,24 +64,27 @@ class Stage:
 def run_stage(
     stage: Stage, directory: Path, *, seed: int, checkpoint_every: int, progress: bool
 ) -> tuple[TrainState, list[dict]]:
-    """Trains a stage to its end, from the newest checkpoint in directory if there is one.
+    """The state of a stage after its last step, and its history.
+
+    Training begins at the newest checkpoint in directory, if there is one. A finished stage is only
+    restored.
 
     Args:
-      stage: the stage; finished already, it is only restored.
+      stage: the stage.
       directory: the folder of its checkpoints.
-      seed: of the initial parameters and of the steps.
+      seed: seed of the initial parameters and of the steps.
       checkpoint_every: chunks from one checkpoint to the next; the last chunk always has one.
-      progress: shows a progress bar on stderr.
+      progress: whether a progress bar is shown on stderr.
 
     Returns:
       The state, with numpy leaves, and the history: per chunk a dict with the step, the mean of
       each metric over the chunk, and under validation_... the validation's score and metrics.
 
     Raises:
-      Interrupted: SIGTERM or SIGINT came to one of the processes; the state was saved. A second
-        signal acts at once.
-      UserError: num_steps is no multiple of chunk_steps, the loss or the parameters are not finite,
-        or a checkpoint cannot be read or written.
+      Interrupted: one of the processes received SIGTERM or SIGINT, and the state was saved. A
+        second signal acts at once.
+      UserError: num_steps is not a multiple of chunk_steps, the loss or the parameters are not
+        finite, or a checkpoint cannot be read or written.
     """
     _check_steps(stage, checkpoint_every)
     init_key, steps_key = jax.random.split(jax.random.key(seed))
@@ -86,7 +95,7 @@ def run_stage(
     processes.from_main(lambda: checkpoints.prepare(directory))
     run_steps, end_chunk = _compile(stage, steps_key)
     state, size = parallel.replicate(state), _steps_at_once(stage)
-    # A chunk that a signal cut short left its sums in a row of their own.
+    # The last row of an interrupted chunk holds its sums.
     sums = history.pop()["sums"] if history and "sums" in history[-1] else {}
     with _signals() as received, _bar(stage, step, progress) as bar:
         while step < stage.num_steps:
@@ -132,7 +141,7 @@ def _check_steps(stage: Stage, checkpoint_every: int) -> None:
 
 
 def _start(stage: Stage, directory: Path, key: jax.Array) -> tuple[TrainState, list[dict]]:
-    """The state and history to go on from: of the newest checkpoint, or at step 0."""
+    """The state and history of the newest checkpoint, or those of step 0."""
     structure = jax.eval_shape(stage.init, key)
 
     def read() -> dict | None:
@@ -155,8 +164,11 @@ def _start(stage: Stage, directory: Path, key: jax.Array) -> tuple[TrainState, l
 
 
 def _compile(stage: Stage, key: jax.Array) -> tuple[Callable, Callable]:
-    """(state, start, number of steps, sums before them) -> (state, sums), and what ends a chunk:
-    (state, step, sums) -> (state, row), its validation and its history row."""
+    """The two compiled parts of the loop, (run_steps, end_chunk).
+
+    run_steps: (state, start, number of steps, sums so far) -> (state, sums).
+    end_chunk: (state, step, sums) -> (validated state, history row).
+    """
     train = parallel.compile_chunk(stage.step)
     keep = parallel.compile_update(keep_best)
     data = parallel.replicate(stage.data)
@@ -191,7 +203,7 @@ def _means(sums: dict) -> dict[str, float]:
 
 
 def _save(stage: Stage, directory: Path, state: TrainState, history: list[dict]) -> TrainState:
-    """Saves the replicated state, unless it is not finite, and returns its host copy."""
+    """The host copy of a replicated state, saved. Raises UserError where it is not finite."""
     state, step = parallel.first(state), history[-1]["step"]
     if state.step != step:
         raise ValueError(f"stage {stage.name}: step {step} left state.step at {state.step}")
@@ -218,9 +230,10 @@ def _advice(stage: Stage, directory: Path, step: int, number: int) -> str:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """A list that SIGTERM and SIGINT append to, instead of ending the process, in the main thread.
+    """The list of received signals: SIGTERM and SIGINT are appended to it and end nothing.
 
-    The first signal puts the former handlers back, so that a second one acts at once.
+    Only in the main thread; elsewhere the list stays empty. The first signal restores the former
+    handlers, so that a second one acts at once.
     """
     received: list[int] = []
     previous = {}
@@ -248,7 +261,7 @@ def _bar(stage: Stage, first_step: int, progress: bool) -> tqdm.tqdm:
         total=stage.num_steps,
         initial=first_step,
         file=sys.stderr,
-        # A log file gets a line twice a minute, a terminal a live bar.
+        # A log file has two lines a minute, a terminal a live bar.
         mininterval=0.1 if sys.stderr.isatty() else 30,
         disable=not (progress and processes.is_main()),
     )

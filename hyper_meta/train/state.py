@@ -1,4 +1,4 @@
-"""The training state: what a resumed run and an evaluation need, in one Flax TrainState."""
+"""The training state: a Flax TrainState with all that resuming and evaluating need."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +13,15 @@ from flax.training import train_state
 class TrainState(train_state.TrainState):
     """A Flax TrainState with an optional moving average and the best parameters so far.
 
-    step: int32 scalar, the updates made. params, opt_state, apply_fn, tx: as in Flax. ema_params:
-    like params, or None without a moving average. best_params: like params, the best on validation.
-    best_score: float32 scalar, -inf until a validation. best_step: int32 scalar, its step.
+    step: int32 scalar, the number of updates.
+    params, opt_state, apply_fn, tx: as in Flax.
+    ema_params: like params, or None without a moving average.
+    best_params: like params, the best on validation tasks.
+    best_score: float32 scalar, the score of best_params, -inf before the first validation.
+    best_step: int32 scalar, the step of best_params.
     statistics: pytree of arrays that belong to the model but are not trained, such as the mean and
-    the standard deviation of its inputs. ema_decay: float in [0, 1), or None.
+      the standard deviation of its inputs.
+    ema_decay: float in [0, 1), or None without a moving average.
     """
 
     ema_params: Any
@@ -28,10 +32,10 @@ class TrainState(train_state.TrainState):
     ema_decay: float | None = struct.field(pytree_node=False)
 
     def apply_gradients(self, *, grads: Any, **kwargs: Any) -> "TrainState":
-        """One optimizer update; moves the average too.
+        """The state after one optimizer update, with its moving average updated too.
 
-        The average's decay is min(ema_decay, (1 + t) / (10 + t)) at update t = 0, 1, ..., so that
-        the first parameters do not weigh on it for long.
+        The decay of the average is min(ema_decay, (1 + t) / (10 + t)) at update t = 0, 1, ..., so
+        that the first parameters soon lose their weight.
         """
         state = super().apply_gradients(grads=grads, **kwargs)
         if self.ema_decay is None:
@@ -74,16 +78,16 @@ def create_state(
 
 
 def smoothed_params(state: TrainState) -> Any:
-    """The moving average where the state keeps one, else the parameters of the last step."""
+    """The moving average of the parameters, or without one the parameters of the last step."""
     return state.params if state.ema_params is None else state.ema_params
 
 
 def keep_best(state: TrainState, score: jax.Array) -> TrainState:
-    """Keeps smoothed_params as best_params where score beats best_score.
+    """The state with smoothed_params as best_params where score is above best_score.
 
     Args:
-      state: of one device.
-      score: float scalar, higher is better; nan never wins and a tie keeps the older.
+      state: the state of one device.
+      score: float scalar, higher is better; nan is never better, and of equals the older stays.
     """
     better = score > state.best_score
 
@@ -98,13 +102,12 @@ def keep_best(state: TrainState, score: jax.Array) -> TrainState:
 
 
 def evaluation_params(state: TrainState) -> tuple[Any, str]:
-    """The parameters that an evaluation uses, and a phrase for its report that says which they are.
+    """The parameters that an evaluation uses, and a phrase that names them in its report.
+
+    They are the best on validation, or without a validation the smoothed ones of the last step.
 
     Args:
       state: a host copy, not replicated.
-
-    Returns:
-      The best on validation if there was one, else the smoothed parameters of the last step.
     """
     kind = "parameters" if state.ema_params is None else "moving average"
     if state.best_step > 0:
