@@ -1,4 +1,4 @@
-"""Encoders from the Hugging Face Hub: only the files that are needed, and only safetensors."""
+"""Encoders from the Hugging Face Hub: only the files of an encoder, and weights as safetensors."""
 
 from __future__ import annotations
 
@@ -14,22 +14,31 @@ from hyper_meta.encoders.folder import CONFIG_FILE, IMAGE_FILE, TOKENIZER_FILES,
 
 FILES = [CONFIG_FILE, IMAGE_FILE, WEIGHTS_FILE, *TOKENIZER_FILES]
 NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-# The Hub's own account that offers safetensors files for models that have none, as pull requests.
+# The Hub's account that opens pull requests with safetensors files in models that have none.
 CONVERTER = "SFconvertbot"
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name is one such as "openai/clip-vit-base-patch32", or, with a branch, tag, commit
-    or pull request, "openai/clip-vit-base-patch32@refs/pr/21"."""
+    """Whether a name has the form OWNER/MODEL or OWNER/MODEL@REVISION.
+
+    A revision is a branch, tag, commit or pull request, as in
+    "openai/clip-vit-base-patch32@refs/pr/21".
+    """
     return NAME.fullmatch(name) is not None
 
 
 def fetch(name: str) -> Path:
-    """The folder of an encoder from the Hub, in Hugging Face's cache; downloaded if not there.
+    """The folder of an encoder in Hugging Face's cache, downloaded if it is not there.
 
     A model without safetensors on its main branch is taken from the pull request in which the Hub
-    offers them. Every file is checked by its hash each time. Raises UserError where there are no
-    safetensors, the model does not exist, cannot be reached, or a file is damaged.
+    offers them. The hash of every file is checked at every call.
+
+    Args:
+      name: see `is_hub_name`.
+
+    Raises:
+      UserError: the model does not exist, cannot be reached or has no safetensors, or a file is
+        damaged.
     """
     match = NAME.fullmatch(name)
     if match is None:
@@ -49,7 +58,7 @@ def fetch(name: str) -> Path:
 
 
 def _cached(repo: str, revision: str | None) -> Path | None:
-    """The downloaded snapshot of a revision; without one, of the main branch or the conversion."""
+    """The folder of a downloaded revision (by default main, else a conversion), None without one."""
     for candidate in [revision] if revision else ["main", *_cached_refs(repo)]:
         try:
             folder = _snapshot(repo, candidate, local_files_only=True)
@@ -79,7 +88,7 @@ def _download(repo: str, revision: str | None) -> Path:
 
 
 def _conversion(api: HfApi, repo: str) -> str:
-    """The pull request in which the Hub offers safetensors of a model that has none."""
+    """The reference of the pull request in which the Hub offers a model's safetensors."""
     offers = api.get_repo_discussions(repo, author=CONVERTER, discussion_type="pull_request")
     for offer in offers:
         revision = f"refs/pr/{offer.num}"
@@ -100,8 +109,10 @@ def _snapshot(repo: str, revision: str | None, *, local_files_only: bool = False
 
 
 def _check_hash(path: Path) -> None:
-    """Raises UserError where a cached file's content is not what its name in the cache says: its
-    SHA-256 or, for small files, git's SHA-1."""
+    """Raises UserError where the hash of a cached file is not its name in the cache.
+
+    The name is the SHA-256 or, for small files, git's SHA-1.
+    """
     blob, content = path.resolve(), path.read_bytes()
     found = {
         64: hashlib.sha256(content),

@@ -1,4 +1,4 @@
-"""A CLIP tokenizer trained on one's own sentences (byte-level BPE; Radford et al. 2021, 2.4)."""
+"""Training of a CLIP tokenizer (byte-level BPE; Radford et al. 2021, section 2.4)."""
 
 import json
 from collections.abc import Sequence
@@ -11,19 +11,25 @@ from hyper_meta.core.types import UserError
 START_TOKEN = "<|startoftext|>"
 END_TOKEN = "<|endoftext|>"
 END_OF_WORD = "</w>"
-# Each of the 256 bytes inside a word and at its end, and the two special tokens.
+# The 256 bytes inside a word, the 256 bytes at its end, and the two special tokens.
 SMALLEST_VOCAB = 2 * 256 + 2
 
 
 def train_tokenizer(sentences: Sequence[str], *, vocab_size: int, max_length: int) -> CLIPTokenizer:
-    """Learns the merges of a byte-pair encoding from `sentences`.
+    """A tokenizer whose byte-pair merges are learnt from sentences.
 
     Splitting and lower-casing are CLIP's own, and every byte is a token, so any sentence has an
-    encoding without an unknown token. The two special tokens have the highest ids, the end token
-    the very highest; it also pads. `vocab_size` is an upper bound: few sentences yield fewer
-    merges, `len` of the result is the vocab_size to configure the model with. `max_length` is the
-    number of token ids per sentence, special tokens included. Raises UserError where vocab_size is
-    less than 514 or max_length less than 3.
+    encoding without an unknown token. The two special tokens have the highest ids; the end token
+    has the highest of all, and also pads.
+
+    Args:
+      sentences: the training text.
+      vocab_size: the largest number of tokens, at least 514. Few sentences yield fewer merges;
+        `len` of the result is the vocab_size of the model.
+      max_length: the number of token ids per sentence, special tokens included, at least 3.
+
+    Raises:
+      UserError: vocab_size or max_length is too small.
     """
     if vocab_size < SMALLEST_VOCAB:
         raise UserError(
@@ -44,13 +50,13 @@ def train_tokenizer(sentences: Sequence[str], *, vocab_size: int, max_length: in
 def _learn_merges(
     sentences: Sequence[str], base_tokens: list[str], vocab_size: int
 ) -> list[tuple[str, str]]:
-    """The merges that, most useful first, extend the base tokens to vocab_size tokens at most."""
+    """The merges that extend the base tokens to vocab_size tokens or fewer, most frequent first."""
     backend = CLIPTokenizer().backend_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
-        # Not special at all, but given so that their ids, and with them the choice among equally
-        # frequent merges, do not depend on the order in which a hash table yields the words.
+        # The base tokens are not special. Given here, their ids do not depend on the order of a
+        # hash table, and neither does the choice among equally frequent merges.
         special_tokens=base_tokens,
         end_of_word_suffix=END_OF_WORD,
         show_progress=False,

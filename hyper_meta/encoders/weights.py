@@ -13,14 +13,14 @@ from hyper_meta.encoders.clip import CLIP, CLIPConfig
 
 
 class Layout(NamedTuple):
-    """How an array's axes lie on either side; both functions map a numpy array to a numpy array."""
+    """The change of axes between the two formats, as two functions of numpy arrays."""
 
     to_flax: Callable[[np.ndarray], np.ndarray]
     to_hf: Callable[[np.ndarray], np.ndarray]
 
 
 def _patch_rows(kernel: np.ndarray) -> np.ndarray:
-    """[W, 3, p, p] -> [p*p*3, W], the order in which the vision tower flattens a patch."""
+    """[W, 3, p, p] -> [p*p*3, W], in the order in which the vision tower flattens a patch."""
     return kernel.transpose(2, 3, 1, 0).reshape(-1, kernel.shape[0])
 
 
@@ -34,7 +34,7 @@ SAME = Layout(np.asarray, np.asarray)
 TRANSPOSED = Layout(np.transpose, np.transpose)
 PATCH = Layout(_patch_rows, _patch_kernel)
 
-# For each scope, rows of (Hugging Face name, Flax path, layout), both relative to the scope.
+# {scope: rows of (Hugging Face name, Flax path, layout)}, names and paths relative to the scope.
 TABLE = {
     "model": (
         ("logit_scale", "logit_scale", SAME),
@@ -78,12 +78,19 @@ TABLE = {
 
 
 def params_from_tensors(tensors: Mapping[str, np.ndarray], config: CLIPConfig) -> dict[str, Any]:
-    """The parameters of `CLIP(config)` from the tensors of a Hugging Face CLIP checkpoint.
+    """The parameters of `CLIP(config)`, from the tensors of a Hugging Face CLIP checkpoint.
 
-    tensors: Hugging Face name -> float16, bfloat16 or float32 array. Returns the tree to apply as
-    `CLIP(config).apply({"params": params}, ...)`, float32 arrays on JAX's default device. Raises
-    UserError naming the tensors that are missing, unexpected (position_ids buffers of old
-    checkpoints excepted), of another shape than `config` implies, or not floating point.
+    The result is the tree of `CLIP(config).apply({"params": params}, ...)`, float32 arrays on JAX's
+    default device.
+
+    Args:
+      tensors: {Hugging Face name: float16, bfloat16 or float32 array}. Buffers position_ids of old
+        checkpoints are ignored.
+      config: the configuration of the checkpoint.
+
+    Raises:
+      UserError: tensors are missing, unexpected, of other shapes than config implies, or not
+        floating point; the message names them.
     """
     rows, shapes = _rows(config), _param_shapes(config)
     given = {name: array for name, array in tensors.items() if not name.endswith(".position_ids")}
@@ -104,9 +111,10 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray], config: CLIPConfig) -
 
 
 def tensors_from_params(params: Mapping[str, Any], config: CLIPConfig) -> dict[str, np.ndarray]:
-    """The inverse of `params_from_tensors`: Hugging Face name -> contiguous float32 host array.
+    """{Hugging Face name: contiguous float32 host array}, the inverse of `params_from_tensors`.
 
-    Raises UserError where `params` is not the tree of `CLIP(config)`.
+    Raises:
+      UserError: params is not the tree of `CLIP(config)`.
     """
     rows, shapes = _rows(config), _param_shapes(config)
     flat = {path: np.asarray(array) for path, array in flatten_dict(params, sep="/").items()}
@@ -119,7 +127,7 @@ def tensors_from_params(params: Mapping[str, Any], config: CLIPConfig) -> dict[s
 
 
 def _rows(config: CLIPConfig) -> dict[str, tuple[str, Layout]]:
-    """TABLE written out for `config`: Hugging Face name -> (Flax path, layout)."""
+    """{Hugging Face name: (Flax path, layout)}, TABLE with one row for every tensor of `config`."""
     scopes = [("", "", TABLE["model"])]
     for tower, depth in (
         ("text_model", config.text.num_hidden_layers),
@@ -137,7 +145,7 @@ def _rows(config: CLIPConfig) -> dict[str, tuple[str, Layout]]:
 
 
 def _param_shapes(config: CLIPConfig) -> dict[str, tuple[int, ...]]:
-    """Flax path -> shape, without computing any array."""
+    """{Flax path: shape}, without computing any array."""
     pixels = jnp.zeros((1, config.image_size, config.image_size, 3))
     token_ids = jnp.zeros((1, 1), jnp.int32)
     variables = jax.eval_shape(CLIP(config).init, jax.random.key(0), pixels, token_ids)

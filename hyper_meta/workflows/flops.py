@@ -1,4 +1,4 @@
-"""The matrix products of a function, counted as jax traces them, before the compiler drops any."""
+"""The matrix products of a function, counted in its jaxpr, before the compiler removes any."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from jax.extend.core import Literal
 
 
 class Products(NamedTuple):
-    """flops: of the matrix products, an addition and a multiplication each one; bytes: of their
-    operands and results, each read or written once."""
+    """A cost of matrix products.
+
+    flops: additions and multiplications, each counted as one.
+    bytes: the size of operands and results, each read or written once.
+    """
 
     flops: float
     bytes: float
@@ -23,12 +26,17 @@ NONE = Products(0.0, 0.0)
 
 
 def count_products(fn: Callable, *args: Any, branches: np.ndarray | None = None) -> Products:
-    """The matrix products of fn(*args); args may be shapes.
+    """The cost of the matrix products of fn(*args).
 
-    Loops of a fixed length count as often as they run, other loops once; a product that is the same
-    at every step of its loop counts once, since the compiler takes it out. Of a conditional the
-    most expensive branch counts, unless branches, the share of each of the first branches of the
-    outermost conditionals, are given.
+    A loop of fixed length counts as often as it runs, another loop once. A product that is the same
+    at every step of its loop counts once, since the compiler moves it out of the loop. A
+    conditional counts as its most expensive branch, unless branches are given.
+
+    Args:
+      fn: a function that jax can trace.
+      args: its arguments, or their shapes.
+      branches: [n] float, how often each of the first n branches of the outermost conditionals
+        runs, as a share.
     """
     jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
     once, each = _of_jaxpr(jaxpr, branches, [False] * len(jaxpr.invars))
@@ -38,7 +46,7 @@ def count_products(fn: Callable, *args: Any, branches: np.ndarray | None = None)
 def _of_jaxpr(
     jaxpr: Any, branches: np.ndarray | None, fixed: list[bool]
 ) -> tuple[Products, Products]:
-    """The products that depend on nothing but the inputs marked as fixed, and all others."""
+    """(cost of the products that depend on fixed inputs only, cost of all others)."""
     inputs = zip(jaxpr.invars, fixed, strict=True)
     known = {*jaxpr.constvars, *(x for x, is_fixed in inputs if is_fixed)}
     parts: dict[bool, list[Products]] = {True: [], False: []}
@@ -55,7 +63,7 @@ def _of_jaxpr(
 def _of_equation(
     equation: Any, branches: np.ndarray | None, fixed: list[bool]
 ) -> tuple[Products, Products]:
-    """As of `_of_jaxpr`."""
+    """The same of one equation, see `_of_jaxpr`."""
     if equation.primitive.name == "dot_general":
         return NONE, _of_product(equation)
     if equation.primitive.name == "cond":
@@ -72,7 +80,7 @@ def _of_equation(
 
 
 def _marks(jaxpr: Any, fixed: list[bool]) -> list[bool]:
-    """The marks of an equation's inputs, where they are the inputs of its jaxpr."""
+    """Which inputs of a jaxpr are fixed: those of its equation, if it has the same inputs."""
     number = len(jaxpr.invars)
     return fixed if len(fixed) == number else [False] * number
 

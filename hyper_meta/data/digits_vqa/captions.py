@@ -1,7 +1,7 @@
-"""Sentences about scenes: the text that the bundled encoder is pre-trained on.
+"""Sentences about scenes: the training text of the bundled encoder.
 
-Each sentence states one fact. Facts about a concept that is held out for validation or test are
-never stated, and no validation or test question occurs.
+Each sentence states one fact. No sentence states a fact about a concept that is held out for
+validation or test, and none is a validation or test question.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from hyper_meta.data.digits_vqa.families import FAMILIES
 from hyper_meta.data.digits_vqa.questions import fill, held_out_split
 from hyper_meta.data.digits_vqa.scenes import Scenes
 
-# How a fact is put into words, and how often.
+# The probability of each form of a sentence about a fact.
 FORMS = {"statement": 0.45, "question and answer": 0.38, "answer": 0.17}
-# How often a kind of answer is spoken of: what is hard to see is said more often.
+# The weight of each kind of answer: facts that are hard to see are stated more often.
 WEIGHTS = {
     "the digit is {}": 4.0,
     "the place is {}": 2.5,
@@ -34,7 +34,7 @@ OPENINGS = ("", "", "", "tell me more: ", "the picture shows that ")
 
 @functools.cache
 def trained_concepts() -> tuple[tuple[Family, int], ...]:
-    """Every (family, referent index) that may be stated: those not held out."""
+    """The (family, referent index) of every concept that is not held out."""
     return tuple(
         (family, index)
         for family in FAMILIES
@@ -44,7 +44,7 @@ def trained_concepts() -> tuple[tuple[Family, int], ...]:
 
 
 def answer_table(scenes: Scenes) -> np.ndarray:
-    """Answers of all trained concepts on all scenes: [n, concepts] int64, -1 for no answer."""
+    """The answer to every trained concept in every scene, [n, concepts] int64, -1 for no answer."""
     columns = [family.answer_fn(scenes, index) for family, index in trained_concepts()]
     return np.stack(columns, axis=1)
 
@@ -52,12 +52,18 @@ def answer_table(scenes: Scenes) -> np.ndarray:
 def make_captions(
     rng: np.random.Generator, scenes: Scenes, *, plain_share: float = 0.0
 ) -> tuple[list[str], np.ndarray]:
-    """Writes a sentence about each of n scenes and says of which other scenes it is true too.
+    """A sentence about each of n scenes, and the scenes that each sentence is true of.
 
-    A scene's family is drawn first and its referent next, so that small families are heard too.
-    plain_share: the share of sentences that are an answer and nothing else ("the digit is seven"),
-    beyond those of FORMS.
-    Returns the n sentences and truth [n scenes, n sentences] bool, True on the diagonal.
+    A family is drawn first and its referent next, so that small families occur too.
+
+    Args:
+      rng: generator of all draws.
+      scenes: n scenes.
+      plain_share: the share of sentences that are an answer alone ("the digit is seven"), besides
+        those of FORMS.
+
+    Returns:
+      The n sentences, and truth [n scenes, n sentences] bool, True on the diagonal.
     """
     answers = answer_table(scenes)
     family = np.array([FAMILIES.index(family) for family, _ in trained_concepts()])
@@ -78,13 +84,13 @@ def make_captions(
 def _say(
     rng: np.random.Generator, concept: int, answer: int, form: str, answers: np.ndarray
 ) -> tuple[str, np.ndarray]:
-    """One fact in words, and of which scenes it is true [n] bool."""
+    """A sentence that states one fact, and the scenes [n] bool that it is true of."""
     family, referent = trained_concepts()[concept]
     names = {"r": family.referents[referent], "a": family.answers[answer]}
     question = fill(_pick(rng, family.train), **names)
     prompt = family.template.format(names["a"])
     if form == "answer":
-        # "The colour is red" says no more than that something is red.
+        # "The colour is red" is true where anything is red.
         alike = [c for c, (f, _) in enumerate(trained_concepts()) if f.template == family.template]
         return prompt, (answers[:, alike] == answer).any(axis=1)
     holds = answers[:, concept] == answer
@@ -96,12 +102,15 @@ def _say(
 def make_sentence_pairs(
     rng: np.random.Generator, num_pairs: int
 ) -> tuple[list[str], list[str], np.ndarray]:
-    """Pairs of a question and another sentence about the same concept, so that questions get a
-    meaning of their own: no picture says what a question asks.
+    """Pairs of a question and another sentence about the same concept.
 
-    The other sentence is a question, a question with some answer, or a statement with some answer.
-    Questions have words left out at random, which keeps the encoder from hanging on one wording.
-    Returns both lists and whether first i and second j share their concept, [n, n] bool.
+    Pictures do not show what a question asks; these pairs teach it. The other sentence is a
+    question, a question with some answer, or a statement with some answer. Random words are left
+    out of questions, so that the encoder does not rely on one wording.
+
+    Returns:
+      The n first sentences, the n second sentences, and whether first i and second j are about the
+      same concept, [n, n] bool.
     """
     family = rng.integers(len(FAMILIES), size=num_pairs)
     concepts = [

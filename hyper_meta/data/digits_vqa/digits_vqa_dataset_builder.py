@@ -1,4 +1,4 @@
-"""Digits-VQA as a tensorflow-datasets builder: everything is made from scikit-learn's digits.
+"""Digits-VQA as a tensorflow-datasets builder, made from the digits that scikit-learn bundles.
 
 Two configurations share one drawing of the data: "tasks" (the splits train, validation and test)
 and "scenes" (their pictures). The schema of "tasks" is that of Meta-VQA.
@@ -17,14 +17,14 @@ from hyper_meta.data.digits_vqa.questions import Question, all_questions
 from hyper_meta.data.digits_vqa.scenes import IMAGE_SIZE, Scenes, render, sample_scenes
 
 SEED = 2021
-# Scenes by the split of the handwriting in them. Support sets, and the query sets of training
-# tasks, come from "train"; the query sets of validation and test tasks from their own.
+# The number of scenes by the split of their handwriting. Support sets, and the query sets of
+# training tasks, are from "train", the query sets of validation and test tasks from their own.
 NUM_SCENES = {"train": 12_000, "validation": 1500, "test": 2500}
-# Of one, two, three, four digits in a scene: more than the encoder was trained with, so that the
-# kind of answer alone seldom gives the answer away.
+# Of one, two, three and four digits in a scene. There are more digits than in the encoder's
+# training, so that the kind of answer alone seldom gives the answer away.
 NUM_DIGITS_PROBABILITY = (0.05, 0.15, 0.3, 0.5)
-# Examples of a task: log-normal like Meta-VQA's, but more of them. A linear probe of the encoder
-# learns 78% of the answers from 100 examples a concept, 86% from 400, 89% from 1,600.
+# The number of examples of a task: log-normal as in Meta-VQA, but larger. A linear probe of the
+# encoder reaches 78% with 100 examples of a concept, 86% with 400, 89% with 1,600.
 MEDIAN_SIZE, SPREAD, SMALLEST, LARGEST = 250, 1.1, 12, 900
 QUERY_SHARE = 0.3
 
@@ -87,7 +87,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def draw_scenes() -> dict[str, Scenes]:
-    """All scenes of the data set by the split of their handwriting; always the same."""
+    """{split of the handwriting: scenes}, all scenes of the data set, the same at every call."""
     return {
         split: sample_scenes(
             np.random.default_rng([SEED, len(split)]),
@@ -105,9 +105,14 @@ def image_id(split: str, row: int) -> str:
 
 
 def make_task(number: int, question: Question, scenes: dict[str, Scenes]) -> dict:
-    """Chooses the scenes of one task and divides them into support and query set.
+    """One example of the configuration "tasks": a question with its support and query set.
 
-    A task with fewer than two answers, or too few examples, is drawn again larger.
+    A task with fewer than two answers, or too few examples, is drawn again with more scenes.
+
+    Args:
+      number: of the question in `all_questions`, part of the seed.
+      question: the question.
+      scenes: those of `draw_scenes`.
     """
     rng = np.random.default_rng([SEED, number])
     size = float(np.clip(np.exp(rng.normal(np.log(MEDIAN_SIZE), SPREAD)), SMALLEST, LARGEST))
@@ -121,7 +126,7 @@ def make_task(number: int, question: Question, scenes: dict[str, Scenes]) -> dic
 def _draw_task(
     rng: np.random.Generator, question: Question, scenes: dict[str, Scenes], size: int
 ) -> dict:
-    """About `size` examples. Candidate answers are those seen twice or more in the support set."""
+    """A task of about `size` examples; candidate answers occur twice or more in the support set."""
     family, split = question.family, question.split
     answers = {part: family.answer_fn(scenes[part], question.referent) for part in scenes}
     num_query = round(QUERY_SHARE * size)
@@ -156,10 +161,10 @@ def _draw_task(
 
 
 def _draw(rng: np.random.Generator, answers: np.ndarray, num: int) -> np.ndarray:
-    """num rows, or as many as there are, among those with an answer, without repetition.
+    """`num` different rows that have an answer, or all of them if there are fewer.
 
-    Answers are evened out a little, by a weight of count(answer)^-1/2, so that "is there a seven?"
-    is not nearly always answered "no".
+    A row has the weight count(its answer)^-1/2: rare answers are drawn more often, so that the
+    answer to "is there a seven?" is not nearly always "no".
     """
     rows = np.flatnonzero(answers >= 0)
     if not len(rows):
@@ -171,7 +176,7 @@ def _draw(rng: np.random.Generator, answers: np.ndarray, num: int) -> np.ndarray
 def _split_by_answer(
     rng: np.random.Generator, rows: np.ndarray, answers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divides the rows of each answer 70 to 30, as Meta-VQA does. Returns (support, query)."""
+    """(support, query): the rows of each answer divided 70 to 30, as in Meta-VQA."""
     support, query = [], []
     for answer in np.unique(answers[rows]):
         mine = rng.permutation(rows[answers[rows] == answer])

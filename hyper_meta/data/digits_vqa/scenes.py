@@ -38,7 +38,8 @@ CELL = IMAGE_SIZE // 2
 JITTER = 2  # pixels that a digit may lie off the middle of its corner, each way
 NUM_DIGITS_PROBABILITY = (0.15, 0.25, 0.3, 0.3)
 
-# How the 1,797 handwritten digits are divided. Only "train" is ever trained on.
+# The share of the 1,797 handwritten digits in each split. Nothing is trained on other splits than
+# "train".
 HANDWRITING_SHARE = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 
@@ -46,9 +47,12 @@ HANDWRITING_SHARE = {"train": 0.7, "validation": 0.1, "test": 0.2}
 class Scenes:
     """n scenes, one column per corner in the order of PLACES.
 
-    digit: [n, 4] int64, -1 where the corner is empty; handwriting: [n, 4] row of the handwriting
-    table; colour, size: [n, 4] indices into COLOURS and SIZES; offset: [n, 4, 2] pixels from the
-    corner's top left (row, column); background: [n] index into BACKGROUNDS; noise_seed: int.
+    digit: [n, 4] int64, -1 where the corner is empty.
+    handwriting: [n, 4] int64, rows of the handwriting table.
+    colour, size: [n, 4] int64, indices into COLOURS and SIZES.
+    offset: [n, 4, 2] int64, pixels from the corner's top left (row, column).
+    background: [n] int64, index into BACKGROUNDS.
+    noise_seed: int, the seed of the pixel noise.
     """
 
     digit: np.ndarray
@@ -65,11 +69,12 @@ class Scenes:
 
 @functools.cache
 def handwriting_table() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """The handwriting, ready to paint, and its split.
+    """(masks, labels, split) of the handwritten digits.
 
-    Returns:
-      masks [2, 1797, CELL, CELL] float32 in [0, 1], one per size, top-left aligned;
-      labels [1797] int64; {"train" | "validation" | "test": rows int64}, disjoint.
+    masks: [2, 1797, CELL, CELL] float32 in [0, 1], the ink of each digit in each size, at the top
+      left.
+    labels: [1797] int64, the digits.
+    split: {"train" | "validation" | "test": rows int64}, disjoint.
     """
     from sklearn.datasets import load_digits
 
@@ -84,7 +89,7 @@ def handwriting_table() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
 
 
 def _split_handwriting(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Splits rows by HANDWRITING_SHARE within each digit, so every split holds all ten."""
+    """{split: rows int64}, divided by HANDWRITING_SHARE within each digit."""
     rng = np.random.default_rng(2021)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in HANDWRITING_SHARE}
     for digit in range(len(DIGITS)):
@@ -102,10 +107,15 @@ def sample_scenes(
     handwriting: str,
     num_digits_probability: Sequence[float] = NUM_DIGITS_PROBABILITY,
 ) -> Scenes:
-    """Draws scenes whose digits are written by the given split of the handwriting.
+    """Random scenes in the handwriting of one split.
 
-    Digits, colours and sizes are independent and may repeat within a scene; num_digits_probability
-    is that of one, two, three and four digits.
+    Digits, colours and sizes are independent and may repeat within a scene.
+
+    Args:
+      rng: generator of all draws.
+      num_scenes: how many scenes.
+      handwriting: "train", "validation" or "test".
+      num_digits_probability: the probabilities of one, two, three and four digits.
     """
     _, labels, split = handwriting_table()
     shape = (num_scenes, len(PLACES))
@@ -128,9 +138,9 @@ def sample_scenes(
 
 
 def render(scenes: Scenes) -> np.ndarray:
-    """Paints scenes. Returns [n, IMAGE_SIZE, IMAGE_SIZE, 3] uint8.
+    """The pictures of scenes, [n, IMAGE_SIZE, IMAGE_SIZE, 3] uint8.
 
-    Brightness of ink and ground vary by about 10% and each pixel carries a little noise.
+    The brightness of ink and background varies by about 10%, and every pixel has a little noise.
     """
     rng = np.random.default_rng(scenes.noise_seed)
     num = len(scenes)
@@ -151,7 +161,7 @@ def render(scenes: Scenes) -> np.ndarray:
 
 
 def _shifted_masks(scenes: Scenes, place: int) -> np.ndarray:
-    """The ink of one corner of every scene, moved to its offset: [n, CELL, CELL] float32."""
+    """The ink in one corner of every scene, at its offset, [n, CELL, CELL] float32."""
     masks, _, _ = handwriting_table()
     offset = scenes.offset[:, place]
     pixels = np.arange(CELL)
@@ -163,7 +173,7 @@ def _shifted_masks(scenes: Scenes, place: int) -> np.ndarray:
 
 
 def take(scenes: Scenes, rows: np.ndarray) -> Scenes:
-    """The given rows of a set of scenes (painted with other pixel noise)."""
+    """The scenes of the given rows. Their pictures have other pixel noise."""
     fields = {f.name: getattr(scenes, f.name) for f in dataclasses.fields(scenes)}
     seed = fields.pop("noise_seed")
     return Scenes(**{name: value[rows] for name, value in fields.items()}, noise_seed=seed)
