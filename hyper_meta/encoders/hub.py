@@ -58,7 +58,7 @@ def fetch(name: str) -> Path:
 
 
 def _cached(repo: str, revision: str | None) -> Path | None:
-    """The folder of a downloaded revision (by default main, else a conversion), None without one."""
+    """The folder of a downloaded revision (default: main, else a conversion), None without one."""
     for candidate in [revision] if revision else ["main", *_cached_refs(repo)]:
         try:
             folder = _snapshot(repo, candidate, local_files_only=True)
