@@ -6,6 +6,7 @@
 #
 # Arguments go to `hyper-meta run`. Run it again at any time: it goes on from where it was.
 set -euo pipefail
+unset PYTHONDONTWRITEBYTECODE # with it, every process compiles all the modules that it imports
 
 fail() {
   echo "$(basename "$0"): $*" >&2
@@ -30,7 +31,23 @@ checksum() {
   { cat requirements.txt pyproject.toml && pwd; } | cksum
 }
 
+# install_package EXTRA: this package and its extra into .venv, with uv, which takes a third of pip's time,
+# or with pip where uv cannot be installed or fails. uv reads none of pip's settings: it gets those that
+# the environment holds.
+install_package() {
+  local wanted=".${1:+[$1]}" python=.venv/bin/python
+  local index=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-}} links=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}
+  if "$python" -m pip install --quiet --disable-pip-version-check --no-compile uv &&
+    UV_DEFAULT_INDEX=$index UV_FIND_LINKS=${links// /,} \
+      "$python" -m uv pip install --quiet --python "$python" --editable "$wanted"; then
+    return
+  fi
+  echo "uv cannot install this package: trying pip"
+  "$python" -m pip install --quiet --disable-pip-version-check --no-compile --editable "$wanted"
+}
+
 # make_environment [EXTRA]: .venv with this package and its extra, installed only if anything changed.
+# Python compiles a module when it is first imported: of 19,000 files that is a quarter.
 make_environment() {
   local extra=${1:-} python stamp start=$SECONDS
   stamp=.venv/installed${extra:+-$extra}
@@ -44,11 +61,7 @@ make_environment() {
       fail "cannot make .venv: on Debian and Ubuntu, install python3-venv, then run this again"
   fi
   echo "installing into .venv, which takes one to five minutes the first time"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
-    --editable ".${extra:+[$extra]}" ||
-    fail "the installation failed: run this again to go on"
-  # What pip would do with one core. Some packages hold files that are not meant to compile.
-  .venv/bin/python -m compileall -qq -j 0 .venv/lib || true
+  install_package "$extra" || fail "the installation failed: run this again to go on"
   # An extra comes on top of what the others need.
   checksum | tee .venv/installed >"$stamp"
   echo "installed in $((SECONDS - start)) s"

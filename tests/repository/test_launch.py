@@ -41,6 +41,7 @@ python() {
     ln -s "$(readlink -f "$0")" "$last/bin/python"
     ln -s "$(readlink -f "$0")" "$last/bin/hyper-meta"
   fi
+  if [[ "$1 $2" == "-m uv" ]]; then exit "$(code_of uv)"; fi
   if [[ $last == *"import jax"* ]]; then exit "$(code_of jax)"; fi
 }
 
@@ -328,21 +329,31 @@ def test_gpu_shows_its_commands(place, arguments):
     assert commands(shown) == expected
 
 
+PIP = "python -m pip install --quiet --disable-pip-version-check --no-compile".split()
+UV = "python -m uv pip install --quiet --python .venv/bin/python --editable .[cuda]".split()
+
+
 def test_gpu_installs_checks_and_runs(place):
     outcome = place.run("launch/gpu.sh run", *ARGUMENTS)
     assert outcome.returncode == 0, outcome.stderr
-    quietly = "--quiet --disable-pip-version-check --no-compile"
-    pip = f"python -m pip install {quietly} --editable .[cuda]"
     made = place.calls("nvidia-smi", "python", "hyper-meta")
     assert made == [
         SEE_GPUS,
-        pip.split(),
-        "python -m compileall -qq -j 0 .venv/lib".split(),
+        [*PIP, "uv"],
+        UV,
         ["python", *SEE_JAX[3:]],
         ["hyper-meta", "run", *ARGUMENTS],
     ]
     place.run("launch/gpu.sh run", *ARGUMENTS)
-    assert place.calls().count(pip.split()) == 1
+    assert place.calls().count(UV) == 1
+
+
+def test_pip_installs_where_uv_fails(place):
+    place.tell("uv", 2)
+    outcome = place.run("launch/gpu.sh run", *ARGUMENTS)
+    assert outcome.returncode == 0, outcome.stderr
+    assert place.calls("python")[:3] == [[*PIP, "uv"], UV, [*PIP, "--editable", ".[cuda]"]]
+    assert len(place.calls("hyper-meta")) == 1
 
 
 def test_gpu_says_what_is_missing(place, tmp_path):
@@ -508,7 +519,7 @@ def test_tpu_runs_on_all_workers_and_brings_the_results(place):
     assert outcome.returncode == 0, outcome.stderr
     run = ["hyper-meta", "run", "--distributed", *ARGUMENTS]
     assert place.calls("hyper-meta") == [run, run]
-    (installed, _) = [call for call in place.calls("python") if "install" in call]
+    installed, _ = [call for call in place.calls("python") if call[2:4] == ["uv", "pip"]]
     assert installed[-2:] == ["--editable", ".[tpu]"]
     # A file changed while it was packed, so it was packed again.
     assert not (place.control / "busy disk").exists()
