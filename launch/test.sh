@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tests: makes .venv, installs, and runs pytest in two processes with the arguments that are
-# given (-n 0: in one).
+# The tests: makes .venv, installs, checks style and types, and runs pytest in two processes with
+# the arguments that are given (-n 0: in one).
 #
 #   bash launch/test.sh
 #   bash launch/test.sh tests/cli/test_cli.py -k overrides
@@ -10,4 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/quickstart.sh
 source launch/quickstart.sh
 make_environment test
+.venv/bin/ruff check --quiet . || fail "ruff finds mistakes: .venv/bin/ruff check --fix ."
+.venv/bin/ruff format --quiet --check . || fail "not as ruff formats it: .venv/bin/ruff format ."
+.venv/bin/pyrefly check --summary=none || fail "pyrefly finds mistakes in types"
 exec .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -72,8 +72,8 @@ def _power_beta(num_steps: int, *, degree: int, root: int = 1) -> np.ndarray:
 
     The first and last beta of 1000 steps are those of Ho et al. 2020, section 4.
     """
-    ends = np.array([1e-4, 0.02]) ** (1 / degree)
-    return 1000 / num_steps * np.linspace(*ends, num_steps) ** (degree / root)
+    start, end = np.array([1e-4, 0.02]) ** (1 / degree)
+    return 1000 / num_steps * np.linspace(start, end, num_steps) ** (degree / root)
 
 
 # The largest beta, so that no step erases its input (Nichol and Dhariwal 2021, section 3.2).

@@ -38,8 +38,9 @@ code_of() { cat "$CONTROL/$1" 2>/dev/null || echo 0; }
 python() {
   if [[ "$1 $2" == "-m venv" ]]; then
     mkdir -p "$last/bin"
-    ln -s "$(readlink -f "$0")" "$last/bin/python"
-    ln -s "$(readlink -f "$0")" "$last/bin/hyper-meta"
+    for program in python hyper-meta ruff pyrefly; do
+      ln -s "$(readlink -f "$0")" "$last/bin/$program"
+    done
   fi
   if [[ "$1 $2" == "-m uv" ]]; then exit "$(code_of uv)"; fi
   if [[ $last == *"import jax"* ]]; then exit "$(code_of jax)"; fi
@@ -307,6 +308,30 @@ def test_the_readme_names_what_is_there():
     assert used and used <= known
     explained = set(re.findall(r"tpu_pod\.sh (?!SUB)(\w+)", (LAUNCH / "tpu_pod.sh").read_text()))
     assert explained == known
+
+
+# Tests
+
+CHECKS = [
+    ["ruff", "check", "--quiet", "."],
+    ["ruff", "format", "--quiet", "--check", "."],
+    ["pyrefly", "check", "--summary=none"],
+]
+PYTEST = "python -m pytest -n 2 --dist loadfile --no-loadscope-reorder".split()
+
+
+def test_style_and_types_are_checked_before_the_tests_run(place):
+    outcome = place.run("launch/test.sh -k samplers")
+    assert outcome.returncode == 0, outcome.stderr
+    made = place.calls("ruff", "pyrefly", "python")[-4:]
+    assert made == [*CHECKS, [*PYTEST, "-k", "samplers"]]
+
+
+@pytest.mark.parametrize("program", ["ruff", "pyrefly"])
+def test_mistakes_in_style_or_types_end_the_tests(place, program):
+    place.tell(program, 1)
+    assert f"{program} finds mistakes" in complaint(place.run("launch/test.sh"))
+    assert PYTEST not in place.calls()
 
 
 # A machine with GPUs

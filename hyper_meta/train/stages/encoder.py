@@ -111,8 +111,8 @@ def _contrastive_step(
         scale = jnp.minimum(scale, MAX_LOGIT_SCALE)
         loss, count = contrastive_sums(images, texts, scale, image_targets, text_targets)
         sentences = jnp.concatenate([asked, told])
-        pair = jnp.split(model.apply(variables, sentences, method=CLIP.encode_text), 2)
-        pair_loss, num_pairs = contrastive_sums(*pair, scale, pair_targets, pair_targets)
+        left, right = jnp.split(model.apply(variables, sentences, method=CLIP.encode_text), 2)
+        pair_loss, num_pairs = contrastive_sums(left, right, scale, pair_targets, pair_targets)
         loss += begun * PAIR_WEIGHT * pair_loss * count / num_pairs
         return loss, (count, {"pair_loss": (pair_loss, num_pairs)})
 
