@@ -1,6 +1,6 @@
-"""Meta-VQA made from VQA v2, rule by rule as the paper's authors did (method.md section 6).
+"""Construction of Meta-VQA from VQA v2, by the rules of the paper's authors (method.md section 6).
 
-`construct` gives the very split that they published, order included, from the official files.
+From the official files, `construct` returns the split that they published, order included.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Split = dict[str, dict[str, list]]
 
 
 def construct(annotations: Iterable[Annotation]) -> tuple[Split, Split]:
-    """(training tasks, test tasks) from all annotations of VQA v2, those of train2014 first."""
+    """(training tasks, test tasks) of all annotations of VQA v2, those of train2014 first."""
     tasks = {
         question: split_task(images)
         for question, images in group(annotations).items()
@@ -44,10 +44,10 @@ def construct(annotations: Iterable[Annotation]) -> tuple[Split, Split]:
 
 
 def group(annotations: Iterable[Annotation]) -> dict[str, dict[str, list[str]]]:
-    """{question: {answer: image ids}} in order of appearance.
+    """{question: {answer: image ids}} of "number" and "other" questions, in order of appearance.
 
-    Of "number" and "other" questions, one item for each image and question (the first), without
-    answers that were seen once.
+    Of several annotations of one image and question the first counts. Answers seen once are
+    dropped.
     """
     images: dict[str, dict[str, str]] = {}
     for image_id, question, answer, answer_type in annotations:
@@ -66,8 +66,11 @@ def _by_answer(items: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def is_kept(question: str, images: Mapping[str, Sequence[str]]) -> bool:
-    """Whether a question with {answer: image ids} is a task: more than 20 examples, two answers or
-    more, and not the word "or", which lets one choose from the question."""
+    """Whether a question with {answer: image ids} is a task.
+
+    A task has more than 20 examples, two answers or more, and not the word "or", since such a
+    question names its answers.
+    """
     num_examples = sum(map(len, images.values()))
     return (
         num_examples > MORE_THAN and len(images) >= FEWEST_ANSWERS and "or" not in question.split()
@@ -75,7 +78,7 @@ def is_kept(question: str, images: Mapping[str, Sequence[str]]) -> bool:
 
 
 def split_task(images: Mapping[str, Sequence[str]]) -> dict[str, list]:
-    """A task's {answer: image ids} divided 70 to 30 within each answer, shuffled first."""
+    """The task of {answer: image ids}: the images of each answer shuffled and divided 70 to 30."""
     task: dict[str, list] = {"train": [], "test": [], "answers": list(images)}
     for answer, of_answer in images.items():
         for part, names in zip(("train", "test"), divide(of_answer), strict=True):
@@ -84,7 +87,7 @@ def split_task(images: Mapping[str, Sequence[str]]) -> dict[str, list]:
 
 
 def divide(items: Sequence[ITEM]) -> tuple[list[ITEM], list[ITEM]]:
-    """70% and 30% of the items, shuffled as the authors did."""
+    """(70%, 30%) of the items, shuffled as by the authors."""
     shuffled = list(items)
     random.Random(SEED).shuffle(shuffled)
     first = round(SHARE * len(shuffled))

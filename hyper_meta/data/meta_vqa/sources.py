@@ -1,7 +1,7 @@
-"""The official files that Meta-VQA is made of: which they are, and how they are read.
+"""The official files of Meta-VQA: their addresses, and readers of their formats.
 
-Nothing is ever unpacked: JSON and images are read out of the zip archives as they are published. A
-file may also lie there unpacked.
+JSON and images are read from the published zip archives without unpacking them, or from files that
+the user has unpacked.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ IMAGE_ID = re.compile(r"COCO_(train2014|val2014)_\d{12}")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """url: where a file is published, its size and hash are in checksums.tsv; unpacked: the name of
-    its content, a file or, for images, a folder."""
+    """A published file.
+
+    url: its address; checksums.tsv has its size and hash.
+    unpacked: the name of its content, a file or, for images, a folder.
+    """
 
     url: str
     unpacked: str
@@ -39,7 +42,7 @@ class Source:
         return self.url.rsplit("/", 1)[1]
 
 
-# Of each subset of VQA v2: the questions, the annotations, and COCO's images.
+# {subset of VQA v2: file} of the questions, the annotations, and COCO's images.
 QUESTIONS = {
     subset: Source(
         f"{VQA}v2_Questions_{name}_mscoco.zip", f"v2_OpenEnded_mscoco_{subset}_questions.json"
@@ -69,7 +72,8 @@ PUBLISHED = {
 def read_json(path: Path) -> Any:
     """The content of a JSON file, or of the only JSON file in a zip archive.
 
-    Raises UserError where the file is truncated, no JSON, or an archive with an unsafe path.
+    Raises:
+      UserError: the file is truncated, not JSON, or an archive with an unsafe path.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -90,8 +94,13 @@ def read_json(path: Path) -> Any:
 def read_annotations(questions: Path, annotations: Path, subset: str) -> Iterator[Annotation]:
     """The annotations of one subset of VQA v2, in the order of the annotations file.
 
-    questions, annotations: the official files, zipped or not. Raises UserError for a file of
-    another format or subset, a question without annotation or one the other way round.
+    Args:
+      questions, annotations: the official files, zipped or not.
+      subset: "train2014" or "val2014".
+
+    Raises:
+      UserError: a file of another format or subset, a question without an annotation, or an
+        annotation without a question.
     """
     asked = {
         _field(row, "question_id", int, questions): (
@@ -146,10 +155,14 @@ def _field(row: Any, key: str, kind: type, path: Path) -> Any:
 
 
 def read_images(places: dict[str, Path], image_ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """(image id, the bytes of its JPEG file) of images, subset by subset in the order of the ids.
+    """(image id, JPEG file as bytes) of images, subset by subset in the order of the ids.
 
-    places: {subset: COCO's zip archive, or the folder it was unpacked to}. Raises UserError for an
-    id that is not there, listing how many are missing, and for an archive with an unsafe path.
+    Args:
+      places: {subset: COCO's zip archive, or its unpacked folder}.
+      image_ids: such as "COCO_train2014_000000000009".
+
+    Raises:
+      UserError: images are missing, which the message counts, or an archive has an unsafe path.
     """
     by_subset: dict[str, list[str]] = {subset: [] for subset in SUBSETS}
     for image_id in image_ids:
@@ -181,7 +194,7 @@ def _from_zip(path: Path, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> list[str]:
-    """The names in an archive. Raises UserError where one would leave the folder it unpacks to."""
+    """The names in an archive. Raises UserError where one points out of the archive's folder."""
     names = archive.namelist()
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/"))

@@ -1,9 +1,9 @@
-"""Tasks in the files that the authors published Meta-VQA in.
+"""Reader of the files in which the authors published Meta-VQA.
 
 - meta_train.json, meta_test.json: {question: {"train": [[image id, answer], ...], "test": [...],
   "answers": [answer, ...]}}; "train" is the support set, "test" the query set.
-- prompt_meta.json: {question: template with {} for the answer}; more questions than tasks may be
-  there.
+- prompt_meta.json: {question: template with {} for the answer}; it may have more questions than
+  there are tasks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ SMALLEST_FAMILY = 20  # questions
 def read_tasks(train: Path, test: Path, templates: Path) -> dict[str, list[Task]]:
     """{"train" | "test": tasks} of the three files, in their order.
 
-    Raises UserError for whatever is malformed, naming file and question.
+    Raises:
+      UserError: a file is malformed; the message names the file and the question.
     """
     splits = {"train": _read_object(train), "test": _read_object(test)}
     known = _read_object(templates)
@@ -39,8 +40,16 @@ def read_tasks(train: Path, test: Path, templates: Path) -> dict[str, list[Task]
 def make_tasks(
     splits: Mapping[str, Mapping[str, Any]], template_of: Callable[[str], Any], *, origin: str
 ) -> dict[str, list[Task]]:
-    """Tasks of {split: {question: record}} with records as in the files; the group of a task is its
-    split, its family its kind of question. Raises UserError that names origin and question."""
+    """{split: tasks}. The group of a task is its split, its family is its kind of question.
+
+    Args:
+      splits: {split: {question: record}}, records as in the files.
+      template_of: question -> its template.
+      origin: the source of the records, for messages.
+
+    Raises:
+      UserError: a record is malformed; the message names the origin and the question.
+    """
     family = families([question for records in splits.values() for question in records])
     tasks: dict[str, list[Task]] = {}
     for split, records in splits.items():
@@ -59,7 +68,7 @@ def make_tasks(
 
 
 def families(questions: Sequence[str]) -> dict[str, str]:
-    """The kind of each question: its first two words in lower case ("how many", "what color").
+    """{question: kind}, its first two words in lower case ("how many", "what color").
 
     Kinds of fewer than SMALLEST_FAMILY questions are "other".
     """
@@ -78,7 +87,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _parse(record: Any) -> tuple[tuple, tuple, tuple]:
-    """Returns (answers, support, query) as Task has them. Raises ValueError that says the fault."""
+    """(answers, support, query) as in Task. Raises ValueError with what is wrong with a record."""
     keys = (*SUBSETS.values(), "answers")
     if not isinstance(record, dict) or any(not isinstance(record.get(k), list) for k in keys):
         raise ValueError(f"is not an object with the lists {', '.join(keys)}")

@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 
 BE = r"(?P<be>is|are|was|were)"
-# What begins or is a predicate: then the answer is its subject.
+# Words that begin a predicate, or are one: the answer is then its subject.
 PREDICATES = set(
     "in on at near behind under above below beside between next around inside outside over along "
     "through to of from with attached shown pictured visible depicted featured displayed seen "
@@ -43,8 +43,8 @@ THIRD_PERSON = {"have": "has", "do": "does"}
 
 
 def answer_sentence(question: str) -> str:
-    """The sentence of an answer to a question, with {} in its place exactly once."""
-    # Braces of the question's own would be taken for the place of the answer.
+    """A sentence that answers a question, with exactly one {} in the place of the answer."""
+    # Braces of the question would be read as the place of the answer.
     asked = " ".join(question.replace("{", "(").replace("}", ")").split())
     text = asked.rstrip("?. ")
     text = text[:1].lower() + text[1:]
@@ -55,7 +55,7 @@ def answer_sentence(question: str) -> str:
 
 
 def _clause(be: str, rest: str, answer: str) -> str:
-    """The sentence of "What <be> <rest>?": subject, be, verb, and the answer in its place."""
+    """The sentence of "What <be> <rest>?": subject, be and verb, with the answer inserted."""
     words = rest.split()
     adjective = len(words) == 1 and words[0] not in PRONOUNS
     if adjective or words[0] in PREDICATES or _is_verb(words[0]):
@@ -92,7 +92,7 @@ def _does(match: re.Match) -> str:
 
 
 DOES = rf"(?P<does>do|does|did|can) (?P<subject>.+?) (?P<verb>{VERBS})(?P<tail>\b.*)"
-# Pattern of the question, without its question mark -> the sentence. The first that matches counts.
+# (pattern of a question without its question mark, match -> sentence). The first match counts.
 RULES = (
     (rf"how many (?P<counted>.+?) {DOES}", _does),
     (
