@@ -15,11 +15,11 @@ def get_config() -> ConfigDict:
     config.data_dir = "~/.cache/hyper_meta"
     config.validation_share = 0.15  # of the training tasks, for data sets that have none
     config.encoder = "bundled"  # or a folder in the Hugging Face format, or a name on the Hub
-    config.encoder_dtype = "float32"  # or "bfloat16", that it computes in
-    config.image_resize = "crop"  # as the encoder says; or "square", the whole image squeezed
-    config.skip_corrupt_images = False  # else the first one is an error
+    config.encoder_dtype = "float32"  # or "bfloat16": the precision of the encoder's computation
+    config.image_resize = "crop"  # the encoder's own; or "square": the whole image is squeezed
+    config.skip_corrupt_images = False  # True leaves them out, False refuses the first one
 
-    config.compilation_cache = "~/.cache/hyper_meta/compiled"  # "" for none
+    config.compilation_cache = "~/.cache/hyper_meta/compiled"  # "" for no cache
     config.methods = (
         "references",
         *("mnet_multitask", "mnet_fomaml", "mnet_maml"),
@@ -33,19 +33,20 @@ def get_config() -> ConfigDict:
     config.adapter.hidden_dim = 64
     config.adapter.blend = 1.0  # logits = CLIP's + blend * (adapted - CLIP's)
 
-    # Ragged tasks become batches of a few fixed shapes. A training batch has one of a few layouts:
-    # it may be cut into groups (fewer, where their number does not divide the batch) of tasks of
-    # like size, each padded to its own. Every group of every layout is compiled.
+    # Ragged tasks are padded to batches of a few fixed shapes. A training batch has one of a few
+    # layouts. A layout divides it into groups of tasks of similar size (fewer groups where their
+    # number does not divide the batch), each padded to a shape of its own. Every group of every
+    # layout is compiled.
     config.batching = ConfigDict()
     config.batching.num_layouts = 4
     config.batching.num_groups = 1
-    config.batching.num_shapes = 4  # of batches that are adapted or evaluated
-    config.batching.max_support = 128  # examples of a task that a training step reads
+    config.batching.num_shapes = 4  # of the batches of adaptation and evaluation
+    config.batching.max_support = 128  # the most examples of a task in a training step
     config.batching.max_query = 64
-    config.batching.feature_noise = 0.3  # on image features in training, a share of their size
+    config.batching.feature_noise = 0.3  # of image features in training, as a share of their size
     config.batching.max_examples = 4096  # padded examples of an evaluation batch
 
-    # Where several learning_rates are given, each is trained, and the best on validation kept.
+    # Each of several learning_rates is trained, and the best on validation tasks is kept.
     training = {"learning_rates": (1e-3,), "clip_norm": 10.0, "batch_size": 32}
     training |= {"num_steps": 440, "chunk_steps": 55}
 
@@ -77,9 +78,9 @@ def get_config() -> ConfigDict:
 
     # The latent data sets: every training task adapted a few times.
     config.latents = ConfigDict()
-    config.latents.base = "hnet_maml"  # whose latent space is HNet's
+    config.latents.base = "hnet_maml"  # the method whose latent space is HNet's
     config.latents.repeats = 5
-    config.latents.smallest_share = 2 / 3  # of a task's images, in one repeat
+    config.latents.smallest_share = 2 / 3  # of a task's images, in each repeat
     config.latents.num_steps = 10
     config.latents.learning_rates = (1.0, 10.0, 100.0, 1000.0)  # the best on validation tasks
     config.latents.pull = 0.0  # weight of 1/2 ||e - e0||^2
@@ -87,7 +88,7 @@ def get_config() -> ConfigDict:
     # HVAE: an autoencoder of adapters that were adapted to the training tasks.
     config.hvae = ConfigDict()
     config.hvae.weights = ConfigDict()
-    config.hvae.weights.base = "mnet_maml"  # where the adaptation starts
+    config.hvae.weights.base = "mnet_maml"  # the method whose adapter the adaptation starts from
     config.hvae.weights.repeats = 5
     config.hvae.weights.smallest_share = 2 / 3
     config.hvae.weights.num_steps = 50
@@ -96,7 +97,7 @@ def get_config() -> ConfigDict:
     config.hvae.hidden_dims = (128, 128)
     config.hvae.beta = 1.0  # weight of the KL divergence
     config.hvae.standardise = True  # by the deviation of each weight
-    config.hvae.components = 128  # principal components of the weights that it sees
+    config.hvae.components = 128  # the number of principal components of the weights, its input
     config.hvae.learning_rates = (1e-3,)
     config.hvae.batch_size = 64
     config.hvae.num_steps = 2000
@@ -135,16 +136,16 @@ def get_config() -> ConfigDict:
     config.hyperldm.batch_size = 128
     config.hyperldm.num_steps = 2000
     config.hyperldm.chunk_steps = 250
-    config.hyperldm.sampling_steps = 50  # DDIM; all diffusion_steps: DDPM
+    config.hyperldm.sampling_steps = 50  # of DDIM; as many as diffusion_steps: DDPM
     config.hyperldm.posterior_variance = 0.0  # of DDPM: 0 is beta tilde, 1 is beta
-    config.hyperldm.start_time = 1.0  # below 1: from e0 with the noise of that share of the steps
-    # Their mean latent is the generated one. They come in pairs whose noise is opposite.
+    config.hyperldm.start_time = 1.0  # below 1: from e0, diffused by that share of the steps
+    # The samples of a question come in pairs with opposite noise. Their mean latent is generated.
     config.hyperldm.num_samples = 8
     config.hyperldm.guidance_scale = placeholder(float)  # None: chosen on validation tasks
     config.hyperldm.few_shot_guidance = (0.3, 1.0, 3.0)  # strengths, by the support set's loss
 
     config.evaluate = ConfigDict()
-    # 0, which ignores the sentence, has a row of its own and cannot be chosen.
+    # Scale 0 ignores the sentence. It has a row of its own and cannot be chosen.
     config.evaluate.guidance_scales = (0.5, 1.0, 1.5, 2.0, 4.0)
     config.evaluate.few_shot_steps = (0, 1, 2, 5, 10, 20, 50)
     config.evaluate.few_shot_rates = (0.1, 1.0, 10.0, 100.0)

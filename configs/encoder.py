@@ -26,10 +26,10 @@ def get_config() -> ConfigDict:
     config.batch_size = 256
     config.learning_rate = 1.5e-3
     config.weight_decay = 0.05
-    # Scenes grow from one digit with plain sentences to the benchmark's own over this share of the
-    # steps: to learn from those alone takes far longer.
+    # Over this share of the steps, scenes grow from one digit with plain sentences to those of the
+    # benchmark. Learning from the latter alone takes far longer.
     config.simple_share = 0.3
-    # The loss of pairs of sentences begins after this share: from the first step on it hinders the
-    # learning of which digit has which colour and place.
+    # The loss of pairs of sentences begins after this share of the steps. Earlier, it hinders
+    # learning which digit has which colour and place.
     config.unpaired_share = 0.6
     return config

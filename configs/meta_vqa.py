@@ -3,9 +3,9 @@
     hyper-meta prepare --config configs/meta_vqa.py --data-dir data
     hyper-meta run --config configs/meta_vqa.py --config.data_dir=data --workdir runs/meta_vqa
 
-It is made for a GPU: 20 GiB are downloaded, 64,665 images encoded. The tasks are the authors' own
-files; --config.dataset=meta_vqa constructs them from VQA v2. What differs from the paper is said
-below.
+It is meant for a GPU: 20 GiB are downloaded and 64,665 images encoded. The tasks are the authors'
+own files; --config.dataset=meta_vqa constructs them from VQA v2. Comments below say what differs
+from the paper; docs/method.md says why.
 """
 
 import digits_vqa
@@ -20,8 +20,8 @@ def get_config() -> ConfigDict:
     config.image_resize = "square"
     config.adapter.hidden_dim = 256  # 394,240 weights
 
-    # Tasks are read whole, without noise. 21% of a step's examples are padding (46% with six
-    # layouts of one group), and 19% of those that are adapted and evaluated (31% with six shapes).
+    # Training steps read whole tasks, without noise. 21% of a step's examples are padding (46% with
+    # six layouts of one group), and 19% in adaptation and evaluation (31% with six shapes).
     config.batching.num_layouts = 4
     config.batching.num_groups = 4
     config.batching.num_shapes = 10
@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
     config.hvae.weights.base = "mnet_maml"
     config.hvae.weights.num_steps = 50
     config.hvae.weights.learning_rates = (0.1,)
-    # Weights are rotated to their principal components: all that their number allows.
+    # All principal components of the weights that the number of networks allows.
     config.hvae.components = 4096
     config.hvae.learning_rates = (1e-4,)
     config.hvae.update(batch_size=32, num_steps=23_000, chunk_steps=2300)

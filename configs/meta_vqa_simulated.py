@@ -19,14 +19,14 @@ def get_config() -> ConfigDict:
 
     config.adapter.hidden_dim = 64  # 49,600 weights
 
-    # 27 of 740 training tasks are larger than this: of those a step reads a window. 24% of a step's
-    # examples are padding; it is 31% with 4 layouts, and 46% where every task is read whole.
+    # 27 of 740 training tasks are larger; of these a step reads a window. 24% of a step's examples
+    # are padding (31% with 4 layouts, 46% where every task is read whole).
     config.batching.num_layouts = config.batching.num_shapes = 6
     config.batching.max_support = 256
     config.batching.max_query = 128
 
-    # 740 questions, standardised, are learnt by heart; as they are, less so (conditional
-    # hypernetwork on validation tasks: 55.8 and 58.9).
+    # Standardised, 740 questions are learnt by heart; unchanged, less so (conditional hypernetwork
+    # on validation tasks: 55.8 and 58.9).
     config.conditional.standardise = config.film.standardise = False
     # 8 to 17 passes over the training tasks. Features of norm 12 make gradients large, so inner
     # rates are small.
@@ -36,13 +36,13 @@ def get_config() -> ConfigDict:
     config.conditional.update(num_steps=384, chunk_steps=48, inner_learning_rate=0.003)
     config.film.update(num_steps=384, chunk_steps=48, learning_rates=(0.03,))
 
-    # One network for all tasks is hard to beat here. The start of MAML is made to be adapted: of
-    # HyperLDM's networks 57 to 61% are right on validation tasks in its space, with inner rates of
-    # 1 to 0.02, and 62% in that of multitask.
+    # One network for all tasks is hard to beat here. The start of MAML is made to be adapted: in
+    # its space HyperLDM's networks have an accuracy of 57 to 61% on validation tasks, with inner
+    # rates of 1 to 0.02, and 62% in the space of the multitask network.
     config.latents.base = "hnet_multitask"
     config.latents.repeats = 4
-    # In HVAE's space the largest is taken. HyperLDM's networks are right there on validation tasks
-    # in 60.3% where that is 1, in 61.3% where it is 100, in 60.6% where it is 1000 (seed 0).
+    # In HVAE's space the largest is chosen. There HyperLDM's networks have an accuracy of 60.3% on
+    # validation tasks with a largest rate of 1, 61.3% with 100, 60.6% with 1000 (seed 0).
     config.latents.learning_rates = (1.0, 10.0, 100.0)
     config.hvae.weights.base = "mnet_multitask"
     config.hvae.weights.update(repeats=2, num_steps=20, learning_rates=(0.1, 1.0))

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
         *("hnet_hyperclip", "hnet_hyperldm", "nearest_latent", "questions"),
     )
     config.hnet.num_steps = 330
-    config.hnet.clip_norm = 1.0  # with 10 the loss may leap half-way, and what is left is too short
+    config.hnet.clip_norm = 1.0  # with 10 the loss may jump half-way, too late to recover
     config.conditional.update(num_steps=440, chunk_steps=55)
     config.latents.repeats = 4
     config.latents.learning_rates = (1.0,)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # One machine with NVIDIA GPUs: makes .venv with jax for CUDA, checks that jax sees the GPUs, runs.
 #
-#   bash launch/gpu.sh      # what to try first: the speed of one stage
+#   bash launch/gpu.sh      # a first try: the speed of one stage
 #   bash launch/gpu.sh run --config configs/quickstart.py --workdir runs/quickstart
 #   bash launch/gpu.sh --dry-run ...      # only shows the commands
 #
-# Arguments go to `hyper-meta`. All GPUs of the machine are used by one process
-# (CUDA_VISIBLE_DEVICES=0,1 keeps it to some).
+# Arguments go to `hyper-meta`. One process uses all GPUs of the machine, or those named in
+# CUDA_VISIBLE_DEVICES.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The whole system on embedded data, from nothing: makes .venv, installs, trains, reports.
+# The quickstart, on a new machine: makes .venv, installs, trains on embedded data, reports.
 #
 #   bash launch/quickstart.sh
 #   bash launch/quickstart.sh --config.hyperldm.guidance_scale=2 --workdir runs/scale_2
 #
-# Arguments go to `hyper-meta run`. Run it again at any time: it goes on from where it was.
+# Arguments go to `hyper-meta run`. The same command resumes an interrupted run.
 set -euo pipefail
 unset PYTHONDONTWRITEBYTECODE # with it, every process compiles all the modules that it imports
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # A run on the GPUs of a Slurm cluster, one process per GPU. From the repository's root:
 #
-#   bash launch/slurm.sh --install      # once, where the internet is: .venv with jax for CUDA
+#   bash launch/slurm.sh --install      # once, on a node with internet: .venv with jax for CUDA
 #   sbatch launch/slurm.sh --config configs/quickstart.py --workdir runs/quickstart
 #   sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 launch/slurm.sh --config ... --workdir ...
 #   bash launch/slurm.sh --dry-run ...      # only shows the command of the job
 #
 # Arguments go to `hyper-meta run`; options of sbatch before the script replace those below. Before
-# its time is over the job saves, ends, and queues itself again, until the run is finished.
-# The repository and the work directory lie on a disk that all nodes share.
+# its time limit the job saves, ends, and queues itself again, until the run is finished. The
+# repository and the work directory must be on a disk that all nodes share.
 #
 #SBATCH --job-name=hyper_meta
 #SBATCH --nodes=1

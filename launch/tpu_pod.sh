@@ -2,29 +2,29 @@
 # A run on a slice of Cloud TPU, of one machine ("worker") or many, from your own machine.
 #
 #   export TPU_BUCKET=gs://my-bucket
-#   bash launch/tpu_pod.sh create       # a slice, waits until there is one
-#   bash launch/tpu_pod.sh install      # the last commit, on all workers
+#   bash launch/tpu_pod.sh create       # creates a slice, waits until it is ready
+#   bash launch/tpu_pod.sh install      # installs the last commit on all workers
 #   bash launch/tpu_pod.sh each COMMAND ...      # runs it on all workers, in the repository's root
 #   bash launch/tpu_pod.sh run --config configs/quickstart.py --workdir runs/quickstart
 #   bash launch/tpu_pod.sh resume --config configs/quickstart.py --workdir runs/quickstart
-#   bash launch/tpu_pod.sh status       # of the slice, and what worker 0 wrote last
-#   bash launch/tpu_pod.sh stop         # the run saves and ends, the slice stays
-#   bash launch/tpu_pod.sh fetch runs/quickstart      # the work directory, from the bucket
-#   bash launch/tpu_pod.sh delete       # the slice; the bucket stays
+#   bash launch/tpu_pod.sh status       # the state of the slice, and the last output of worker 0
+#   bash launch/tpu_pod.sh stop         # ends the run, which saves first; the slice stays
+#   bash launch/tpu_pod.sh fetch runs/quickstart      # copies the work directory from the bucket
+#   bash launch/tpu_pod.sh delete       # deletes the slice; the bucket stays
 #   bash launch/tpu_pod.sh --dry-run SUBCOMMAND ...   # only shows the commands
 #
-# run goes on when this machine is switched off, and the same command follows it again. resume does
-# all that it takes (create, install, run), and does it again when the slice is taken away, until
-# the run is finished. Arguments go to `hyper-meta run`.
+# run continues when this machine is switched off, and the same command follows its output again.
+# resume does create, install and run, and repeats them when the slice is preempted, until the run is
+# finished. Arguments go to `hyper-meta run`.
 #
 # Settings, from the environment, and their defaults:
 #   TPU_NAME     hyper-meta
 #   TPU_ZONE     us-central2-b
 #   TPU_TYPE     v4-32 (16 chips on 4 workers)
 #   TPU_VERSION  the image that Google names for the type, tpu-ubuntu2204-base for v4
-#   TPU_SPOT     yes: cheap, and may be taken away; no: neither
-#   TPU_PROJECT  that of gcloud
-#   TPU_BUCKET   none: where the work directory is kept, gs://BUCKET or gs://BUCKET/FOLDER
+#   TPU_SPOT     yes: cheap, and may be preempted; no: neither
+#   TPU_PROJECT  the project of gcloud
+#   TPU_BUCKET   none: the place of the work directory, gs://BUCKET or gs://BUCKET/FOLDER
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

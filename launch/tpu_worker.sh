@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# What launch/tpu_pod.sh calls on every worker of a slice; not to be called by hand.
+# The commands that launch/tpu_pod.sh calls on every worker of a slice; not to be called by hand.
 #
 #   tpu_worker.sh install                 .venv with jax for TPUs
-#   tpu_worker.sh run STORE WORKDIR ...   starts the run, or follows the one that is going on
-#   tpu_worker.sh busy                    whether one is
-#   tpu_worker.sh stop                    lets it save and end
+#   tpu_worker.sh run STORE WORKDIR ...   starts the run, or follows the running one
+#   tpu_worker.sh busy                    says whether a run is running
+#   tpu_worker.sh stop                    ends the run, which saves first
 #
 # The work directory is on the disk of worker 0, which is lost with the slice. So worker 0 copies
-# it to STORE, an object of a bucket, every ten minutes and at the end, and takes it from there
-# where it has none. It is one object because those are written whole or not at all, as a
-# checkpoint's folder is on a disk.
+# it to STORE, an object of a bucket, every ten minutes and at the end, and restores it from there on
+# a new disk. It is one object because an object is written completely or not at all, as a
+# checkpoint's folder on a disk is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

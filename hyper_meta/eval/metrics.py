@@ -40,22 +40,27 @@ class Scores:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """[T] float64 in [0, 1], one accuracy a task."""
+        """[T] float64 in [0, 1], the accuracy on each task."""
         return self.correct / self.count
 
 
 def mean_scores(runs: Sequence[Scores]) -> Scores:
-    """Averages the right answers of each task over runs on the same tasks."""
+    """The scores whose correct answers are the mean over runs on the same tasks."""
     return Scores(np.mean([run.correct for run in runs], axis=0), runs[0].count)
 
 
 def summarise(
     scores: Mapping[Hashable, Scores], rows: np.ndarray, *, num_resamples: int
 ) -> dict[Hashable, dict[str, float]]:
-    """For each method: mean over tasks with its 95% interval, pooled accuracy, and sizes.
+    """{method: summary}, accuracies in percent.
 
-    scores: all on the same T tasks; rows: [n] int64 or [T] bool, the tasks to summarise.
-    Accuracies are in percent. The interval is `bootstrap_interval`, over tasks.
+    A summary has the "mean" over tasks, the 95% interval "low" to "high" of `bootstrap_interval`,
+    the "pooled" accuracy, and the numbers of "tasks" and "examples".
+
+    Args:
+      scores: {method: its scores}, all on the same T tasks.
+      rows: [n] int64 or [T] bool, the tasks to summarise.
+      num_resamples: of the bootstrap.
     """
     accuracy = np.stack([score.accuracy[rows] for score in scores.values()], axis=1)
     low, high = bootstrap_interval(accuracy, num_resamples=num_resamples)
@@ -75,9 +80,14 @@ def summarise(
 def paired_differences(
     pairs: Sequence[tuple[Scores, Scores]], rows: np.ndarray, *, num_resamples: int
 ) -> list[dict[str, float]]:
-    """For each (ours, theirs): mean over tasks of ours minus theirs on the same task, in points.
+    """For each (ours, theirs) the mean over tasks of ours minus theirs, in percentage points.
 
-    rows: [n] int64 or [T] bool, the tasks compared. With the 95% `bootstrap_interval` over tasks.
+    With the 95% interval "low" to "high" of `bootstrap_interval`, and the number of "tasks".
+
+    Args:
+      pairs: of scores, all on the same T tasks.
+      rows: [n] int64 or [T] bool, the tasks to compare on.
+      num_resamples: of the bootstrap.
     """
     columns = [ours.accuracy[rows] - theirs.accuracy[rows] for ours, theirs in pairs]
     difference = np.stack(columns, axis=1)
@@ -94,10 +104,11 @@ def paired_differences(
 
 
 def bootstrap_interval(values: np.ndarray, *, num_resamples: int) -> tuple[np.ndarray, np.ndarray]:
-    """95% bootstrap interval of the mean over n tasks (Efron's percentiles, seed 0).
+    """(low, high), each [M]: 95% bootstrap intervals of means over n tasks (Efron's percentiles).
 
-    values: [n, M] float64, one column a quantity; the columns share the resamples. Returns (low,
-    high), each [M].
+    Args:
+      values: [n, M] float64, a column for each quantity; all columns share the resamples.
+      num_resamples: how many resamples are drawn, from seed 0.
     """
     num_tasks = len(values)
     draws = np.random.default_rng(0).integers(num_tasks, size=(num_resamples, num_tasks))
@@ -109,7 +120,7 @@ def bootstrap_interval(values: np.ndarray, *, num_resamples: int) -> tuple[np.nd
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% interval of the mean of n >= 2 independent runs (Student's t, n - 1 degrees)."""
+    """(low, high): 95% interval of the mean of n >= 2 independent runs (Student's t)."""
     spread = np.std(values, ddof=1) / np.sqrt(len(values))
     reach = float(stdtrit(len(values) - 1, 0.975) * spread)
     centre = float(np.mean(values))
@@ -117,7 +128,7 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def verdict(difference: Mapping[str, float]) -> str:
-    """What a paired difference with its interval shows, in words that go between two methods."""
+    """The verb between the names of two methods, from the interval of their difference."""
     if difference["low"] > 0:
         return "beats"
     if difference["high"] < 0:
