@@ -5,7 +5,7 @@
 
 It is meant for a GPU: 20 GiB are downloaded and 64,665 images encoded. The tasks are the authors'
 own files; --config.dataset=meta_vqa constructs them from VQA v2. Comments below say what differs
-from the paper; docs/method.md says why.
+from the paper; docs/method.md section 8 says why.
 """
 
 import digits_vqa
