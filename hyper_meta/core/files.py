@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent: written beside their place and renamed into it."""
+"""Files and folders that are complete or absent: written under another name and then renamed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from hyper_meta.core.errors import UserError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file in place of any other. Raises UserError, that one untouched, if it cannot."""
+    """Writes a file, replacing an existing one.
+
+    Raises UserError where that fails; an existing file is then unchanged.
+    """
     with _partial_file(path) as partial:
         partial.write_bytes(content)
         partial.replace(path)
 
 
 def check_writable(path: Path) -> None:
-    """Raises UserError where write_bytes could not write path, before its content is computed."""
+    """Raises UserError where write_bytes cannot write path. For use before a long computation."""
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder")
     with _partial_file(path) as partial:
@@ -30,7 +33,7 @@ def check_writable(path: Path) -> None:
 
 @contextlib.contextmanager
 def _partial_file(path: Path) -> Iterator[Path]:
-    """A name beside path, in a folder that exists, of a file that does not outlive the context."""
+    """The path of a temporary file beside path, deleted at the end of the context."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,8 +47,10 @@ def _partial_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: Path, *, failure: str) -> Iterator[Path]:
-    """An empty folder beside path, which takes the place of whatever is there when the context ends
-    without an error. Raises UserError, with the words of `failure`, if that cannot be."""
+    """An empty folder beside path, which replaces path where the context ends without an error.
+
+    Raises UserError that begins with the text `failure` where the file system refuses.
+    """
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -61,12 +66,12 @@ def whole_folder(path: Path, *, failure: str) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON values, readable."""
+    """Writes JSON values, indented."""
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON; raises UserError for a file that is missing or not JSON."""
+    """The content of a JSON file. Raises UserError where it is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -76,7 +81,7 @@ def read_json(path: Path) -> Any:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    """A nested dict with dotted keys: {"a": {"b": 1}} -> {"a.b": 1}."""
     flat = {}
     for key, value in tree.items():
         name = prefix + key

@@ -17,9 +17,14 @@ from hyper_meta.data.tasks import Task
 
 
 class Origin(NamedTuple):
-    """module: holds a Builder; num_images, image_bytes: how many images it has, about how large
-    each; prefix: of its configurations "tasks" and "scenes"; downloads: whether it is made of
-    published files."""
+    """The source of a data set.
+
+    module: the module of its Builder.
+    num_images: how many images it has.
+    image_bytes: the approximate size of an image.
+    prefix: of the names of its configurations "tasks" and "scenes".
+    downloads: whether it is made from published files.
+    """
 
     module: str
     num_images: int
@@ -37,8 +42,12 @@ BUILDERS = {
 
 
 class File(NamedTuple):
-    """A published file: its name and address, its size in bytes, and where it lies, None where it
-    has to be downloaded."""
+    """A published file.
+
+    name, url: its name and address.
+    size: in bytes.
+    path: where it is, None for a file that has to be downloaded.
+    """
 
     name: str
     url: str
@@ -49,8 +58,14 @@ class File(NamedTuple):
 def prepare(name: str, data_dir: Path, manual_dir: Path | None = None) -> None:
     """Builds a data set under data_dir unless it is there.
 
-    manual_dir: holds files that are not to be downloaded. Raises UserError for an unknown name, a
-    folder that cannot be written, or files that cannot be got or are not what they should be.
+    Args:
+      name: a key of BUILDERS.
+      data_dir: the folder of data sets.
+      manual_dir: a folder of published files that need not be downloaded.
+
+    Raises:
+      UserError: an unknown name, a folder that cannot be written, or files that cannot be
+        downloaded or have another hash.
     """
     settings = tfds.download.DownloadConfig(
         manual_dir=None if manual_dir is None else str(manual_dir), force_checksums_validation=True
@@ -64,7 +79,7 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None = None) -> None:
 
 
 def needed(name: str, data_dir: Path, manual_dir: Path | None = None) -> list[File]:
-    """The published files that a data set is made of."""
+    """The published files that a data set is made from."""
     if not BUILDERS[name].downloads:
         return []
     builder = _builder(name, "scenes", data_dir)
@@ -103,10 +118,10 @@ def iterate_images(name: str, data_dir: Path, start: int = 0) -> Iterator[tuple[
 
 
 def fingerprint(name: str, data_dir: Path) -> str:
-    """SHA-256 over the tasks and encoded images of a prepared data set, in hexadecimal.
+    """The SHA-256 of the tasks and encoded images of a prepared data set, in hexadecimal.
 
-    Not over its files: they differ from build to build, since protobuf writes the fields of a
-    record in any order. Kept beside the data set once it is computed.
+    The files themselves differ from build to build, since protobuf writes the fields of a record in
+    any order. The result is stored beside the data set.
     """
     place = Path(_builder(name, "scenes", data_dir).data_path) / "sha256.txt"
     if not place.exists():

@@ -1,5 +1,6 @@
-"""Latent data sets: every training task adapted several times (method.md section 5); and k-shot
-support sets."""
+"""Latent data sets (every training task adapted several times, method.md section 5), and support
+sets of k examples of each answer.
+"""
 
 from typing import Any
 
@@ -12,7 +13,7 @@ from hyper_meta.meta.learners import Learner
 
 
 def random_subset(key: jax.Array, mask: jax.Array, smallest_share: float) -> jax.Array:
-    """Keeps a random share, uniform in [smallest_share, 1], of the examples: mask [N] -> [N]."""
+    """The mask [N] bool of a random share of a mask's examples, uniform in [smallest_share, 1]."""
     share_key, order_key = jax.random.split(key)
     share = jax.random.uniform(share_key, minval=smallest_share, maxval=1.0)
     keep = jnp.ceil(share * mask.sum())
@@ -30,9 +31,9 @@ def stochastic_points(
     *,
     smallest_share: float,
 ) -> Any:
-    """Adapts one task once per key, each on its own random subset of the support set.
+    """The points, leaves [R, ...], of a task adapted R times, each on a random subset of examples.
 
-    keys: [R] PRNG keys. Returns points, leaves [R, ...].
+    keys: [R] PRNG keys; each draws a subset of the support set.
     """
 
     def repeat(key: jax.Array) -> Any:
@@ -44,10 +45,15 @@ def stochastic_points(
 
 
 def few_shots(key: jax.Array, examples: Examples, shots: jax.Array, width: int) -> Examples:
-    """At most `shots` random examples of each answer, moved to the front and cut to width.
+    """At most `shots` random examples of each answer, fields [width, ...], padding last.
 
-    examples: fields [N, ...]; shots: [] int32. The examples of k shots are among those of k + 1.
-    width: static, at least the number of examples that are kept. Returns fields [width, ...].
+    The examples of k shots are among those of k + 1.
+
+    Args:
+      key: PRNG key.
+      examples: fields [N, ...].
+      shots: [] int32.
+      width: static, at least the number of examples of the result.
     """
     draws = jax.random.uniform(key, examples.mask.shape)
     label = jnp.where(examples.mask, examples.label, jnp.iinfo(jnp.int32).max)

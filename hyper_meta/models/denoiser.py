@@ -30,11 +30,11 @@ def time_embedding(t: jax.Array, *, dim: int, max_period: float = 1e4) -> jax.Ar
 
 
 class JoinedDense(nn.Module):
-    """nn.Dense of concatenated inputs, each multiplied by itself: [B or 1, any] float32 ->
-    [B, features] float32.
+    """nn.Dense of concatenated inputs: one kernel, of which each input meets its own slice of rows.
 
-    A sampler's scan over steps then multiplies the condition once, before it begins, and a step
-    that all rows share as one row.
+    The inputs [B or 1, any] float32 are multiplied separately and summed: [B, features] float32. So
+    a sampler multiplies the condition once, before its scan over steps, and a step that all rows
+    share as a single row.
     """
 
     features: int

@@ -105,12 +105,14 @@ def make_clip_config(config: ConfigDict, vocab_size: int, eos_token_id: int) -> 
 
 
 def measure_encoder(encoder: Encoder) -> dict:
-    """Retrieval on scenes in handwriting that nothing was trained on, in percent.
+    """The measurements of the model card, in percent, on scenes in held-out handwriting.
 
-    "retrieval": how often a sentence is true of the nearest of 1,000 images; "chance": how often it
-    is true of a random one; "families": how often the right answer is nearest when
-    the question is put before it, for concepts that were trained; "image_norm": mean length of an
-    image embedding.
+    Returns a dict:
+      "retrieval": how often a sentence is true of the nearest of 1,000 images.
+      "chance": how often a sentence is true of a random image.
+      "families": {family: accuracy on trained concepts of the answer nearest to the image, after
+        its question}.
+      "image_norm": the mean length of an image embedding, not in percent.
     """
     rng = np.random.default_rng(0)
     scenes = sample_scenes(rng, NUM_CARD_SCENES, handwriting="test")

@@ -1,6 +1,6 @@
 """Contrastive pre-training of the bundled encoder on rendered scenes and sentences about them.
 
-A training stage like the others: batches are made from the step number, so it can be interrupted.
+Batches are functions of the step number, so training can be interrupted, as in every stage.
 """
 
 from __future__ import annotations
@@ -37,14 +37,19 @@ def contrastive_sums(
     image_targets: jax.Array,
     text_targets: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """This device's part of the symmetric contrastive loss over the batches of all devices.
+    """(sum, pairs), [] float32 each: this device's part of the symmetric contrastive loss.
 
-    A sentence that is true of several scenes of the batch is right for each of them (Yang et al.
-    2022, "Unified contrastive learning in image-text-label space", equation 3); with one true pair
-    a row this is CLIP's loss. images, texts: [b, D] float32, b = B / devices; scale: [] float32;
-    image_targets, text_targets: [b, B] float32, for each of the device's images (sentences) the
-    weights of all sentences (images) of the batch, a row sums to 1. Returns (loss sum, pairs),
-    [] float32, to be added over devices and divided.
+    The loss is over the batches of all devices: both are to be added over devices and divided. A
+    sentence that is true of several scenes of the batch is a target of each of them (Yang et al.
+    2022, "Unified contrastive learning in image-text-label space", equation 3). With one true pair
+    in each row this is CLIP's loss.
+
+    Args:
+      images, texts: [b, D] float32, b = B / devices.
+      scale: [] float32, the inverse temperature.
+      image_targets: [b, B] float32, for each image of this device the weights of all sentences of
+        the batch; a row sums to 1.
+      text_targets: [b, B] float32, the same for each sentence and all images.
     """
     images, texts = normalise(images), normalise(texts)
     all_images, all_texts = parallel.gather((images, texts))
@@ -129,10 +134,12 @@ def _is_matrix(params):
 def _make_batch(
     config: ConfigDict, number: int, tokenize: Callable
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """What step `number` sees: scenes with a sentence each, and pairs of sentences.
+    """The batch of step `number`: scenes with a sentence each, and pairs of sentences.
 
-    Returns (pixels [B, H, W, 3] uint8, token ids [B, L] int32, both targets [B, B]) and (token ids
-    of both sides [Q, L], targets [Q, Q]), Q = B / PAIR_SHARE.
+    Returns:
+      (pixels [B, H, W, 3] uint8, token ids [B, L] int32, image targets [B, B], text targets
+      [B, B]), and (token ids of the first sentences [Q, L], of the second [Q, L], targets [Q, Q]),
+      Q = B / PAIR_SHARE.
     """
     rng = np.random.default_rng([config.seed, number])
     grown = min(1.0, number / max(1, round(config.simple_share * config.num_steps)))
@@ -146,5 +153,5 @@ def _make_batch(
 
 
 def _weights(truth: np.ndarray) -> np.ndarray:
-    """[n, m] bool to float32 rows that sum to 1."""
+    """The rows of truth [n, m] bool, as float32 weights that sum to 1."""
     return truth / truth.sum(axis=1, keepdims=True, dtype=np.float32)

@@ -1,9 +1,9 @@
-"""The HVAE stage: an autoencoder of the weights that adaptation found, and its latent space.
+"""The HVAE stage: an autoencoder of adapted weights, and its latent space.
 
-It works in the principal components of standardised weights, K of them: a rotation, which leaves
-distances as they are. Tens of thousands of weights of some hundred networks, one by one, are too
-many and too noisy for it (method.md section 8): on Meta-VQA it then explains nothing of
-networks that it was not fitted on, though linear components explain 43%.
+Its inputs are the K principal components of standardised weights: a rotation, which keeps
+distances. The weights themselves, tens of thousands in some hundred networks, are too many and too
+noisy (method.md section 8): an autoencoder of them explains nothing of held-out networks of
+Meta-VQA, of which linear components explain 43%.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from hyper_meta.train.loop import Stage
 from hyper_meta.train.state import TrainState, create_state
 
 HELD_OUT = 10  # one training task in so many is kept for validation
-COLUMNS = 4096  # weights that are rotated at a time, to save memory
+COLUMNS = 4096  # weights that are rotated at once, to save memory
 
 
 def encoder_module(config: ConfigDict) -> nn.Module:
@@ -125,13 +125,13 @@ def measure(
 def _principal(
     statistics: dict[str, np.ndarray], weights: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.float32]:
-    """("directions", "size") of `measure`: eigenvectors of the rows' Gram matrix."""
+    """("directions", "size") of `measure`, from the eigenvectors of the rows' Gram matrix."""
     rows = weights.reshape(-1, weights.shape[-1])
     count = min(count, len(rows) - 1, rows.shape[1])
     gram = sum(part @ part.T for _, part in _standardised_columns(statistics, rows))
     values, vectors = np.linalg.eigh(gram.astype(np.float64))
     values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
-    # Directions without any variance stay at zero: they reconstruct nothing, and cost nothing.
+    # Directions without variance stay at zero: they contribute neither weights nor loss.
     real = values > 1e-6 * values[0]
     to_unit = np.where(real, vectors / np.sqrt(np.where(real, values, 1)), 0).astype(np.float32)
     directions = np.empty((count, rows.shape[1]), np.float32)
@@ -153,8 +153,10 @@ def _standardised_columns(
 def project(
     statistics: dict[str, np.ndarray], weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The components of weights [..., P]: [..., K] float32; and the squared length [...] of what
-    they are components of, (w - mean) / scale."""
+    """(components [..., K] float32, squared lengths [...]) of standardised weights.
+
+    weights: [..., P] float32; their standardised form is (w - mean) / scale.
+    """
     rows = weights.reshape(-1, weights.shape[-1])
     components, norms = 0, 0
     for columns, part in _standardised_columns(statistics, rows):
@@ -193,7 +195,7 @@ def _head(params: Any) -> tuple[jax.Array, jax.Array]:
     return kernel * params["scale"], bias * params["scale"] + params["mean"]
 
 
-# `hvae_generate` taken apart: scale and mean are part of the last layer.
+# The factors of `hvae_generate`; scale and mean are part of the last layer.
 HVAE = Factors(lambda params, latent: GENERATOR.hidden(params["decoder"], latent), _head)
 
 
