@@ -23,6 +23,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.replace(path)
 
 
+def check_exists(path: Path, name: str) -> None:
+    """Raises UserError where there is no file. name: what the file is."""
+    if not path.is_file():
+        raise UserError(f"{name} {path} does not exist")
+
+
 def check_writable(path: Path) -> None:
     """Raises UserError where write_bytes cannot write path. For use before a long computation."""
     if path.is_dir():

@@ -12,18 +12,22 @@ import pytest
 from ml_collections import ConfigDict
 from toy_run import make_images, make_run
 
-from hyper_meta.cli.main import PIPELINE_COMMANDS, main
+import hyper_meta
+from hyper_meta.cli import pipeline as pipeline_commands
+from hyper_meta.cli.main import COMMANDS, main
 from hyper_meta.core import configuration
 from hyper_meta.core.configuration import load_config
 from hyper_meta.core.types import UserError
 from hyper_meta.generation.generate import load_weights
+from hyper_meta.methods.registry import METHODS
 from hyper_meta.train.loop import Interrupted
 from hyper_meta.workflows import pretrain_encoder as pretraining
 from hyper_meta.workflows import run as pipeline
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUICKSTART = str(CONFIGS / "quickstart.py")
-COMMANDS = (*PIPELINE_COMMANDS, "pretrain", "generate", "predict", "compare")
+PIPELINE_COMMANDS = [command.name for command in pipeline_commands.COMMANDS]
+NAMES = [command.name for command in COMMANDS]
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", NAMES)
 def test_help_teaches_by_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
@@ -64,46 +68,123 @@ def test_the_list_of_commands(capsys):
         main(["--help"])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
-    assert all(f"    {command}" in out for command in COMMANDS)
+    assert all(f"    {command}" in out for command in NAMES)
 
 
 QUICK = """
 import sys
 from hyper_meta.cli.main import main
 try:
-    main(["run", "--help"])
-except SystemExit:
-    assert "jax" not in sys.modules
-assert main(["run", "--workdir", "x", "--config", sys.argv[1], "--config.seed=one"]) == 2
-assert main(["generate", "--workdir", "x", "--task", " ", "--out", "x"]) == 2
-slow = {"transformers", "tensorflow_datasets", "orbax", "optax", "matplotlib"} & set(sys.modules)
-assert not slow, slow
+    code = main(sys.argv[1:])
+except SystemExit as stopped:
+    code = stopped.code
+slow = {"jax", "numpy", "flax", "optax", "orbax", "scipy", "PIL", "matplotlib", "transformers"}
+print("exit", code, *sorted(slow & set(sys.modules)))
 """
+GENERATE = ("generate", "--workdir", "none", "--out", "out", "--task")
+RUN = ("run", "--workdir", "new", "--config", QUICKSTART)
 
 
-def test_help_and_mistakes_do_not_wait_for_imports(tmp_path):
-    command = [sys.executable, "-c", QUICK, QUICKSTART]
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        *(([name, "--help"], 0) for name in NAMES),
+        ([], 2),
+        (["ruin"], 2),
+        (["run", "--wordkir", "w"], 2),
+        (["run", "--workdir", "none"], 2),
+        (["run", "--workdir", "new", "--config", "none.py"], 2),
+        ([*RUN, "--seed=3"], 2),
+        ([*RUN, "--config.hnet.num_step=3"], 2),
+        ([*RUN, "--config.seed=one"], 2),
+        ([*RUN, "--config.seed=-1"], 2),
+        ([*RUN, "--num-processes", "2"], 2),
+        (["sweep", *RUN[1:], "--grid", "hnet.num_step=3"], 2),
+        ([*GENERATE, " "], 2),
+        ([*GENERATE, "Which colour?"], 2),
+        ([*GENERATE, "Which colour?", "--samples", "0"], 2),
+        (["predict", "--weights", "none", "--answers", "red", "scene.png"], 2),
+        (["predict", "--weights", "none", "--answers", "red,green", "scene.png"], 2),
+    ],
+    ids=lambda value: " ".join(value).replace(QUICKSTART, "F") if isinstance(value, list) else None,
+)
+def test_help_and_mistakes_do_not_wait_for_imports(argv, code, tmp_path):
+    command = [sys.executable, "-c", QUICK, *argv]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1:] == [f"exit {code}"], done.stdout + done.stderr
+    assert done.stderr.count("\n") == (1 if code else 0)
     assert not list(tmp_path.iterdir())
 
 
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"hyper-meta {hyper_meta.__version__}\n"
+
+
+def test_the_package_is_a_command(tmp_path):
+    command = [sys.executable, "-m", "hyper_meta", "ruin"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("hyper-meta: ") and "invalid choice: 'ruin'" in done.stderr
+
+
+def test_every_method_is_listed_with_what_it_needs(capsys):
+    assert main(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 * len(METHODS) and max(map(len, lines)) <= 100
+    listed = dict(zip(lines[::2], lines[1::2], strict=True))
+    config = load_config(QUICKSTART, Path(), [])
+    for (what, needs), (name, method) in zip(listed.items(), METHODS.items(), strict=True):
+        assert what.split()[0] == name and what.endswith(f"  {method.summary}")
+        needed = needs.replace("the method of config.latents.base", config.latents.base)
+        needed = needed.replace("the method of config.hvae.weights.base", config.hvae.weights.base)
+        names = ", ".join(method.needs(config)) or "no other method"
+        assert needed.strip() == f"needs {names}"
+
+
+def test_methods_takes_no_more_arguments(capsys):
+    with pytest.raises(SystemExit):
+        main(["methods", "film"])
+    assert "unknown argument film" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
-@pytest.mark.parametrize(("given", "started"), [(None, 2), ("glibc.malloc.check=0", 1)])
-def test_a_process_starts_over_with_huge_pages_once(given, started):
+@pytest.mark.parametrize(
+    ("given", "argv", "started"),
+    [
+        (None, ["compare", "none", "none"], 2),
+        ("glibc.malloc.check=0", ["compare", "none", "none"], 1),
+        (None, ["--help"], 1),
+        (None, ["methods", "--help"], 1),
+        (None, ["run", "--workdir", "none"], 1),
+        (None, ["ruin"], 1),
+    ],
+)
+def test_a_process_that_computes_starts_over_with_huge_pages_once(given, argv, started, tmp_path):
     code = (
         "import os, sys; from hyper_meta.cli.main import main; "
-        "sys.argv = ['hyper-meta', '--help']; "
-        "print('with', os.environ.get('GLIBC_TUNABLES'), flush=True); main()"
+        f"sys.argv = ['hyper-meta', *{argv}]; "
+        "print('with', os.environ.get('GLIBC_TUNABLES'), flush=True); sys.exit(main())"
     )
     environment = {name: x for name, x in os.environ.items() if name != "GLIBC_TUNABLES"}
     environment |= {"GLIBC_TUNABLES": given} if given else {}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        timeout=120,
     )
     starts = [line for line in done.stdout.splitlines() if line.startswith("with ")]
     assert starts == [f"with {given}", "with glibc.malloc.hugetlb=1"][:started]
-    assert done.returncode == 0 and "commands:" in done.stdout
+    assert done.returncode == (0 if "--help" in argv else 2)
+    assert ("usage:" in done.stdout) == ("--help" in argv)
+    assert done.stderr.count("\n") == (0 if "--help" in argv else 1)
 
 
 @pytest.mark.parametrize("command", PIPELINE_COMMANDS)

@@ -1,0 +1,64 @@
+"""`hyper-meta compare`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hyper_meta.cli.parser import Command, Work, refuse_others
+
+HELP = """\
+examples:
+  hyper-meta compare runs/quickstart runs/seed1
+
+  only some rows, as the table of the report names them:
+  hyper-meta compare runs/quickstart runs/seed1 --rows "HNet, multitask" "HNet-MAML"
+
+  a row of B against another row of A (A and B may be one run):
+  hyper-meta compare runs/quickstart runs/quickstart \\
+      --rows "HNet-MAML" --against "HNet, multitask"
+
+Tasks are matched by their sentence. Right answers are averaged over the seeds of a run first; the
+intervals are 95% bootstrap intervals over tasks and say nothing about another seed.
+"""
+
+
+def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
+    refuse_others(arguments, others)
+    return lambda: _compare(arguments)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from hyper_meta.eval import compare
+    from hyper_meta.eval.tables import as_text
+
+    a, b = (compare.read_tested(Path(run)) for run in (arguments.a, arguments.b))
+    comparison = compare.compare(
+        a,
+        b,
+        rows=arguments.rows,
+        against=arguments.against,
+        num_resamples=compare.NUM_RESAMPLES,
+    )
+    print("\n".join(compare.remarks(comparison)), end="\n\n")
+    print(as_text(compare.comparison_table(comparison)))
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", metavar="A", help="work directory of a finished run")
+    parser.add_argument("b", metavar="B", help="of another; differences are B minus A")
+    parser.add_argument(
+        "--rows", nargs="+", metavar="ROW", help="of B; left out, all that both runs have"
+    )
+    parser.add_argument(
+        "--against", metavar="ROW", help="of A, for each row of B; left out, the row of that name"
+    )
+
+
+COMMAND = Command(
+    "compare",
+    "compare two finished runs on the test tasks that they share",
+    HELP,
+    _add_options,
+    _check,
+)

@@ -1,0 +1,97 @@
+"""`hyper-meta generate`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hyper_meta.cli.parser import Command, Work, refuse_others
+
+HELP = """\
+examples:
+  hyper-meta generate --workdir runs/quickstart \\
+      --task "Which colour does the seven have?" --samples 8 --out seven.safetensors
+
+  keep closer to the sentence, and say how answers are to be read:
+  hyper-meta generate --workdir runs/quickstart --task "Which colour does the seven have?" \\
+      --guidance-scale 4 --template "the seven is {}" --out seven.safetensors
+
+in Python:
+  from hyper_meta import generate, load_model, save_weights
+  model = load_model("runs/quickstart")
+  save_weights("seven.safetensors", generate(model, "Which colour does the seven have?"))
+"""
+
+
+def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
+    from hyper_meta.core import arguments as check
+    from hyper_meta.core.configuration import stored_config
+    from hyper_meta.core.files import check_writable
+
+    refuse_others(arguments, others)
+    check.check_task(arguments.task)
+    check.check_seed(arguments.seed)
+    if arguments.samples is not None:
+        check.check_num_samples(arguments.samples)
+    if arguments.guidance_scale is not None:
+        check.check_guidance_scale(arguments.guidance_scale)
+    if arguments.template is not None:
+        check.check_template(arguments.template)
+    stored_config(Path(arguments.workdir))
+    check_writable(Path(arguments.out))
+    return lambda: _generate(arguments)
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from hyper_meta.generation.generate import generate, load_model, save_weights
+
+    weights = generate(
+        load_model(arguments.workdir),
+        arguments.task,
+        num_samples=arguments.samples,
+        guidance_scale=arguments.guidance_scale,
+        template=arguments.template,
+        seed=arguments.seed,
+    )
+    save_weights(arguments.out, weights)
+    num_samples, size = weights.samples.shape
+    print(
+        f"wrote {arguments.out}: a network of {size:,} weights and the {num_samples} samples "
+        f"behind it, guidance scale {weights.guidance_scale:g}"
+    )
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="of a finished run")
+    parser.add_argument("--task", required=True, metavar="SENTENCE", help="the question")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        metavar="K",
+        help="how many, best an even number, since their noise comes in opposite pairs; left out, "
+        "as many as were evaluated",
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="a safetensors file")
+    parser.add_argument(
+        "--guidance-scale",
+        type=float,
+        metavar="S",
+        help="0 ignores the sentence, more holds to it closer; left out, the best on validation "
+        "tasks",
+    )
+    parser.add_argument(
+        "--template",
+        metavar="SENTENCE",
+        help="how an answer is read, with {} in its place; left out, predict takes the one of "
+        "training that knows its answers",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the samples (0)")
+
+
+COMMAND = Command(
+    "generate",
+    "generate the weights of a network from a sentence",
+    HELP,
+    _add_options,
+    _check,
+)
