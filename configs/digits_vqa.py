@@ -29,9 +29,12 @@ def get_config() -> ConfigDict:
         *("nearest_latent", "nearest_weights", "questions"),
     )
 
-    config.adapter = ConfigDict()
-    config.adapter.hidden_dim = 64
-    config.adapter.blend = 1.0  # logits = CLIP's + blend * (adapted - CLIP's)
+    # What is generated: a network on the image features.
+    config.network = ConfigDict()
+    config.network.name = "adapter"  # or "low_rank", "two_layers", or one of yours
+    config.network.hidden_dim = 64  # of "adapter" and "two_layers"
+    config.network.rank = 8  # of "low_rank"
+    config.network.blend = 1.0  # logits = CLIP's + blend * (adapted - CLIP's)
 
     # Ragged tasks are padded to batches of a few fixed shapes. A training batch has one of a few
     # layouts. A layout divides it into groups of tasks of similar size (fewer groups where their
@@ -50,19 +53,19 @@ def get_config() -> ConfigDict:
     training = {"learning_rates": (1e-3,), "clip_norm": 10.0, "batch_size": 32}
     training |= {"num_steps": 440, "chunk_steps": 55}
 
-    # HNet: latent -> adapter weights. The inner loop is that of MAML and FOMAML.
+    # HNet: latent -> weights. The inner loop is that of MAML and FOMAML.
     config.hnet = ConfigDict(training)
     config.hnet.latent_dim = 128
     config.hnet.hidden_dims = (128, 128, 128)
     config.hnet.inner_steps = 10
     config.hnet.inner_learning_rate = 1.0
 
-    # MNet: the adapter weights themselves.
+    # MNet: the weights themselves.
     config.mnet = ConfigDict(training)
     config.mnet.inner_steps = 10
     config.mnet.inner_learning_rate = 10.0
 
-    # The conditional hypernetwork: question -> adapter weights.
+    # The conditional hypernetwork: question -> weights.
     config.conditional = ConfigDict(training)
     config.conditional.update(num_steps=880, chunk_steps=110)
     config.conditional.hidden_dims = (128, 128, 128)
@@ -85,7 +88,7 @@ def get_config() -> ConfigDict:
     config.latents.learning_rates = (1.0, 10.0, 100.0, 1000.0)  # the best on validation tasks
     config.latents.pull = 0.0  # weight of 1/2 ||e - e0||^2
 
-    # HVAE: an autoencoder of adapters that were adapted to the training tasks.
+    # HVAE: an autoencoder of networks that were adapted to the training tasks.
     config.hvae = ConfigDict()
     config.hvae.weights = ConfigDict()
     config.hvae.weights.base = "mnet_maml"  # the method whose adapter the adaptation starts from

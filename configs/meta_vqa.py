@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.dataset = "meta_vqa_published"
     config.encoder = "openai/clip-vit-large-patch14-336"
     config.image_resize = "square"
-    config.adapter.hidden_dim = 256  # 394,240 weights
+    config.network.hidden_dim = 256  # 394,240 weights
 
     # Training steps read whole tasks, without noise. 21% of a step's examples are padding (46% with
     # six layouts of one group), and 19% in adaptation and evaluation (31% with six shapes).

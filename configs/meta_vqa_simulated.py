@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.dataset = "precomputed"
     config.data_dir = "../shared/meta_vqa"  # or any folder of files in its format
 
-    config.adapter.hidden_dim = 64  # 49,600 weights
+    config.network.hidden_dim = 64  # 49,600 weights
 
     # 27 of 740 training tasks are larger; of these a step reads a window. 24% of a step's examples
     # are padding (31% with 4 layouts, 46% where every task is read whole).

@@ -18,13 +18,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hyper_meta.core.errors import UserError
     from hyper_meta.data.tasks import Task
-    from hyper_meta.generation.generate import (
-        generate,
-        load_model,
-        load_weights,
-        predict,
-        save_weights,
-    )
+    from hyper_meta.generation.generate import generate, load_model
+    from hyper_meta.generation.predict import predict
+    from hyper_meta.generation.weights_file import load_weights, save_weights
 
 __version__: str
 
@@ -45,9 +41,9 @@ _MODULES = {
     "UserError": "core.errors",
     "generate": "generation.generate",
     "load_model": "generation.generate",
-    "load_weights": "generation.generate",
-    "predict": "generation.generate",
-    "save_weights": "generation.generate",
+    "load_weights": "generation.weights_file",
+    "predict": "generation.predict",
+    "save_weights": "generation.weights_file",
 }
 
 

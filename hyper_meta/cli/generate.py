@@ -43,7 +43,8 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from hyper_meta.generation.generate import generate, load_model, save_weights
+    from hyper_meta.generation.generate import generate, load_model
+    from hyper_meta.generation.weights_file import save_weights
 
     weights = generate(
         load_model(arguments.workdir),

@@ -34,7 +34,8 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
 
 
 def _predict(arguments: argparse.Namespace, answers: list[str]) -> None:
-    from hyper_meta.generation.generate import load_weights, predict
+    from hyper_meta.generation.predict import predict
+    from hyper_meta.generation.weights_file import load_weights
 
     weights = load_weights(arguments.weights)
     result = predict(weights, arguments.images, answers=answers, template=arguments.template)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from hyper_meta.eval.pictures import BLUE, GREEN, GREY, INK, ORANGE, PALETTE
-from hyper_meta.inspect.runs import LAYERS, STATISTICS, Movement, Neighbours
+from hyper_meta.inspect.runs import STATISTICS, Movement, Neighbours
 
 DOTS_PER_INCH = 110
 ADAPTED, GENERATED = "adapted to a training task", "generated for a test task"
@@ -152,8 +152,8 @@ def draw_interpolation(
     return figure
 
 
-def draw_statistics(statistics: Mapping[str, np.ndarray]) -> Figure:
-    """Boxes of STATISTICS of each layer, kind by kind; statistics: kind -> [n, 4, 3]."""
+def draw_statistics(layers: Sequence[str], statistics: Mapping[str, np.ndarray]) -> Figure:
+    """Boxes of STATISTICS of each layer, kind by kind; statistics: kind -> [n, layers, 3]."""
     figure = _figure(12, 3.9)
     grid = figure.subplots(1, len(STATISTICS))
     width, colours = 0.8 / len(statistics), _kind_colours(statistics)
@@ -161,7 +161,7 @@ def draw_statistics(statistics: Mapping[str, np.ndarray]) -> Figure:
         for number, (kind, values) in enumerate(statistics.items()):
             axes.boxplot(
                 values[:, :, column],
-                positions=np.arange(len(LAYERS)) + (number + 0.5) * width - 0.4,
+                positions=np.arange(len(layers)) + (number + 0.5) * width - 0.4,
                 widths=0.85 * width,
                 patch_artist=True,
                 boxprops={"facecolor": colours[kind]},
@@ -169,7 +169,7 @@ def draw_statistics(statistics: Mapping[str, np.ndarray]) -> Figure:
                 flierprops={"markersize": 2, "markeredgecolor": GREY},
                 label=kind,
             )
-        axes.set_xticks(range(len(LAYERS)), LAYERS)
+        axes.set_xticks(range(len(layers)), layers)
         axes.set_title(name, fontsize=11)
         _clean(axes)
     norms = grid[STATISTICS.index("norm")]

@@ -36,7 +36,7 @@ from hyper_meta.methods.hyperldm import chosen_scale, question_sampler, sampled_
 from hyper_meta.methods.interface import Setup, choices, choose, compile_scores, remember, seed_dir
 from hyper_meta.methods.registry import METHODS, in_order
 from hyper_meta.methods.spaces import Space, latent_scores
-from hyper_meta.networks.adapter import split_weights
+from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.preparation.prepare import PRECOMPUTED, chosen_encoder, load_data, open_encoder
 from hyper_meta.train import checkpoints
 from hyper_meta.train.stages.hyperclip import (
@@ -48,7 +48,6 @@ from hyper_meta.train.stages.hyperclip import (
 from hyper_meta.workflows.run import use_compilation_cache
 
 HYPERCLIP, HYPERLDM = "hnet_hyperclip", "hnet_hyperldm"
-LAYERS = ("W1", "b1", "W2", "b2")
 STATISTICS = ("mean", "deviation", "norm")
 NETWORKS_AT_ONCE = 32  # so many are in memory
 
@@ -211,7 +210,7 @@ def accuracy(run: Run, sentence: str, latents: np.ndarray) -> np.ndarray:
     """[n] float64 in [0, 1]: accuracy of the networks of latents on a question's query set."""
 
     def make() -> Callable:
-        method = scoring.latent_method(run.space.generate, blend=run.config.adapter.blend)
+        method = scoring.latent_method(run.space.network, run.space.generate)
 
         def score(params: Any, task: TaskBatch, latents: jax.Array) -> jax.Array:
             (logits,) = method(params, task, latents[None])
@@ -252,7 +251,7 @@ def _descent(run: Run) -> scoring.TaskFn:
     """(space params, B tasks, None) -> latents [B, Z]."""
     settings = run.config.latents
     rate = choices(run.setup)["hnet_latents"]["learning_rate"]
-    loop = InnerLoop(settings.num_steps, rate, blend=run.config.adapter.blend)
+    loop = InnerLoop(settings.num_steps, rate)
     learner = run.space.learner(pull=settings.pull)
 
     def descend(params: Any, tasks: TaskBatch, _: None) -> jax.Array:
@@ -380,19 +379,20 @@ def interpolate(start: np.ndarray, stop: np.ndarray, shares: np.ndarray) -> np.n
 
 
 def network_statistics(run: Run, latents: np.ndarray) -> np.ndarray:
-    """`layer_statistics` [n, 4, 3] of the networks of latents [n, Z]."""
+    """`layer_statistics` [n, layers, 3] of the networks of latents [n, Z]."""
     generate = jax.jit(run.space.generate)
 
     def measured(part: np.ndarray) -> np.ndarray:
         weights = np.asarray(generate(run.space.params["generator"], part))
-        return layer_statistics(weights, run.setup.embed_dim)
+        return layer_statistics(run.space.network, weights)
 
     return in_parts(measured, latents)
 
 
-def layer_statistics(weights: np.ndarray, embed_dim: int) -> np.ndarray:
-    """Mean, deviation and norm (STATISTICS) of each of LAYERS of adapters [n, P]: [n, 4, 3]."""
-    flat = [np.asarray(w).reshape(len(weights), -1) for w in split_weights(weights, embed_dim)]
+def layer_statistics(network: BaseNetwork, weights: np.ndarray) -> np.ndarray:
+    """Mean, deviation and norm (STATISTICS) of each layer of networks [n, P]: [n, layers, 3]."""
+    parts = network.split(weights).values()
+    flat = [np.asarray(part).reshape(len(weights), -1) for part in parts]
     columns = [(w.mean(1), w.std(1), np.linalg.norm(w, axis=1)) for w in flat]
     return np.array(columns).transpose(2, 0, 1)
 

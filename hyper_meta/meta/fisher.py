@@ -1,7 +1,7 @@
 """The Fisher information of a task's support set in the latent: the metric that says which
 directions of the latent change the task's answers (method.md section 5).
 
-Axes: N examples, A answers, P adapter weights, Z latent.
+Axes: N examples, A answers, P weights, Z latent.
 """
 
 from collections.abc import Callable
@@ -10,18 +10,17 @@ import jax
 import jax.numpy as jnp
 
 from hyper_meta.core.types import TaskBatch
-from hyper_meta.networks.adapter import adapter_logits
+from hyper_meta.networks.base import BaseNetwork
 
 # How many directions of the latent go through the generator at once: what bounds the memory.
 DIRECTIONS = 16
 
 
 def fisher_information(
+    network: BaseNetwork,
     weights_fn: Callable[[jax.Array], jax.Array],
     latent: jax.Array,
     task: TaskBatch,
-    *,
-    blend: float = 1.0,
 ) -> jax.Array:
     """[Z, Z] float32, the mean over the support set of E_{a ~ p}[(d log p_a/de) (d log p_a/de)^T].
 
@@ -31,16 +30,16 @@ def fisher_information(
     examples. Memory: Z N A + 16 P values.
 
     Args:
-      weights_fn: latent [Z] -> adapter weights [P].
+      network: of the weights.
+      weights_fn: latent [Z] -> weights [P].
       latent: [Z] float32, the point e; usually where the task's adaptation ended.
       task: a TaskBatch without its axis T; vmap brings it.
-      blend: see networks.adapter.adapter_logits.
     """
     support = task.support
 
     def log_probabilities(latent: jax.Array) -> jax.Array:
-        logits = adapter_logits(
-            weights_fn(latent), support.features, task.answers, task.answer_mask, blend=blend
+        logits = network.logits(
+            weights_fn(latent), support.features, task.answers, task.answer_mask
         )
         return jax.nn.log_softmax(logits)
 

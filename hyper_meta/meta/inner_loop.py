@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from hyper_meta.core.losses import correct_sum, cross_entropy_sum
 from hyper_meta.core.types import Examples, TaskBatch
 from hyper_meta.meta.learners import Learner
-from hyper_meta.networks.adapter import adapter_logits
+from hyper_meta.networks.base import BaseNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +25,12 @@ class InnerLoop:
     """How a task is adapted.
 
     num_steps: SGD steps; learning_rate: float or traced scalar; first_order: the inner gradients
-    are constants (FOMAML, Finn et al. 2017, section 5.2); blend: see
-    `networks.adapter.adapter_logits`.
+    are constants (FOMAML, Finn et al. 2017).
     """
 
     num_steps: int
     learning_rate: float | jax.Array
     first_order: bool = False
-    blend: float = 1.0
 
 
 def adapt_tasks(learner: Learner, params: Any, groups: Sequence[TaskBatch], loop: InnerLoop) -> Any:
@@ -116,7 +114,7 @@ def _descend(
 ) -> tuple[Any, Any]:
     """(the last points [T, ...], read(points, number of steps so far) before each step)."""
     questions = jnp.concatenate([group.question for group in groups])
-    losses_of = jax.vmap(functools.partial(task_loss, blend=loop.blend))
+    losses_of = jax.vmap(functools.partial(task_loss, learner.network))
 
     def group_losses(weights: jax.Array, group: TaskBatch) -> jax.Array:
         return losses_of(weights, group.support, group.answers, group.answer_mask)
@@ -144,30 +142,28 @@ def by_group(fn: Callable, weights: jax.Array, groups: Sequence[Any]) -> Any:
 
 
 def task_loss(
+    network: BaseNetwork,
     weights: jax.Array,
     examples: Examples,
     answers: jax.Array,
     answer_mask: jax.Array,
-    *,
-    blend: float = 1.0,
 ) -> jax.Array:
     """Mean cross-entropy of one task: [] float32 in nats, 0 for a task without examples.
 
     weights: [P]; examples: fields [N, ...]; answers: [A, D]; answer_mask: [A].
     """
-    logits = adapter_logits(weights, examples.features, answers, answer_mask, blend=blend)
+    logits = network.logits(weights, examples.features, answers, answer_mask)
     total, count = cross_entropy_sum(logits, examples.label, examples.mask)
     return total / jnp.maximum(count, 1)
 
 
 def task_correct(
+    network: BaseNetwork,
     weights: jax.Array,
     examples: Examples,
     answers: jax.Array,
     answer_mask: jax.Array,
-    *,
-    blend: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
     """(right answers, examples) of one task, [] float32 each; shapes as in `task_loss`."""
-    logits = adapter_logits(weights, examples.features, answers, answer_mask, blend=blend)
+    logits = network.logits(weights, examples.features, answers, answer_mask)
     return correct_sum(logits, examples.label, examples.mask)

@@ -1,6 +1,6 @@
 """Learners: where the adaptation to a task starts, what it moves, and the network of a point.
 
-HNet moves the latent of a generator, MNet the adapter's weights themselves, the conditional
+HNet moves the latent of a generator, MNet the weights themselves, the conditional
 hypernetwork all weights of its generator (method.md section 4).
 """
 
@@ -14,27 +14,30 @@ import jax
 import jax.numpy as jnp
 
 from hyper_meta.models.generator import apply_hidden, split_layers
+from hyper_meta.networks.base import BaseNetwork
 
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
-    """Three pure functions of the meta-parameters, a question [D] and a point (a pytree).
+    """Three pure functions of the meta-parameters, a question and a point (a pytree).
 
+    network: whose weights these are.
     start: (params, question, num_steps) -> the point where num_steps steps may start.
-    weights: (params, question, point) -> adapter weights [P].
+    weights: (params, question, point) -> weights [P].
     step: (loss_fn, params, questions [T, D], points [T, ...], learning_rate, first_order=bool) ->
     the points of T tasks after one SGD step, where loss_fn gives the sum of the tasks' losses from
     their weights [T, P]; with first_order the gradient is a constant. moves: whether steps do
     anything.
     """
 
+    network: BaseNetwork
     start: Callable
     weights: Callable
     step: Callable
     moves: bool = True
 
 
-def latent_learner(generate: Callable, *, pull: float = 0.0) -> Learner:
+def latent_learner(network: BaseNetwork, generate: Callable, *, pull: float = 0.0) -> Learner:
     """HNet: the point is the latent [Z]; params are {"e0": [Z], "generator": pytree}.
 
     generate: (generator params, latents [..., Z]) -> weights [..., P]; pull: weight of
@@ -55,21 +58,22 @@ def latent_learner(generate: Callable, *, pull: float = 0.0) -> Learner:
         gradient = _constant_if(first_order, jax.grad(inner_loss)(points))
         return points - learning_rate * gradient
 
-    return Learner(start, weights, step)
+    return Learner(network, start, weights, step)
 
 
-def weights_learner() -> Learner:
-    """MNet: the point is the adapter [P] itself; params are {"e0": [P], "generator": {}}."""
-    return latent_learner(lambda _, point: point)
+def weights_learner(network: BaseNetwork) -> Learner:
+    """MNet: the point is the weights [P] themselves; params are {"e0": [P], "generator": {}}."""
+    return latent_learner(network, lambda _, point: point)
 
 
-def fixed_learner(generate: Callable) -> Learner:
+def fixed_learner(network: BaseNetwork, generate: Callable) -> Learner:
     """Weights from the question alone, generate(params, question [D]) -> [P]: nothing moves."""
 
     def step(loss_fn, params, questions, points, learning_rate, *, first_order):
         return points
 
     return Learner(
+        network,
         start=lambda params, question, num_steps: None,
         weights=lambda params, question, point: generate(params, question),
         step=step,
@@ -77,7 +81,7 @@ def fixed_learner(generate: Callable) -> Learner:
     )
 
 
-def generator_learner(prepare: Callable[[jax.Array], jax.Array]) -> Learner:
+def generator_learner(network: BaseNetwork, prepare: Callable[[jax.Array], jax.Array]) -> Learner:
     """The conditional hypernetwork of which every weight moves; params are a Generator's.
 
     prepare: question [D] -> the generator's input [D].
@@ -136,7 +140,7 @@ def generator_learner(prepare: Callable[[jax.Array], jax.Array]) -> Learner:
             "taken": taken + 1,
         }
 
-    return Learner(start, weights, step)
+    return Learner(network, start, weights, step)
 
 
 def _constant_if(condition: bool, tree: Any) -> Any:

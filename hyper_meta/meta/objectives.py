@@ -44,7 +44,7 @@ def meta_objective(learner: Learner, loop: InnerLoop) -> Objective:
             examples = group.query if loop.num_steps else all_examples(group)
             judged = (weights, examples, group.answers, group.answer_mask)
             losses, (right, total) = (
-                jax.vmap(functools.partial(fn, blend=loop.blend))(*judged)
+                jax.vmap(functools.partial(fn, learner.network))(*judged)
                 for fn in (task_loss, task_correct)
             )
             return losses, right, total

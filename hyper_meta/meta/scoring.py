@@ -18,7 +18,7 @@ from hyper_meta.data.table import TaskTable, gather, task_shapes
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_and_read, adapt_task, task_correct
 from hyper_meta.meta.latents import few_shots
 from hyper_meta.meta.learners import Learner
-from hyper_meta.networks.adapter import adapter_logits, answer_logits
+from hyper_meta.networks.base import BaseNetwork, answer_logits
 
 # (params, B tasks, extra [B, ...]) -> out, a pytree of arrays [B, ...].
 TaskFn = Callable[[Any, TaskBatch, Any], Any]
@@ -110,13 +110,13 @@ def scores_of(method: Method) -> TaskFn:
     return score
 
 
-def query_logits(weights: jax.Array, tasks: TaskBatch, *, blend: float) -> jax.Array:
+def query_logits(network: BaseNetwork, weights: jax.Array, tasks: TaskBatch) -> jax.Array:
     """[B, K, P] weights -> [B, K, N, A] logits on the query set."""
 
     def of_task(weights: jax.Array, task: TaskBatch) -> jax.Array:
         def of_sample(weights: jax.Array) -> jax.Array:
             features = task.query.features
-            return adapter_logits(weights, features, task.answers, task.answer_mask, blend=blend)
+            return network.logits(weights, features, task.answers, task.answer_mask)
 
         return jax.vmap(of_sample)(weights)
 
@@ -124,16 +124,16 @@ def query_logits(weights: jax.Array, tasks: TaskBatch, *, blend: float) -> jax.A
 
 
 def clip_method(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
-    """CLIP as base model: no adapter."""
+    """CLIP as base model: no network."""
     logits = jax.vmap(answer_logits)(tasks.query.features, tasks.answers, tasks.answer_mask)
     return logits[:, None]
 
 
-def latent_method(generate: Callable, *, blend: float = 1.0) -> Method:
+def latent_method(network: BaseNetwork, generate: Callable) -> Method:
     """Weights generated from given latents: extra is [B, K, Z]; params {"generator": ...}."""
 
     def method(params: Any, tasks: TaskBatch, extra: jax.Array) -> jax.Array:
-        return query_logits(generate(params["generator"], extra), tasks, blend=blend)
+        return query_logits(network, generate(params["generator"], extra), tasks)
 
     return method
 
@@ -168,7 +168,7 @@ def adapted_method(learner: Learner, loop: InnerLoop) -> Method:
             point = adapt_task(learner, params, task, loop)
             return learner.weights(params, task.question, point)
 
-        return query_logits(jax.vmap(weights)(tasks)[:, None], tasks, blend=loop.blend)
+        return query_logits(learner.network, jax.vmap(weights)(tasks)[:, None], tasks)
 
     return method
 
@@ -193,7 +193,7 @@ def adaptation_curve(
 
         def read(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
             judged = (weights, task.query, task.answers, task.answer_mask)
-            return task_correct(*judged, blend=loop.blend)
+            return task_correct(learner.network, *judged)
 
         return adapt_and_read(
             learner,

@@ -65,7 +65,7 @@ def _latent_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
 
 def _weights_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
     weights = trained["mnet_weights"].mean(axis=1)
-    method = scoring.latent_method(lambda _, point: point, blend=setup.config.adapter.blend)
+    method = scoring.latent_method(setup.network, lambda _, point: point)
     run = compile_scores(setup, "weights", scoring.scores_of(method))
 
     def nearest(split: str, _: None, shots: int | None) -> Scores:

@@ -84,7 +84,7 @@ def adaptation_curves(
 
     The shots of a task are drawn anew in every seed; those of k are among those of k + 1.
     """
-    loop = InnerLoop(steps[-1], 0.0, blend=setup.config.adapter.blend)
+    loop = InnerLoop(steps[-1], 0.0)
     replicated = parallel.replicate(params)
     key = (key, steps, starts is not None)
 

@@ -148,7 +148,7 @@ def _support_guided(
     config, strengths = setup.config, setup.config.hyperldm.few_shot_guidance
     if not strengths:
         return []
-    task_fn = guided_by_support(config, space.generate)
+    task_fn = guided_by_support(config, space.network, space.generate)
     sample = compile_scores(setup, ("support-guided", space_name), task_fn)
     run = latent_scores(setup, space_name, space)
     ldm = {**left, "start": space.params["e0"]}

@@ -20,6 +20,8 @@ from hyper_meta.core.files import write_json
 from hyper_meta.data.table import TaskTable
 from hyper_meta.data.tasks import Task
 from hyper_meta.meta import scoring
+from hyper_meta.networks.base import BaseNetwork
+from hyper_meta.networks.registry import configured_network
 from hyper_meta.train import checkpoints
 from hyper_meta.train.loop import Stage, run_stage
 from hyper_meta.train.stages.meta_learning import compile_pass
@@ -30,7 +32,7 @@ Scores = tuple[np.ndarray, np.ndarray]
 
 
 # Settings that the training of every method reads.
-SHARED = ("seed", "dataset", "validation_share", "encoder", "adapter", "batching")
+SHARED = ("seed", "dataset", "validation_share", "encoder", "network", "batching")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Setup:
     def embed_dim(self) -> int:
         """D."""
         return self.tables["train"].image_features.shape[1]
+
+    @property
+    def network(self) -> BaseNetwork:
+        """What is generated."""
+        return configured_network(self.config.network, self.embed_dim)
 
 
 class RowName(NamedTuple):

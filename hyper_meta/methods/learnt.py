@@ -76,7 +76,7 @@ def start_row(
     setup: Setup, name: RowName, kind: str, learner: Learner, params: Any, *, key: str
 ) -> Row:
     """A learner where it starts: zero-shot."""
-    loop = InnerLoop(0, 0.0, blend=setup.config.adapter.blend)
+    loop = InnerLoop(0, 0.0)
     method = scoring.scores_of(scoring.adapted_method(learner, loop))
     run = compile_scores(setup, ("start", key), method)
     replicated = parallel.replicate(params)

@@ -28,7 +28,7 @@ from hyper_meta.methods.interface import (
     keep_array,
 )
 from hyper_meta.methods.learnt import learner_rows
-from hyper_meta.networks.adapter import num_weights
+from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages import hvae
 from hyper_meta.train.stages.meta_learning import compile_adaptation
@@ -38,11 +38,13 @@ from hyper_meta.train.stages.meta_learning import compile_adaptation
 class Space:
     """A latent space of networks.
 
-    title: "HNet" or "HVAE"; params: {"e0": [Z], "generator": pytree}, numpy leaves; factors: of
-    that generator; latents: [T, R, Z] float32, the training tasks adapted R times.
+    title: "HNet" or "HVAE"; network: whose weights they are; params: {"e0": [Z], "generator":
+    pytree}, numpy leaves; factors: of that generator; latents: [T, R, Z] float32, the training
+    tasks adapted R times.
     """
 
     title: str
+    network: BaseNetwork
     params: Any
     factors: Factors
     latents: np.ndarray
@@ -54,7 +56,7 @@ class Space:
 
     def learner(self, *, pull: float = 0.0) -> Learner:
         """What adapts a latent of this space."""
-        return latent_learner(self.generate, pull=pull)
+        return latent_learner(self.network, self.generate, pull=pull)
 
 
 def _train_hnet(setup: Setup, trained: Mapping[str, Any]) -> Space:
@@ -65,9 +67,10 @@ def _train_hnet(setup: Setup, trained: Mapping[str, Any]) -> Space:
 def _train_weights(setup: Setup, trained: Mapping[str, Any]) -> np.ndarray:
     settings = setup.config.hvae.weights
     params = trained[settings.base]["params"]
-    size = num_weights(setup.embed_dim, setup.config.adapter.hidden_dim)
-    shape = (len(setup.tasks["train"]), settings.repeats, size)
-    return _adapted(setup, "mnet_weights", shape, weights_learner(), params, settings, key="mnet")
+    shape = (len(setup.tasks["train"]), settings.repeats, setup.network.num_weights)
+    return _adapted(
+        setup, "mnet_weights", shape, weights_learner(setup.network), params, settings, key="mnet"
+    )
 
 
 def _train_hvae(setup: Setup, trained: Mapping[str, Any]) -> Space:
@@ -84,12 +87,12 @@ def _space(setup: Setup, name: str, title: str, params: Any, factors: Factors) -
     """A trained space with its latents, which are computed once."""
     settings = setup.config.latents
     generate = functools.partial(generate_weights, factors)
-    learner = latent_learner(generate, pull=settings.pull)
+    learner = latent_learner(setup.network, generate, pull=settings.pull)
     shape = (len(setup.tasks["train"]), settings.repeats, len(params["e0"]))
     # Few-shot rows adapt in the same space without the pull.
     key = f"{name}, pull {settings.pull:g}"
     latents = _adapted(setup, f"{name}_latents", shape, learner, params, settings, key=key)
-    return Space(title, params, factors, latents)
+    return Space(title, setup.network, params, factors, latents)
 
 
 def _adapted(
@@ -107,7 +110,7 @@ def _adapted(
 
     def compute() -> tuple[np.ndarray, Any]:
         rate = choose_rate(setup, learner, params, settings, key=key)
-        loop = InnerLoop(settings.num_steps, rate, blend=setup.config.adapter.blend)
+        loop = InnerLoop(settings.num_steps, rate)
         adapt = compile_adaptation(
             setup.config, learner, setup.tables["train"], loop, settings=settings, name=name
         )
@@ -147,7 +150,7 @@ def latent_scores(
 
     change: one of scoring's functions of a Method, such as `ensemble`.
     """
-    method = scoring.latent_method(space.generate, blend=setup.config.adapter.blend)
+    method = scoring.latent_method(space.network, space.generate)
     task_fn = scoring.scores_of(method if change is None else change(method))
     run = compile_scores(setup, ("latents", space_name, change), task_fn)
     replicated = parallel.replicate(space.params)
@@ -160,7 +163,7 @@ HNET = Method(
     settings=("latents",),
     summary="latent space of a trained HNet, with the latents of the training tasks; no row",
 )
-# The adapters themselves, adapted to every training task: [T, R, P].
+# The networks themselves, adapted to every training task: [T, R, P].
 MNET_WEIGHTS = Method(
     train=_train_weights,
     needs=lambda config: (config.hvae.weights.base,),

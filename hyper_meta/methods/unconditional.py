@@ -22,21 +22,21 @@ def hnet(objective: str) -> Method:
         "unconditional",
         "hnet",
         stage=functools.partial(stages.hnet_stage, objective=objective),
-        learner=lambda setup: stages.hnet_learner(setup.config, setup.embed_dim),
+        learner=lambda setup: stages.hnet_learner(setup.config, setup.network),
         shots=objective == "maml",
         summary=f"no language: the latent of a generator, trained {TRAINING[objective]}",
     )
 
 
 def mnet(objective: str) -> Method:
-    """MNet: the adapter itself adapts; its parameters are {"e0": weights [P], "generator": {}}."""
+    """MNet: the weights themselves adapt; its parameters are {"e0": [P], "generator": {}}."""
     return learnt(
         f"mnet_{objective}",
         f"MNet{TITLES[objective]}",
         "unconditional",
         "mnet",
         stage=functools.partial(stages.mnet_stage, objective=objective),
-        learner=lambda setup: weights_learner(),
+        learner=lambda setup: weights_learner(setup.network),
         shots=objective == "maml",
         summary=f"no language: the weights themselves, trained {TRAINING[objective]}",
     )

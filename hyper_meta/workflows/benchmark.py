@@ -327,19 +327,22 @@ def _adaptation(config: ConfigDict, network: str, tables: dict) -> Work:
     """Every training task adapted once."""
     table, settings = tables["train"], config.latents.copy_and_resolve_references()
     settings.repeats = 1
-    embed_dim = table.image_features.shape[1]
+    base = stages.stage_network(config, table)
     if network == "hnet":
-        learner, params = stages.hnet_learner(config, embed_dim), _hnet(config, tables)
+        learner, params = stages.hnet_learner(config, base), _hnet(config, tables)
     else:
         stage = stages.mnet_stage(config, table, tables["test"], name="mnet", objective="multitask")
-        learner, params = weights_learner(), jax.device_get(stage.init(jax.random.key(0)).params)
-    loop = InnerLoop(settings.num_steps, settings.learning_rates[0], blend=config.adapter.blend)
+        learner, params = (
+            weights_learner(base),
+            jax.device_get(stage.init(jax.random.key(0)).params),
+        )
+    loop = InnerLoop(settings.num_steps, settings.learning_rates[0])
     adapt = stages.compile_adaptation(config, learner, table, loop, settings=settings, name=network)
     return Work("tasks", len(table.answer_count), lambda: adapt(params))
 
 
 def _hvae(config: ConfigDict, tables: dict) -> Work:
-    size = stages.num_weights(tables["train"].image_features.shape[1], config.adapter.hidden_dim)
+    size = stages.stage_network(config, tables["train"]).num_weights
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((len(tables["train"].answer_count), 1, size), np.float32)
     stage = hvae_stage(config, "hvae", weights, weights[0, 0])
@@ -417,9 +420,8 @@ def _evaluation(config: ConfigDict, tables: dict) -> Work:
     """A latent of every test task by 50 guided steps, and the score of its network."""
     sample, space = _sampler(config, 50, tables)
     questions = np.asarray(tables["test"].question_features)
-    method = scoring.latent_method(
-        functools.partial(generate_weights, GENERATOR), blend=config.adapter.blend
-    )
+    network = stages.stage_network(config, tables["test"])
+    method = scoring.latent_method(network, functools.partial(generate_weights, GENERATOR))
     score = stages.compile_pass(config, scoring.scores_of(method), tables["test"])
     params = parallel.replicate(space)
     return Work("tasks", len(questions), lambda: score(params, sample(questions, 2.0)))
@@ -427,14 +429,14 @@ def _evaluation(config: ConfigDict, tables: dict) -> Work:
 
 def _product(config: ConfigDict, name: str, tables: dict) -> Work:
     """One product alone, as large as in a training step."""
-    embed_dim, hidden_dim = tables["train"].image_features.shape[1], config.adapter.hidden_dim
+    network = stages.stage_network(config, tables["train"])
     sizes = {
         "b": config.hnet.batch_size,
         "w": config.hnet.hidden_dims[-1],
-        "p": stages.num_weights(embed_dim, hidden_dim),
+        "p": network.num_weights,
         "n": PRODUCT_EXAMPLES,
-        "d": embed_dim,
-        "h": hidden_dim,
+        "d": network.embed_dim,
+        "h": config.network.hidden_dim,
     }
     formula = PRODUCTS[name]
     operands = parallel.replicate(

@@ -137,7 +137,7 @@ def _answers_by_template(tasks: list[Task]) -> dict[str, list[str]]:
 def _first_answers(setup: Setup, space: Space, latents: np.ndarray) -> np.ndarray:
     """The answers to each test task's first query examples of the networks of latents [T, Z]:
     [T, NUM_SHOWN] int, for the pictures."""
-    method = scoring.latent_method(space.generate, blend=setup.config.adapter.blend)
+    method = scoring.latent_method(space.network, space.generate)
 
     def answers(params: Any, tasks: TaskBatch, extra: Any) -> Any:
         return method(params, tasks, extra)[:, 0, :NUM_SHOWN].argmax(axis=-1)

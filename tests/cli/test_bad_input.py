@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from adapters import make_adapter, num_weights
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from toy_run import EMBED_DIM, HIDDEN_DIM, SIZE, make_encoder, make_images, make_run
 
@@ -18,8 +20,8 @@ from hyper_meta.core.arguments import check_answers, check_num_samples, check_ta
 from hyper_meta.core.types import UserError
 from hyper_meta.data.features import Features, cached_features, write_store
 from hyper_meta.generation import generate as generating
-from hyper_meta.generation.generate import Weights, load_weights, predict, save_weights
-from hyper_meta.networks.adapter import num_weights
+from hyper_meta.generation.predict import predict
+from hyper_meta.generation.weights_file import Weights, load_weights, save_weights
 from hyper_meta.preparation.prepare import EncoderChoice, open_encoder
 from hyper_meta.workflows import run as pipeline
 
@@ -54,9 +56,8 @@ def weights(finished):
         templates={"the seven is {}": ["red"]},
         encoder=choice(encoder),
         encoder_fingerprint=open_encoder(choice(encoder)).fingerprint,
-        embed_dim=EMBED_DIM,
-        hidden_dim=HIDDEN_DIM,
-        blend=1.0,
+        network=make_adapter(EMBED_DIM, HIDDEN_DIM),
+        method="hnet_hyperldm",
         guidance_scale=1.5,
         seed=0,
     )
@@ -209,7 +210,7 @@ def test_damaged_notes_of_a_model(content, refused, workdir, tmp_path):
 
 def test_model_of_another_config(refused, workdir, tmp_path):
     config = json.loads((workdir / "config.json").read_text())
-    config["adapter"]["hidden_dim"] = HIDDEN_DIM + 1
+    config["network"]["hidden_dim"] = HIDDEN_DIM + 1
     (workdir / "config.json").write_text(json.dumps(config))
     assert "model holds another model" in refused(*generate_command(workdir, tmp_path / "o"))
 
@@ -363,16 +364,33 @@ def test_safetensors_of_something_else(refused, file, image):
     assert "it has no 'format'" in refused(*predict_command(file, image))
 
 
+def network_named(name, **settings):
+    """The metadata of another network."""
+    return {"network": json.dumps({"name": name, "embed_dim": EMBED_DIM, "settings": settings})}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "2"}, "it has format 2, 4 is expected"),
+        ({"format": "2"}, "it has format 2, 4 or 5 is expected"),
         ({"encoder": '["bundled"]'}, "name, resizing and dtype are expected"),
         ({"encoder": '["bundled", "crop", 32]'}, "name, resizing and dtype are expected"),
         ({"encoder": "bundled"}, "is no weights file of this hyper-meta"),
-        ({"embed_dim": "many"}, "'many'"),
-        ({"blend": "some"}, "'some'"),
-        ({"hidden_dim": str(HIDDEN_DIM + 1)}, "does not fit the adapter that it names"),
+        ({"format": "4", "embed_dim": "many"}, "'many'"),
+        ({"format": "4", "blend": "some"}, "'some'"),
+        ({"format": "4", "blend": "nan"}, "its blend is nan, a finite number is expected"),
+        (
+            {"format": "4", "hidden_dim": str(HIDDEN_DIM + 1)},
+            "does not fit the adapter that it names",
+        ),
+        ({"format": "4", "hidden_dim": "0"}, "its hidden_dim is 0, a number above 0 is expected"),
+        ({"network": "no JSON"}, "Expecting value"),
+        ({"network": "[]"}, "is no weights file of this hyper-meta"),
+        ({"network": '{"name": "adapter", "embed_dim": 12}'}, "it has no 'settings'"),
+        (network_named("a stranger"), "network 'a stranger' given, one of ['adapter'"),
+        (network_named("adapter", blend=1.0), "has no setting 'hidden_dim'"),
+        (network_named("adapter", hidden_dim="5", blend=1.0), "its hidden_dim is '5'"),
+        (network_named("adapter", hidden_dim=10**12, blend=1.0), "does not fit the adapter"),
         ({"templates": "no JSON"}, "Expecting value"),
         ({"templates": "{}"}, "an object with one or more is expected"),
         ({"templates": '{"no place": []}'}, "with {} in the answer's place"),
@@ -380,11 +398,10 @@ def test_safetensors_of_something_else(refused, file, image):
     ],
 )
 def test_changed_metadata(changes, message, refused, weights, file, image):
-    fields = {k: str(v) for k, v in dataclasses.asdict(weights).items()}
-    del fields["weights"], fields["samples"]
-    fields["templates"] = json.dumps(weights.templates)
-    fields["encoder"] = json.dumps(weights.encoder)
-    save_file(load_file(file), file, metadata={"format": "4", **fields, **changes})
+    fields = dict(safe_open(file, framework="numpy").metadata())
+    # Those of format 4 that format 5 keeps with the network.
+    fields |= {"embed_dim": str(EMBED_DIM), "hidden_dim": str(HIDDEN_DIM), "blend": "1.0"}
+    save_file(load_file(file), file, metadata={**fields, **changes})
     assert message in refused(*predict_command(file, image))
 
 
@@ -411,8 +428,9 @@ def test_weights_of_another_embedding(refused, weights, file, image):
         "weights": np.zeros(size, np.float32),
         "samples": np.zeros((2, size), np.float32),
     }
-    save_weights(file, dataclasses.replace(weights, embed_dim=EMBED_DIM + 1, **arrays))
-    assert "an adapter of 13 features" in refused(*predict_command(file, image))
+    network = make_adapter(EMBED_DIM + 1, HIDDEN_DIM)
+    save_weights(file, dataclasses.replace(weights, network=network, **arrays))
+    assert "a network of 13 features" in refused(*predict_command(file, image))
 
 
 def test_weights_of_another_encoder(refused, weights, other_encoder, file, image):

@@ -18,7 +18,7 @@ from hyper_meta.cli.main import COMMANDS, main
 from hyper_meta.core import configuration
 from hyper_meta.core.configuration import load_config
 from hyper_meta.core.types import UserError
-from hyper_meta.generation.generate import load_weights
+from hyper_meta.generation.weights_file import load_weights
 from hyper_meta.methods.registry import METHODS
 from hyper_meta.train.loop import Interrupted
 from hyper_meta.workflows import pretrain_encoder as pretraining

@@ -145,7 +145,7 @@ def test_a_range_ends_where_it_says(record, name):
 
 
 def test_every_number_has_a_lower_bound():
-    free = {"adapter.blend", "hyperldm.guidance_scale"}
+    free = {"network.blend", "hyperldm.guidance_scale"}
     for record, name in NUMBERS:
         _, rule = rules_of(record)[name]
         assert (rule.above is None and rule.at_least is None) == (name in free), name

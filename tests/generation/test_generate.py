@@ -30,14 +30,9 @@ from hyper_meta.encoders.folder import (
     preprocess,
     tokenize,
 )
-from hyper_meta.generation.generate import (
-    generate,
-    load_model,
-    load_weights,
-    nearest_templates,
-    predict,
-    save_weights,
-)
+from hyper_meta.generation.generate import generate, load_model, nearest_templates
+from hyper_meta.generation.predict import predict
+from hyper_meta.generation.weights_file import load_weights, save_weights
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +246,7 @@ def test_predictions_equal_the_adapter_in_numpy(weights_that_disagree, predicted
 
 def test_an_image_is_answered_alike_in_any_batch_and_form(weights, predicted, monkeypatch):
     paths, result, _ = predicted
-    monkeypatch.setattr("hyper_meta.generation.generate.IMAGE_BATCH", 2)
+    monkeypatch.setattr("hyper_meta.generation.predict.IMAGE_BATCH", 2)
     images = [Image.open(paths[0]), str(paths[1]), np.asarray(Image.open(paths[2]))]
     other = predict(weights, images, answers=ANSWERS)
     np.testing.assert_allclose(other.probabilities, result.probabilities[:3], atol=1e-4)

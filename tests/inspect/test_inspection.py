@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapters import make_adapter, num_weights
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -22,7 +23,6 @@ from hyper_meta.inspect.runs import Movement, Neighbours, Run
 from hyper_meta.methods.interface import Setup
 from hyper_meta.methods.spaces import Space
 from hyper_meta.models.generator import Generator
-from hyper_meta.networks.adapter import num_weights
 
 EMBED_DIM, HIDDEN_DIM, LATENT_DIM = 5, 3, 4
 RATE = 0.7
@@ -70,10 +70,10 @@ def toy():
     module = Generator((6, 7), num_weights(EMBED_DIM, HIDDEN_DIM))
     generator = module.init(jax.random.key(1), latents[0])["params"]
     generator = jax.tree.map(lambda x: np.asarray(x) + np.float32(0.01), generator)
-    config = ConfigDict({"dataset": "precomputed", "adapter": {"blend": 1.0}})
+    config = ConfigDict({"dataset": "precomputed", "network": {"blend": 1.0}})
     config.latents = ConfigDict({"num_steps": 1, "pull": 0.0})
     params = {"e0": latents[0, 0], "generator": generator}
-    space = Space("HNet", params, GENERATOR, latents)
+    space = Space("HNet", make_adapter(EMBED_DIM, HIDDEN_DIM), params, GENERATOR, latents)
     setup = Setup(config, None, tasks, tables)
     setup.memory["choice", "hnet_latents"] = {"learning_rate": RATE}
     return Run(config, setup, {"hnet": space}, None), features
@@ -269,7 +269,7 @@ def test_drawings_show_what_they_are_given():
         figures.draw_interpolation(
             values, {"one?": values, "two?": values}, {"one?": 0.1, "two?": 0.2}
         ),
-        figures.draw_statistics(statistics),
+        figures.draw_statistics(("W1", "b1", "W2", "b2"), statistics),
         figures.draw_distances({"adapted": values, "generated": values}),
     ]
     for drawn in (grid, figure, *others):

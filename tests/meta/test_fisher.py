@@ -5,9 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapters import make_adapter
 from toy_tasks import (
+    ADAPTER_DIM,
     DIM,
     LATENT,
+    NETWORK,
     as_float64,
     generate,
     init_params,
@@ -21,7 +24,6 @@ from hyper_meta.core.losses import cross_entropy_sum
 from hyper_meta.core.types import Examples
 from hyper_meta.meta import fisher as fisher_module
 from hyper_meta.meta.fisher import fisher_information, standardised_metric
-from hyper_meta.networks.adapter import adapter_logits
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +44,9 @@ def log_probabilities(params, latent, task, blend=1.0):
     return logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
 
 
-def information(params, task, **options):
+def information(params, task, network=NETWORK):
     weights_fn = functools.partial(generate, params["generator"])
-    return jax.jit(lambda e, task: fisher_information(weights_fn, e, task, **options))(
+    return jax.jit(lambda e, task: fisher_information(network, weights_fn, e, task))(
         params["e0"], task
     )
 
@@ -67,7 +69,7 @@ def test_fisher_is_the_definition_by_finite_differences(problem, monkeypatch, di
             for a in range(p.shape[1]):
                 slope = slopes[:, n, a]
                 expected += p[n, a] * np.outer(slope, slope) / p.shape[0]
-        actual = information(params, task, blend=blend)
+        actual = information(params, task, make_adapter(DIM, ADAPTER_DIM, blend))
     assert actual.shape == (LATENT, LATENT) and np.trace(expected) > 0.1
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6 * np.trace(expected))
 
@@ -80,7 +82,7 @@ def test_fisher_is_the_hessian_of_the_expected_cross_entropy(problem):
         def cross_entropies(latent):
             weights = generate(params["generator"], latent)
             features, answers = task.support.features, task.answers
-            return -jax.nn.log_softmax(adapter_logits(weights, features, answers, task.answer_mask))
+            return -jax.nn.log_softmax(NETWORK.logits(weights, features, answers, task.answer_mask))
 
         hessians = jax.jit(jax.hessian(cross_entropies))(params["e0"])
         p = np.exp(log_probabilities(params, params["e0"], task))
@@ -97,7 +99,7 @@ def test_fisher_is_positive_semi_definite_where_the_hessian_is_not(problem):
 
     def loss(latent):
         weights = generate(params["generator"], latent)
-        logits = adapter_logits(weights, task.support.features, task.answers, task.answer_mask)
+        logits = NETWORK.logits(weights, task.support.features, task.answers, task.answer_mask)
         return cross_entropy_sum(logits, task.support.label, task.support.mask)[0]
 
     hessian = jax.jit(jax.hessian(loss))(params["e0"])
@@ -129,7 +131,9 @@ def test_a_task_without_examples_has_no_information_and_many_tasks_go_at_once(pr
     )
     pair = jax.tree.map(lambda *x: np.stack(x), task, empty)
     weights_fn = functools.partial(generate, params["generator"])
-    both = jax.jit(jax.vmap(lambda task: fisher_information(weights_fn, params["e0"], task)))(pair)
+    both = jax.jit(
+        jax.vmap(lambda task: fisher_information(NETWORK, weights_fn, params["e0"], task))
+    )(pair)
     np.testing.assert_array_equal(both[1], 0)
     exact = information(params, task)
     np.testing.assert_allclose(both[0], exact, rtol=1e-4, atol=1e-5 * np.trace(exact))

@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapters import make_adapter
 from toy_tasks import (
+    ADAPTER_DIM,
     DIM,
     LATENT,
+    NETWORK,
     generate,
     init_params,
     make_table,
@@ -28,6 +31,8 @@ from hyper_meta.meta.learners import latent_learner
 
 RATE = 0.1
 
+HNET = latent_learner(NETWORK, generate)
+
 
 @pytest.mark.parametrize("blend", [1.0, 0.3])
 def test_loss_and_right_answers_of_a_task_equal_numpy(blend):
@@ -38,18 +43,20 @@ def test_loss_and_right_answers_of_a_task_equal_numpy(blend):
     base = numpy_cosines(np.asarray(examples.features), np.asarray(task.answers))
     adapted = numpy_logits(weights, np.asarray(examples.features), np.asarray(task.answers))
     logits = base + blend * (adapted - base)
-    loss = jax.jit(functools.partial(task_loss, blend=blend))(*inputs)
+    loss = jax.jit(functools.partial(task_loss, make_adapter(DIM, ADAPTER_DIM, blend)))(*inputs)
     np.testing.assert_allclose(loss, numpy_loss(logits, np.asarray(examples.label)), rtol=1e-4)
-    assert jax.jit(functools.partial(task_correct, blend=blend))(*inputs) == (
+    assert jax.jit(functools.partial(task_correct, make_adapter(DIM, ADAPTER_DIM, blend)))(
+        *inputs
+    ) == (
         (logits.argmax(axis=1) == examples.label).sum(),
         9,
     )
 
 
-def _adapt(params, task, num_steps, *, pull=0.0, **options):
+def _adapt(params, task, num_steps, *, pull=0.0, blend=1.0, start=None):
     """adapt_task of HNet, compiled."""
-    learner, start = latent_learner(generate, pull=pull), options.pop("start", None)
-    loop = InnerLoop(num_steps, RATE, **options)
+    learner = latent_learner(make_adapter(DIM, ADAPTER_DIM, blend), generate, pull=pull)
+    loop = InnerLoop(num_steps, RATE)
     return jax.jit(lambda *inputs, start: adapt_task(learner, *inputs, loop, start=start))(
         params, task, start=start
     )
@@ -59,7 +66,7 @@ def test_a_task_without_examples_has_no_loss_and_stays_where_it_starts():
     params, task = init_params(0), one_task(make_table([(4, 1, 2)]), 0)
     nothing = Examples(jnp.zeros((4, DIM)), jnp.zeros(4, int), jnp.zeros(4, bool))
     weights = generate(params["generator"], params["e0"])
-    loss, gradient = jax.jit(jax.value_and_grad(task_loss))(
+    loss, gradient = jax.jit(jax.value_and_grad(functools.partial(task_loss, NETWORK)))(
         weights, nothing, task.answers, task.answer_mask
     )
     assert loss == 0 and np.all(gradient == 0)
@@ -70,9 +77,11 @@ def test_a_task_without_examples_has_no_loss_and_stays_where_it_starts():
 def _path(params, task, num_steps, *, pull=0.0, blend=1.0, start=None):
     """The latents before, between and after steps written out: [num_steps + 1, Z]."""
 
+    network = make_adapter(DIM, ADAPTER_DIM, blend)
+
     def loss(latent):
         weights = generate(params["generator"], latent)
-        return task_loss(weights, task.support, task.answers, task.answer_mask, blend=blend)
+        return task_loss(network, weights, task.support, task.answers, task.answer_mask)
 
     gradient_fn = jax.jit(jax.grad(loss))
     latents = [params["e0"] if start is None else start]
@@ -108,7 +117,7 @@ def test_it_may_start_elsewhere_and_is_still_pulled_to_e0(problem):
 @pytest.mark.parametrize("steps", [(0,), (1,), (0, 1, 2, 3, 4), (2, 5)])
 def test_reading_sees_the_weights_after_the_steps_that_are_asked_for(problem, steps):
     params, task = problem
-    learner, loop = latent_learner(generate), InnerLoop(steps[-1], RATE)
+    learner, loop = latent_learner(NETWORK, generate), InnerLoop(steps[-1], RATE)
 
     def read(weights):
         return {"weights": weights, "sum": weights.sum()}
@@ -126,7 +135,9 @@ def test_steps_to_read_at_must_increase_and_end_with_the_last(problem, steps):
     params, task = problem
     loop = InnerLoop(4, RATE)
     with pytest.raises(ValueError, match=r"must increase and end with 4"):
-        adapt_and_read(latent_learner(generate), params, task, loop, lambda w: w, steps=steps)
+        adapt_and_read(
+            latent_learner(NETWORK, generate), params, task, loop, lambda w: w, steps=steps
+        )
 
 
 def test_a_vmapped_read_is_computed_only_where_it_is_asked_for(problem):
@@ -136,7 +147,9 @@ def test_a_vmapped_read_is_computed_only_where_it_is_asked_for(problem):
 
     def scores(task):
         loop = InnerLoop(4, RATE)
-        return adapt_and_read(latent_learner(generate), params, task, loop, jnp.sum, steps=(2, 4))
+        return adapt_and_read(
+            latent_learner(NETWORK, generate), params, task, loop, jnp.sum, steps=(2, 4)
+        )
 
     program = str(jax.make_jaxpr(jax.vmap(scores))(tasks))
     assert "cond[" in program

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_tasks import generate, init_params, make_table, one_task
+from toy_tasks import NETWORK, generate, init_params, make_table, one_task
 
 from hyper_meta.core.types import Examples
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
 from hyper_meta.meta.latents import few_shots, random_subset, stochastic_points
 from hyper_meta.meta.learners import latent_learner
 
-LEARNER, LOOP = latent_learner(generate, pull=0.1), InnerLoop(4, 0.05)
+LEARNER, LOOP = latent_learner(NETWORK, generate, pull=0.1), InnerLoop(4, 0.05)
 KEYS = jax.random.split(jax.random.key(0), 400)
 
 

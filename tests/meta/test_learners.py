@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_tasks import ADAPTER_DIM, DIM, as_float64, make_table, one_task
+from adapters import num_weights
+from toy_tasks import ADAPTER_DIM, DIM, NETWORK, as_float64, make_table, one_task
 
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task, task_loss
 from hyper_meta.meta.learners import fixed_learner, generator_learner, weights_learner
 from hyper_meta.models.generator import Generator
-from hyper_meta.networks.adapter import num_weights
 
 RATE = 0.1
 SIZE = num_weights(DIM, ADAPTER_DIM)
@@ -28,7 +28,7 @@ def quadratic():
 
 def _descend(matrix, centre, start, *, num_steps, first_order=False):
     """Steps of MNet, whose point is the weights themselves, on that quadratic."""
-    learner, params = weights_learner(), {"e0": jnp.zeros(3), "generator": {}}
+    learner, params = weights_learner(NETWORK), {"e0": jnp.zeros(3), "generator": {}}
 
     def loss_fn(weights):
         return sum(0.5 * (w - centre) @ matrix @ (w - centre) for w in weights)
@@ -74,7 +74,7 @@ def _plain_sgd(weights_of, params, task, num_steps, first_order):
     """SGD on every leaf of params, each kept in full."""
 
     def support_loss(params):
-        return task_loss(weights_of(params), task.support, task.answers, task.answer_mask)
+        return task_loss(NETWORK, weights_of(params), task.support, task.answers, task.answer_mask)
 
     for _ in range(num_steps):
         gradient = jax.grad(support_loss)(params)
@@ -88,7 +88,7 @@ def _meta_gradients(learner, weights_of, params, task, loop):
     """(weights after adaptation, gradient of the query loss there): the learner's, plain SGD's."""
 
     def query_loss(weights):
-        return task_loss(weights, task.query, task.answers, task.answer_mask), weights
+        return task_loss(NETWORK, weights, task.query, task.answers, task.answer_mask), weights
 
     def ours(params):
         point = adapt_task(learner, params, task, loop)
@@ -121,7 +121,9 @@ def test_rank_one_steps_are_sgd_on_all_weights_of_the_generator(
             return module.apply({"params": params}, _prepare(task.question))
 
         loop = InnerLoop(num_steps, RATE, first_order)
-        ours, theirs = _meta_gradients(generator_learner(_prepare), weights_of, params, task, loop)
+        ours, theirs = _meta_gradients(
+            generator_learner(NETWORK, _prepare), weights_of, params, task, loop
+        )
         assert ours[0].dtype == jnp.float64
         jax.tree.map(close, ours, theirs)
         moved = np.abs(theirs[0] - jax.jit(weights_of)(params)).max()
@@ -136,7 +138,7 @@ def test_mnet_is_sgd_on_the_adapter(num_steps, first_order):
         params, task = as_float64((params, one_task(make_table([(7, 5, 3)]), 0)))
         loop = InnerLoop(num_steps, RATE, first_order)
         ours, theirs = _meta_gradients(
-            weights_learner(), lambda params: params["e0"], params, task, loop
+            weights_learner(NETWORK), lambda params: params["e0"], params, task, loop
         )
         jax.tree.map(close, ours, theirs)
         assert np.abs(ours[0] - start).max() > 0.01
@@ -147,13 +149,13 @@ def test_the_learning_rate_may_be_traced_and_is_that_of_each_step():
     with jax.enable_x64(True):
         module = Generator((6,), SIZE)
         params, task = as_float64((_random_params(module, 1), one_task(make_table([(7, 5, 3)]), 0)))
-        learner = generator_learner(_prepare)
+        learner = generator_learner(NETWORK, _prepare)
 
         def weights_of(params):
             return module.apply({"params": params}, _prepare(task.question))
 
         def loss_fn(weights):
-            return task_loss(weights, task.support, task.answers, task.answer_mask)
+            return task_loss(NETWORK, weights, task.support, task.answers, task.answer_mask)
 
         @jax.jit
         def both(rates):
@@ -172,7 +174,7 @@ def test_the_learning_rate_may_be_traced_and_is_that_of_each_step():
 
 def test_nothing_of_a_fixed_learner_moves():
     task = one_task(make_table([(7, 5, 3)]), 0)
-    learner = fixed_learner(lambda params, question: params["w"] * question.sum())
+    learner = fixed_learner(NETWORK, lambda params, question: params["w"] * question.sum())
     params = {"w": jnp.arange(float(SIZE))}
     point = jax.jit(lambda p, t: adapt_task(learner, p, t, InnerLoop(3, RATE)))(params, task)
     weights = learner.weights(params, task.question, point)

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapters import make_adapter, num_weights
 from jax.flatten_util import ravel_pytree
 from toy_tasks import (
     ADAPTER_DIM,
     DIM,
+    NETWORK,
     as_float64,
     generate,
     init_params,
@@ -27,12 +29,11 @@ from hyper_meta.meta.learners import (
     weights_learner,
 )
 from hyper_meta.meta.objectives import all_examples, meta_objective
-from hyper_meta.networks.adapter import num_weights
 
 SIZES = [(6, 4, 3), (3, 5, 2), (5, 2, 4)]
 SHAPE = (6, 5, 4)
-HNET, MNET = latent_learner(generate), weights_learner()
-CONDITIONAL = generator_learner(lambda question: question)
+HNET, MNET = latent_learner(NETWORK, generate), weights_learner(NETWORK)
+CONDITIONAL = generator_learner(NETWORK, lambda question: question)
 ADAPTING, STILL = InnerLoop(3, 0.02), InnerLoop(0, 0.0)
 FIRST_ORDER = InnerLoop(3, 0.02, first_order=True)
 LEARNERS = {
@@ -44,7 +45,10 @@ LEARNERS = {
     "conditional": (CONDITIONAL, STILL),
     "conditional_fomaml": (CONDITIONAL, FIRST_ORDER),
     "conditional_maml": (CONDITIONAL, ADAPTING),
-    "blended": (HNET, InnerLoop(3, 0.02, blend=0.4)),
+    "blended": (
+        latent_learner(make_adapter(DIM, ADAPTER_DIM, 0.4), generate),
+        InnerLoop(3, 0.02),
+    ),
 }
 OBJECTIVES = {name: meta_objective(*pair) for name, pair in LEARNERS.items()}
 
@@ -119,7 +123,7 @@ def test_fomaml_gradient_is_the_plain_gradient_at_the_adapted_latents(batch):
         def query_loss(generator, latents):
             weights = generate(generator, latents)
             inputs = (weights, batch.query, batch.answers, batch.answer_mask)
-            return jax.vmap(task_loss)(*inputs).sum()
+            return jax.vmap(functools.partial(task_loss, NETWORK))(*inputs).sum()
 
         generator, each = jax.jit(jax.grad(query_loss, (0, 1)))(params["generator"], latents)
         jax.tree.map(
@@ -142,7 +146,7 @@ def test_loss_and_accuracy_equal_numpy_task_by_task(name, batch):
         assert examples.label.shape == (1, size[1] if loop.num_steps else sum(size[:2]))
         base = numpy_cosines(examples.features[0], task.answers[0])
         logits = numpy_logits(weights[number], examples.features[0], task.answers[0])
-        logits = base + loop.blend * (logits - base)
+        logits = base + learner.network.blend * (logits - base)
         losses.append(numpy_loss(logits, examples.label[0]))
         accuracies.append((logits.argmax(axis=1) == examples.label[0]).mean())
     (loss, (count, metrics)), _ = GRADIENTS[name](params, [batch])

@@ -2,10 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapters import make_adapter, num_weights
 from toy_tasks import (
     ADAPTER_DIM,
     DIM,
     LATENT,
+    NETWORK,
     generate,
     init_params,
     make_table,
@@ -20,12 +22,12 @@ from hyper_meta.data.batching import Batches
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
 from hyper_meta.meta.learners import fixed_learner, latent_learner, weights_learner
-from hyper_meta.networks.adapter import num_weights
 
 # Few different (support, answers): the loop over unpadded tasks compiles each of them.
 SIZES = [(4, 13, 3), (9, 17, 4), (4, 12, 3), (4, 18, 3), (9, 11, 4), (4, 14, 3), (9, 16, 4)]
-HNET, FIXED = latent_learner(generate), fixed_learner(generate)
-MNET, SIZE = weights_learner(), num_weights(DIM, ADAPTER_DIM)
+HNET, FIXED = latent_learner(NETWORK, generate), fixed_learner(NETWORK, generate)
+MNET, SIZE = weights_learner(NETWORK), num_weights(DIM, ADAPTER_DIM)
+BLENDED = weights_learner(make_adapter(DIM, ADAPTER_DIM, 0.9))
 ADAPTER = {"e0": np.random.default_rng(3).normal(size=SIZE).astype(np.float32), "generator": {}}
 LOOP, STILL = InnerLoop(3, 0.05), InnerLoop(0, 0.0)
 BLEND = 0.4
@@ -99,11 +101,11 @@ def _from_question(params, task, latents):
     return _right(_logits(generate(params, task.question[0]), task), task)
 
 
-LATENT_METHOD = scoring.latent_method(generate)
+LATENT_METHOD = scoring.latent_method(NETWORK, generate)
 METHODS = {
     "clip": (scoring.clip_method, _clip),
     "latent": (LATENT_METHOD, _mean_over_samples),
-    "blended": (scoring.latent_method(generate, blend=BLEND), _blended),
+    "blended": (scoring.latent_method(make_adapter(DIM, ADAPTER_DIM, BLEND), generate), _blended),
     "ensemble": (scoring.ensemble(LATENT_METHOD), _ensemble),
     "shuffled": (scoring.with_answers_shuffled(LATENT_METHOD), _shuffled),
     "few-shot": (scoring.adapted_method(HNET, LOOP), _few_shot),
@@ -194,10 +196,10 @@ def curves(table):
     The learner is MNet, whose answers a step changes most; the learning rate of the loop gives way
     to that of the extra.
     """
-    loop, params = InnerLoop(2, np.nan, blend=0.9), parallel.replicate(ADAPTER)
+    loop, params = InnerLoop(2, np.nan), parallel.replicate(ADAPTER)
     compiled = {
         most: _compile(
-            scoring.adaptation_curve(MNET, loop, steps=(0, 1, 2), max_shots=most), table, 1
+            scoring.adaptation_curve(BLENDED, loop, steps=(0, 1, 2), max_shots=most), table, 1
         )
         for most in (None, 2)
     }
@@ -209,7 +211,7 @@ def test_column_s_of_a_curve_is_the_method_adapted_for_s_steps(table, curves):
     assert right.shape == (len(SIZES), 3) and total.shape == (len(SIZES), 1)
     np.testing.assert_array_equal(total[:, 0], [query for _, query, _ in SIZES])
     for steps in range(3):
-        method = scoring.adapted_method(MNET, InnerLoop(steps, 1.0, blend=0.9))
+        method = scoring.adapted_method(BLENDED, InnerLoop(steps, 1.0))
         run = _compile(scoring.scores_of(method), table, 1)
         expected, _ = run(parallel.replicate(ADAPTER), None)
         np.testing.assert_array_equal(right[:, steps], expected)
@@ -222,7 +224,7 @@ def test_a_curve_may_start_from_points_of_each_task(table, curves):
 
     @jax.jit
     def adapted(task, start):
-        return adapt_task(MNET, ADAPTER, task, InnerLoop(2, 1.0, blend=0.9), start=start)
+        return adapt_task(BLENDED, ADAPTER, task, InnerLoop(2, 1.0), start=start)
 
     for number in range(len(SIZES)):
         task, ends = task_alone(table, number), [start[number]]

@@ -97,7 +97,7 @@ def test_an_ensemble_is_the_mean_of_logits_and_differs_from_the_mean_latent(ever
     latents = sampled_latents(setup, "hnet", space, left)("test", 2.0)
     assert latents.shape[:2] == (NUM_TASKS["test"], 2)
     run = scoring.compile_pass(
-        scoring.latent_method(space.generate),
+        scoring.latent_method(space.network, space.generate),
         setup.tables["test"],
         max_shapes=1,
         max_examples=1000,
@@ -136,7 +136,7 @@ def test_the_model_of_generate_is_left_behind(evaluated, everything):
 
 
 OPTIONS = (
-    ("adapter.blend=0.5",),
+    ("network.blend=0.5",),
     ("latents.pull=1.0",),
     ("hvae.standardise=false",),
     ("hyperclip.standardise=false",),

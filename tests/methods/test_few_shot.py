@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+from adapters import make_adapter
 from ml_collections import ConfigDict
 from toy_setup import DIM, LATENT, NUM_TASKS, make_setup, tiny_config
 
@@ -17,14 +18,14 @@ BLEND = 0.6
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory):
     config = tiny_config()
-    config.adapter.blend = BLEND
+    config.network.blend = BLEND
     return make_setup(tmp_path_factory.mktemp("few_shot"), config)
 
 
 @pytest.fixture(scope="module")
 def params():
     start = np.random.default_rng(0).normal(size=LATENT).astype(np.float32)
-    module = generator_module(tiny_config(), DIM)
+    module = generator_module(tiny_config(), make_adapter(DIM, 3))
     return {"e0": start, "generator": module.init(jax.random.key(0), start)["params"]}
 
 
@@ -50,7 +51,7 @@ def whole_task(setup, split, number) -> TaskBatch:
 
 
 def right_by_hand(setup, params, split, steps, rate, starts=None):
-    learner, loop = hnet_learner(setup.config, DIM), InnerLoop(steps, rate, blend=BLEND)
+    learner, loop = hnet_learner(setup.config, setup.network), InnerLoop(steps, rate)
     right = []
     for number in range(NUM_TASKS[split]):
         task = whole_task(setup, split, number)
@@ -58,7 +59,7 @@ def right_by_hand(setup, params, split, steps, rate, starts=None):
         point = adapt_task(learner, params, task, loop, start=start)
         weights = learner.weights(params, task.question, point)
         judged = (weights, task.query, task.answers, task.answer_mask)
-        right.append(task_correct(*judged, blend=BLEND)[0])
+        right.append(task_correct(setup.network, *judged)[0])
     return right
 
 
@@ -71,7 +72,7 @@ def test_a_row_is_the_learner_adapted_on_the_whole_support_set(setup, params, fr
     row = few_shot_row(
         setup,
         RowName("an_id", "title"),
-        hnet_learner(setup.config, DIM),
+        hnet_learner(setup.config, setup.network),
         params,
         key="hnet",
         shots=True,
@@ -104,7 +105,7 @@ def test_shots_are_counted_up_to_all_and_drawn_anew_in_every_seed(setup, params,
         return run
 
     monkeypatch.setattr(few_shot, "compile_scores", compile_scores)
-    learner, keys = hnet_learner(setup.config, DIM), {}
+    learner, keys = hnet_learner(setup.config, setup.network), {}
     for seed in (0, 1):
         config = setup.config.copy_and_resolve_references()
         config.seed = seed
@@ -152,6 +153,6 @@ def test_a_single_rate_needs_no_choice(setup):
 
 
 def test_a_curve_is_computed_once(setup, params):
-    learner = hnet_learner(setup.config, DIM)
+    learner = hnet_learner(setup.config, setup.network)
     curve = adaptation_curves(setup, learner, params, steps=(0, 2), key="hnet")
     assert curve("test", 0.5, 1) is curve("test", 0.5, 1)

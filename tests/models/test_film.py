@@ -1,9 +1,10 @@
 import jax
 import numpy as np
 import pytest
+from adapters import num_weights
 
 from hyper_meta.models.film import Film
-from hyper_meta.networks.adapter import adapt_features, num_weights
+from hyper_meta.networks.adapter import adapt_features
 from hyper_meta.networks.film import film_weights
 
 DIM, ADAPTER_DIM, HIDDEN = 6, 4, (5, 3)

@@ -2,15 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapters import make_adapter, num_weights
 
 from hyper_meta.core.losses import MASKED_LOGIT
-from hyper_meta.networks.adapter import (
-    adapt_features,
-    adapter_logits,
-    answer_logits,
-    num_weights,
-    split_weights,
-)
+from hyper_meta.networks.adapter import adapt_features, split_weights
+from hyper_meta.networks.base import answer_logits
 
 DIM, HIDDEN = 6, 4
 
@@ -45,7 +41,7 @@ def problem():
 
 
 def test_logits_equal_the_formula(problem):
-    logits = adapter_logits(**problem, answer_mask=jnp.ones(3, bool))
+    logits = make_adapter(DIM, HIDDEN).logits(**problem, answer_mask=jnp.ones(3, bool))
     expected = [
         adapter_by_hand(problem["weights"], x, problem["answers"]) for x in problem["features"]
     ]
@@ -74,7 +70,8 @@ def test_without_weights_the_adapter_is_clip_itself(problem):
     features, answers = problem["features"], problem["answers"]
     np.testing.assert_array_equal(adapt_features(zero, features), features)
     np.testing.assert_array_equal(
-        adapter_logits(zero, features, answers, mask), answer_logits(features, answers, mask)
+        make_adapter(DIM, HIDDEN).logits(zero, features, answers, mask),
+        answer_logits(features, answers, mask),
     )
 
 
@@ -107,7 +104,7 @@ def test_blending_goes_from_clip_to_the_adapter(problem, blend):
         np.array([adapter_by_hand(weights, x, problem["answers"]) for x in problem["features"]])
         for weights in (0 * problem["weights"], problem["weights"])
     )
-    logits = adapter_logits(**problem, answer_mask=mask, blend=blend)
+    logits = make_adapter(DIM, HIDDEN, blend).logits(**problem, answer_mask=mask)
     expected = (1 - blend) * clip + blend * adapted
     np.testing.assert_allclose(logits[:, mask], expected[:, mask], rtol=1e-4, atol=1e-4)
     assert np.all(logits[:, 1] < -0.9 * abs(MASKED_LOGIT))

@@ -104,7 +104,7 @@ def test_the_papers_configuration_runs_on_it(prepared, small_settings, programs,
         *("mnet.num_steps=2", "mnet.chunk_steps=1", "mnet.inner_steps=1"),
         *("hvae.num_steps=2", "hvae.chunk_steps=1", "hvae.weights.num_steps=1"),
         "hyperclip.batch_size=4",
-        *("adapter.hidden_dim=16", "num_seeds=1", f"methods={methods}"),
+        *("network.hidden_dim=16", "num_seeds=1", f"methods={methods}"),
         f"data_dir={prepared}",
         f"compilation_cache={programs}",
     ]

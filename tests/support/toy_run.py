@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from adapters import make_adapter, num_weights
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 from PIL import Image
@@ -16,7 +17,6 @@ from hyper_meta.encoders.folder import (
     save_encoder,
 )
 from hyper_meta.encoders.tokenizer import train_tokenizer
-from hyper_meta.networks.adapter import num_weights
 from hyper_meta.train import checkpoints
 from hyper_meta.train.stages.hyperldm import denoiser_module
 from hyper_meta.train.stages.meta_learning import generator_module
@@ -41,7 +41,8 @@ def make_config(encoder: Path) -> ConfigDict:
     """The settings that generating reads, as small as they can be."""
     config = ConfigDict({"seed": 3, "dataset": "digits_vqa", "encoder": str(encoder)})
     config.update(image_resize="crop", encoder_dtype="float32")
-    config.adapter = ConfigDict({"hidden_dim": HIDDEN_DIM, "blend": BLEND})
+    config.network = ConfigDict({"name": "adapter", "hidden_dim": HIDDEN_DIM, "rank": 2})
+    config.network.blend = BLEND
     config.hnet = ConfigDict({"latent_dim": LATENT_DIM, "hidden_dims": (7, 8)})
     config.hyperldm = ConfigDict(
         {
@@ -106,7 +107,10 @@ def make_run(folder: Path) -> Path:
     is random; its encoder is beside it."""
     config = make_config(make_encoder(folder / "encoder"))
     latent, question = jnp.zeros((1, LATENT_DIM)), jnp.zeros((1, EMBED_DIM))
-    key, generator = jax.random.key(0), generator_module(config, EMBED_DIM)
+    key, generator = (
+        jax.random.key(0),
+        generator_module(config, make_adapter(EMBED_DIM, HIDDEN_DIM)),
+    )
     denoiser = denoiser_module(config, LATENT_DIM)
     time, keep = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
     statistics = random_like(

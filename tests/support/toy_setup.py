@@ -17,7 +17,7 @@ NUM_TASKS = {"train": 9, "validation": 4, "test": 5}
 
 def tiny_config():
     config = execute_file(REPOSITORY / "configs" / "digits_vqa.py")
-    config.adapter.hidden_dim = 3
+    config.network.hidden_dim = 3
     config.batching.update(num_layouts=1, num_shapes=1)
     config.batching.update(max_support=6, max_query=5, max_examples=1000)
     steps = {"num_steps": 2, "chunk_steps": 2, "batch_size": 4}

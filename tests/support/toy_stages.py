@@ -16,7 +16,7 @@ DIM, NUM_TASKS = 6, 11
 def tiny_config():
     """The full run's config at the size of `tiny_table`, with a single learning rate."""
     config = execute_file(REPOSITORY / "configs" / "digits_vqa.py")
-    config.adapter.hidden_dim = 8
+    config.network.hidden_dim = 8
     config.batching.update(num_layouts=2, num_groups=2, num_shapes=2)
     config.batching.update(max_support=6, max_query=5, max_examples=40)
     config.batching.feature_noise = 0.0

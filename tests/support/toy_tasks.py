@@ -3,14 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from adapters import make_adapter, num_weights
 
 from hyper_meta.core.types import Examples, TaskBatch
 from hyper_meta.data.table import TaskTable, build_table
 from hyper_meta.data.tasks import Task
 from hyper_meta.models.generator import Generator
-from hyper_meta.networks.adapter import num_weights
 
 DIM, ADAPTER_DIM, LATENT = 5, 3, 4
+NETWORK = make_adapter(DIM, ADAPTER_DIM)
 MODULE = Generator((6,), num_weights(DIM, ADAPTER_DIM))
 
 

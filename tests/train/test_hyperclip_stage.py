@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from adapters import num_weights
 from devices import run_on_eight_devices
 from ml_collections import ConfigDict
 from toy_stages import DIM, NUM_TASKS, tiny_table
@@ -17,7 +18,6 @@ from hyper_meta.core.losses import info_nce
 from hyper_meta.core.types import UserError
 from hyper_meta.diffusion.classifier_guidance import GENERATOR, fold_embed, guide
 from hyper_meta.models.generator import Generator
-from hyper_meta.networks.adapter import num_weights
 from hyper_meta.train.loop import run_stage
 from hyper_meta.train.stages.hyperclip import (
     compile_guidance,
@@ -35,7 +35,7 @@ MODULE = Generator((8,), num_weights(DIM, 8))
 def tiny_config(**guidance):
     settings = {"optimizer": "adam", "steps": (2, 10), "learning_rates": (0.1, 0.3)}
     settings |= {"pull": (0.0, 0.1), "cosine": False, "langevin": 0.0, **guidance}
-    config = ConfigDict({"seed": 0, "adapter": {"hidden_dim": 8, "blend": 1.0}})
+    config = ConfigDict({"seed": 0, "network": {"name": "adapter", "hidden_dim": 8, "blend": 1.0}})
     config.batching = ConfigDict({"num_shapes": 1, "max_examples": 40})
     config.hyperclip = ConfigDict({"hidden_dims": (16, 16), "batch_size": BATCH})
     config.hyperclip.update(learning_rate=0.01, weight_decay=0.1, standardise=True)

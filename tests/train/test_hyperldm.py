@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapters import make_adapter
 from toy_stages import DIM, NUM_TASKS, tiny_config, tiny_table, whole_task
 
 from hyper_meta.core import parallel
@@ -42,13 +43,13 @@ def latents():
     return np.float32(np.tanh(told) * [3, 0.2, 1, 5] + noise + 7)
 
 
-GENERATE = generate_fn(generator_module(tiny_config(), DIM))
+GENERATE = generate_fn(generator_module(tiny_config(), make_adapter(DIM, 8)))
 
 
 @pytest.fixture(scope="module")
 def space():
     """A latent space with a random generator."""
-    module = generator_module(tiny_config(), DIM)
+    module = generator_module(tiny_config(), make_adapter(DIM, 8))
     return {"e0": E0, "generator": module.init(jax.random.key(0), E0)["params"]}
 
 
@@ -273,14 +274,16 @@ def test_all_schedules_and_denoisers_are_among_the_options():
 def test_the_fisher_loss_is_that_of_the_metric_at_each_mean_latent(blend, latents, space):
     """d^T M d / Z with M = share Z F_s / tr F_s + (1 - share) I, F of all examples of a task."""
     share = 0.5
-    config = changed(f"hyperldm.fisher_share={share}", f"adapter.blend={blend}")
+    config = changed(f"hyperldm.fisher_share={share}", f"network.blend={blend}")
     stage = make_stage(config, latents, space)
     metric = stage.data[2]
     std = latents.reshape(-1, LATENT).std(axis=0)
     assert metric.shape == (NUM_TASKS, LATENT, LATENT)
     weights_fn = functools.partial(GENERATE, space["generator"])
     information = jax.jit(
-        lambda latent, task: fisher_information(weights_fn, latent, task, blend=blend)
+        lambda latent, task: fisher_information(
+            make_adapter(DIM, 8, blend), weights_fn, latent, task
+        )
     )
     for number in range(3):
         task = whole_task(tiny_table(), number)
@@ -388,7 +391,11 @@ def test_guidance_by_the_support_set_lowers_its_loss(guided, space):
     """On average over the tasks, the more the stronger."""
     table = tiny_table(1)
     tasks = [whole_task(table, number) for number in range(NUM_TASKS)]
-    loss = jax.jit(lambda w, task: task_loss(w, task.support, task.answers, task.answer_mask))
+    loss = jax.jit(
+        lambda w, task: task_loss(
+            make_adapter(DIM, 8), w, task.support, task.answers, task.answer_mask
+        )
+    )
 
     def mean_loss(latents):
         weights = GENERATE(space["generator"], latents)

@@ -5,6 +5,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from adapters import make_adapter, num_weights
 from devices import run_on_eight_devices
 from ml_collections import ConfigDict
 from toy_stages import DIM, NUM_TASKS, tiny_config, tiny_table, whole_task
@@ -12,7 +13,7 @@ from toy_stages import DIM, NUM_TASKS, tiny_config, tiny_table, whole_task
 from hyper_meta.core import parallel
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
 from hyper_meta.meta.learners import latent_learner, weights_learner
-from hyper_meta.networks.adapter import num_weights
+from hyper_meta.models.generator import Generator
 from hyper_meta.networks.film import film_weights
 from hyper_meta.train.loop import run_stage
 from hyper_meta.train.stages import meta_learning as stages
@@ -68,19 +69,20 @@ def test_objectives_and_settings_become_an_inner_loop(
     """In training and in validation alike, with the blend of the adapter."""
     used = []
     for module, name in ((stages, "meta_objective"), (stages.scoring, "adapted_method")):
-        monkeypatch.setattr(module, name, lambda learner, loop: used.append(loop))
+        monkeypatch.setattr(module, name, lambda *args: used.append(args))
     config = tiny_config()
-    config.adapter.blend = 0.3
+    config.network.blend = 0.3
     config[network].inner_learning_rate = 0.7
     _stage(network, objective, config=config)
     rate = 0.7 if num_steps else 0.0
-    assert used == 2 * [InnerLoop(num_steps, rate, first_order, blend=0.3)]
+    assert [loop for _, loop in used] == 2 * [InnerLoop(num_steps, rate, first_order)]
+    assert [learner.network.blend for learner, _ in used] == [0.3, 0.3]
 
 
 def test_blend_zero_is_clip_and_teaches_nothing(tmp_path):
     """Whatever the adapter, the logits are CLIP's: no gradient, and the accuracy is CLIP's."""
     config = tiny_config()
-    config.adapter.blend = 0.0
+    config.network.blend = 0.0
     config.hnet.update(num_steps=2, chunk_steps=2)
     stage = _stage("hnet", "multitask", config=config)
     state, (row,) = run_stage(stage, tmp_path, seed=0, checkpoint_every=1, progress=False)
@@ -115,7 +117,7 @@ def seen(request):
 
 def test_the_conditional_hypernetwork_sees_the_questions(seen):
     (config, questions), table = seen, tiny_table()
-    module = stages.hypernet(config.conditional.hidden_dims, DIM, config.adapter.hidden_dim)
+    module = Generator(config.conditional.hidden_dims, num_weights(DIM, config.network.hidden_dim))
     learner = stages.conditional_learner(config, table)
     params = module.init(jax.random.key(0), questions)["params"]
     expected = module.apply({"params": params}, questions)
@@ -155,10 +157,12 @@ def test_a_data_set_is_every_task_adapted_on_all_its_examples(network):
     """Support and query set, whole however large; here a share of them all, so repeats agree."""
     config, table = tiny_config(), tiny_table()
     config.batching.num_shapes = 1
-    params = _stage(network).init(jax.random.key(0)).params
-    pulled = latent_learner(stages.generate_fn(stages.generator_module(config, DIM)), pull=0.1)
-    learner = {"hnet": pulled, "mnet": weights_learner()}[network]
-    loop = InnerLoop(4, 0.05, blend=0.8)
+    params, base = _stage(network).init(jax.random.key(0)).params, make_adapter(DIM, 8)
+    pulled = latent_learner(
+        base, stages.generate_fn(stages.generator_module(config, base)), pull=0.1
+    )
+    learner = {"hnet": pulled, "mnet": weights_learner(base)}[network]
+    loop = InnerLoop(4, 0.05)
     adapt = compile_adaptation(
         config, learner, table, loop, settings=ConfigDict(SETTINGS), name="some points"
     )
@@ -179,7 +183,7 @@ def test_each_data_set_has_draws_of_its_own():
     config.batching.num_shapes = 1
     params = _stage("mnet").init(jax.random.key(0)).params
     settings = ConfigDict(SETTINGS | {"smallest_share": 0.4})
-    inputs = config, weights_learner(), table, InnerLoop(4, 0.05)
+    inputs = config, weights_learner(make_adapter(DIM, 8)), table, InnerLoop(4, 0.05)
     one, again, other = (
         compile_adaptation(*inputs, settings=settings, name=name)(params)
         for name in ("one", "one", "other")
@@ -190,10 +194,11 @@ def test_each_data_set_has_draws_of_its_own():
     assert sum(len(np.unique(repeats, axis=0)) == 3 for repeats in one) > NUM_TASKS / 2
 
 
-def end_of_training(network):
+def end_of_training(network, generated):
     """Parameters, metrics and validation score after four steps, on however many devices."""
     config = tiny_config()
     config.batching.feature_noise = 0.2
+    config.network.name = generated
     stage = _stage(network, "fomaml", num_layouts=2, config=config)
     state = parallel.replicate(stage.init(jax.random.key(0)))
     run = parallel.compile_chunk(stage.step)
@@ -205,10 +210,18 @@ def end_of_training(network):
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-@pytest.mark.parametrize("network", ["hnet", "conditional"])
-def test_eight_devices_train_like_one(network, tmp_path):
-    run_on_eight_devices(__file__, tmp_path / "eight.npz", network)
-    one = end_of_training(network)
+@pytest.mark.parametrize(
+    ("network", "generated"),
+    [
+        ("hnet", "adapter"),
+        ("hnet", "low_rank"),
+        ("hnet", "two_layers"),
+        ("conditional", "adapter"),
+    ],
+)
+def test_eight_devices_train_like_one(network, generated, tmp_path):
+    run_on_eight_devices(__file__, tmp_path / "eight.npz", network, generated)
+    one = end_of_training(network, generated)
     with np.load(tmp_path / "eight.npz") as eight:
         assert eight["num_devices"] == 8
         for name, leaf in one.items():
@@ -216,5 +229,5 @@ def test_eight_devices_train_like_one(network, tmp_path):
 
 
 if __name__ == "__main__":
-    file, chosen = sys.argv[1:]
-    np.savez(file, num_devices=jax.local_device_count(), **end_of_training(chosen))
+    file, *chosen = sys.argv[1:]
+    np.savez(file, num_devices=jax.local_device_count(), **end_of_training(*chosen))

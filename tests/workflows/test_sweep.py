@@ -338,7 +338,7 @@ def test_the_same_command_goes_on(fake, tmp_path, capsys):
         ("hyperclip.guidance.cosine=true,false", ["hnet_hyperclip_rate_0.001"]),
         ("latents.pull=0.1,0.2", ["hnet_latents", "hnet_hyperldm", "hnet_hyperclip_rate_0.001"]),
         ("hnet.latent_dim=4,8", [part for part in PARTS if part != "conditional"]),
-        ("adapter.hidden_dim=4,8", list(PARTS)),
+        ("network.hidden_dim=4,8", list(PARTS)),
         ("batching.feature_noise=0.1,0.2", list(PARTS)),
         ("data_dir=a,b", list(PARTS)),
         ("dataset=digits_vqa,precomputed", list(PARTS)),
@@ -415,7 +415,7 @@ from hyper_meta.core.configuration import execute_file
 def get_config():
     config = execute_file(Path({str(META_VQA)!r}))
     config.num_seeds, config.methods = 1, ("hnet_hyperldm",)
-    config.adapter.hidden_dim, config.batching.num_layouts, config.batching.num_shapes = 3, 1, 1
+    config.network.hidden_dim, config.batching.num_layouts, config.batching.num_shapes = 3, 1, 1
     config.hnet.update(latent_dim=4, hidden_dims=(5,), inner_steps=1, inner_learning_rate=1.0)
     config.hnet.update(num_steps=4, chunk_steps=4, batch_size=4)
     config.latents.update(base="hnet_maml", repeats=2, num_steps=2)

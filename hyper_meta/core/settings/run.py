@@ -19,8 +19,12 @@ record = dataclasses.dataclass(frozen=True, kw_only=True)
 
 
 @record
-class AdapterSettings:
-    hidden_dim: int = count("H, hidden units")
+class NetworkSettings:
+    """What is generated."""
+
+    name: str = setting("in networks.registry; others than the built-in ones are registered")
+    hidden_dim: int = count("hidden units of adapter and two_layers")
+    rank: int = count("of low_rank")
     blend: float = setting("logits = base + blend * (adapted - base)")
 
 
@@ -208,7 +212,7 @@ class RunSettings:
     compilation_cache: str = setting("folder of compiled programs, or none", may_be_empty=True)
     methods: tuple[str, ...] = setting("trained and scored, with all that they need")
     checkpoint_every: int = count("chunks from one checkpoint to the next")
-    adapter: AdapterSettings
+    network: NetworkSettings
     batching: BatchingSettings
     hnet: HNetSettings
     mnet: AdaptedTrainingSettings

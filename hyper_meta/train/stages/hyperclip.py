@@ -31,6 +31,7 @@ from hyper_meta.diffusion.classifier_guidance import (
 from hyper_meta.diffusion.latent_sampling import moments
 from hyper_meta.meta import scoring
 from hyper_meta.models.hyperclip import HyperCLIP
+from hyper_meta.networks.registry import configured_network
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.encoder import contrastive_sums
 from hyper_meta.train.stages.meta_learning import compile_pass
@@ -225,7 +226,8 @@ def _compile_validation(
     """state -> (the best mean accuracy over the tasks of any setting, that of each)."""
     guide_fn = compile_guidance(config, factors, table.question_features.shape[1])
     generate = functools.partial(generate_weights, factors)
-    method = scoring.latent_method(generate, blend=config.adapter.blend)
+    network = configured_network(config.network, table.image_features.shape[1])
+    method = scoring.latent_method(network, generate)
     score = compile_pass(config, scoring.scores_of(method), table)
     replicated = parallel.replicate(space)
 

@@ -34,6 +34,8 @@ from hyper_meta.meta.fisher import fisher_information, standardised_metric
 from hyper_meta.meta.inner_loop import task_loss
 from hyper_meta.meta.objectives import all_examples
 from hyper_meta.models.denoiser import denoiser_class
+from hyper_meta.networks.base import BaseNetwork
+from hyper_meta.networks.registry import configured_network
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.meta_learning import compile_pass
 from hyper_meta.train.state import TrainState, create_state, smoothed_params
@@ -133,13 +135,15 @@ def sample_noise(seed: int, num_tasks: int, num_samples: int) -> tuple[np.ndarra
     return keys, np.broadcast_to(sign, keys.shape[:2])
 
 
-def guided_by_support(config: ConfigDict, generate: Callable) -> scoring.TaskFn:
+def guided_by_support(
+    config: ConfigDict, network: BaseNetwork, generate: Callable
+) -> scoring.TaskFn:
     """Few-shot guidance (method.md section 5): latents [B, K, Z] of samples that are pushed down
     the loss of their task's support set at every step.
 
-    generate: (generator params, latent) -> weights. The params of the TaskFn are {"space": {"e0",
-    "generator"}, "ldm": ...}, its extra {"scale": [B], "strength": [B], "noise": as
-    `sample_noise` returns it}.
+    network: whose weights they are; generate: (generator params, latent) -> weights. The params of
+    the TaskFn are {"space": {"e0", "generator"}, "ldm": ...}, its extra {"scale": [B], "strength":
+    [B], "noise": as `sample_noise` returns it}.
     """
 
     def sample(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
@@ -149,7 +153,7 @@ def guided_by_support(config: ConfigDict, generate: Callable) -> scoring.TaskFn:
         def support_loss(latent: jax.Array, task: TaskBatch) -> jax.Array:
             weights = generate(params["space"]["generator"], latent)
             judged = (weights, task.support, task.answers, task.answer_mask)
-            return task_loss(*judged, blend=config.adapter.blend)
+            return task_loss(network, *judged)
 
         gradients = jax.vmap(jax.vmap(jax.grad(support_loss), (0, None)))
 
@@ -257,10 +261,11 @@ def _fisher_metrics(
     train: TaskTable,
 ) -> np.ndarray:
     """The metric [T, Z, Z] of standardised latents of each training task, at its mean latent."""
+    network = configured_network(config.network, train.image_features.shape[1])
 
     def one_task(params: Any, task: TaskBatch, latent: jax.Array) -> jax.Array:
         weights_fn = functools.partial(generate, params["generator"])
-        fisher = fisher_information(weights_fn, latent, task, blend=config.adapter.blend)
+        fisher = fisher_information(network, weights_fn, latent, task)
         return standardised_metric(fisher, std, share=config.hyperldm.fisher_share)
 
     def metrics(params: Any, tasks: TaskBatch, latents: jax.Array) -> jax.Array:
@@ -301,7 +306,8 @@ def _compile_accuracy(
     """(replicated params, replicated statistics, guidance scale) -> mean accuracy over the
     validation tasks, of the mean latents."""
     sampler = compile_sampler(config)
-    method = scoring.latent_method(generate, blend=config.adapter.blend)
+    network = configured_network(config.network, validation.image_features.shape[1])
+    method = scoring.latent_method(network, generate)
     score = compile_pass(config, scoring.scores_of(method), validation)
     replicated = parallel.replicate(space)
 

@@ -20,7 +20,7 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
-from hyper_meta.core.types import TaskBatch
+from hyper_meta.core.types import TaskBatch, UserError
 from hyper_meta.data.batching import (
     BatchShape,
     Layout,
@@ -44,8 +44,9 @@ from hyper_meta.meta.learners import (
 from hyper_meta.meta.objectives import Objective, all_examples, meta_objective
 from hyper_meta.models.film import Film
 from hyper_meta.models.generator import Generator
-from hyper_meta.networks.adapter import num_weights
+from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.film import film_weights
+from hyper_meta.networks.registry import configured_network
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.state import TrainState, create_state
 
@@ -53,9 +54,9 @@ from hyper_meta.train.state import TrainState, create_state
 OBJECTIVES = {"multitask": (False, False), "fomaml": (True, True), "maml": (True, False)}
 
 
-def hypernet(hidden_dims: Sequence[int], embed_dim: int, adapter_dim: int) -> nn.Module:
-    """The generator of adapters of one shape."""
-    return Generator(tuple(hidden_dims), num_weights(embed_dim, adapter_dim))
+def stage_network(config: ConfigDict, table: TaskTable) -> BaseNetwork:
+    """The network that the config describes, for the image features of a table."""
+    return configured_network(config.network, table.image_features.shape[1])
 
 
 def generate_fn(module: nn.Module) -> Callable:
@@ -63,29 +64,29 @@ def generate_fn(module: nn.Module) -> Callable:
     return lambda params, inputs: module.apply({"params": params}, inputs)
 
 
-def generator_module(config: ConfigDict, embed_dim: int) -> nn.Module:
+def generator_module(config: ConfigDict, network: BaseNetwork) -> nn.Module:
     """The module of HNet's generator."""
-    return hypernet(config.hnet.hidden_dims, embed_dim, config.adapter.hidden_dim)
+    return Generator(tuple(config.hnet.hidden_dims), network.num_weights)
 
 
-def hnet_learner(config: ConfigDict, embed_dim: int, *, pull: float = 0.0) -> Learner:
+def hnet_learner(config: ConfigDict, network: BaseNetwork, *, pull: float = 0.0) -> Learner:
     """HNet moves the latent of its generator."""
-    return latent_learner(generate_fn(generator_module(config, embed_dim)), pull=pull)
+    return latent_learner(network, generate_fn(generator_module(config, network)), pull=pull)
 
 
 def hnet_stage(
     config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, objective: str
 ) -> Stage:
     """HNet (method.md section 4), with an objective of OBJECTIVES."""
-    embed_dim = train.image_features.shape[1]
-    module = generator_module(config, embed_dim)
+    network = stage_network(config, train)
+    module = generator_module(config, network)
 
     def init_params(key: jax.Array) -> dict:
         latent_key, key = jax.random.split(key)
         latent = jax.random.normal(latent_key, (config.hnet.latent_dim,))
         return {"e0": latent, "generator": module.init(key, latent)["params"]}
 
-    learner = hnet_learner(config, embed_dim)
+    learner = hnet_learner(config, network)
     return _meta_stage(
         name, config, config.hnet, (train, validation), init_params, learner, objective
     )
@@ -94,13 +95,13 @@ def hnet_stage(
 def mnet_stage(
     config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, objective: str
 ) -> Stage:
-    """MNet: the adapter itself is learnt and adapted, from N(0, 1) (method.md section 4)."""
-    size = num_weights(train.image_features.shape[1], config.adapter.hidden_dim)
+    """MNet: the weights themselves are learnt and adapted (method.md section 4)."""
+    network = stage_network(config, train)
 
     def init_params(key: jax.Array) -> dict:
-        return {"e0": jax.random.normal(key, (size,)), "generator": {}}
+        return {"e0": network.init(key), "generator": {}}
 
-    learner = weights_learner()
+    learner = weights_learner(network)
     return _meta_stage(
         name, config, config.mnet, (train, validation), init_params, learner, objective
     )
@@ -111,8 +112,8 @@ def conditional_stage(
 ) -> Stage:
     """The conditional hypernetwork (method.md section 4): the question is the generator's input,
     and with MAML all its weights adapt."""
-    embed_dim, hidden_dims = train.image_features.shape[1], config.conditional.hidden_dims
-    module = hypernet(hidden_dims, embed_dim, config.adapter.hidden_dim)
+    network = stage_network(config, train)
+    module = Generator(tuple(config.conditional.hidden_dims), network.num_weights)
 
     def init_params(key: jax.Array) -> Any:
         return module.init(key, jnp.zeros(train.question_features.shape[1:]))["params"]
@@ -125,19 +126,24 @@ def conditional_stage(
 
 def conditional_learner(config: ConfigDict, train: TaskTable) -> Learner:
     """The conditional hypernetwork, all of whose weights move."""
-    return generator_learner(_prepared_questions(config.conditional, train))
+    prepare = _prepared_questions(config.conditional, train)
+    return generator_learner(stage_network(config, train), prepare)
 
 
 def film_stage(config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str) -> Stage:
     """FiLM (method.md section 4): one adapter, hidden units scaled and shifted by the question."""
-    embed_dim, hidden_dim = train.image_features.shape[1], config.adapter.hidden_dim
-    module = film_module(config)
+    network, module = stage_network(config, train), film_module(config)
+    if network.name != "adapter":
+        raise UserError(
+            f"stage {name}: FiLM scales the hidden units of an adapter, network.name is "
+            f"{network.name!r}: leave film out of the methods, or generate adapters"
+        )
 
     def init_params(key: jax.Array) -> Any:
         adapter_key, key = jax.random.split(key)
         question = jnp.zeros(train.question_features.shape[1:])
         return {
-            "adapter": jax.random.normal(adapter_key, (num_weights(embed_dim, hidden_dim),)),
+            "adapter": network.init(adapter_key),
             "film": module.init(key, question)["params"],
         }
 
@@ -149,19 +155,19 @@ def film_stage(config: ConfigDict, train: TaskTable, validation: TaskTable, *, n
 
 def film_module(config: ConfigDict) -> nn.Module:
     """The module that turns a question into scales and shifts."""
-    return Film(tuple(config.film.hidden_dims), config.adapter.hidden_dim)
+    return Film(tuple(config.film.hidden_dims), config.network.hidden_dim)
 
 
 def film_learner(config: ConfigDict, train: TaskTable) -> Learner:
     """FiLM; nothing moves in the inner loop."""
     module, prepare = film_module(config), _prepared_questions(config.film, train)
-    embed_dim = train.image_features.shape[1]
+    network = stage_network(config, train)
 
     def generate(params: Any, question: jax.Array) -> jax.Array:
         scale, shift = module.apply({"params": params["film"]}, prepare(question))
-        return film_weights(params["adapter"], scale, shift, embed_dim)
+        return film_weights(params["adapter"], scale, shift, network.embed_dim)
 
-    return fixed_learner(generate)
+    return fixed_learner(network, generate)
 
 
 def _prepared_questions(settings: ConfigDict, train: TaskTable) -> Callable[[jax.Array], jax.Array]:
@@ -188,7 +194,6 @@ def _meta_stage(
         num_steps=settings.inner_steps if adapts else 0,
         learning_rate=settings.inner_learning_rate if adapts else 0.0,
         first_order=first_order,
-        blend=config.adapter.blend,
     )
     return _task_stage(
         name,

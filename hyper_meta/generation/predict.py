@@ -1,0 +1,150 @@
+"""From generated weights to answers about images."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from hyper_meta.core.arguments import check_answers, check_template
+from hyper_meta.core.types import UserError
+from hyper_meta.data.images import CorruptImage, decode
+from hyper_meta.encoders.folder import (
+    Encoder,
+    encode_images,
+    encode_texts,
+    preprocess,
+    tokenize,
+)
+from hyper_meta.generation.weights_file import Weights
+from hyper_meta.networks.base import BaseNetwork
+from hyper_meta.preparation.prepare import EncoderChoice, open_encoder
+
+IMAGE_BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """answer: the most probable answer to each of N images; probabilities: [N, A] float32, a row
+    sums to 1; agreement: [N] float32 in [0, 1], the share of samples that give the same answer;
+    template: the sentence that the answers were put in."""
+
+    answer: tuple[str, ...]
+    probabilities: np.ndarray
+    agreement: np.ndarray
+    template: str
+
+
+def predict(
+    weights: Weights,
+    images: Sequence[str | os.PathLike | Image.Image | np.ndarray],
+    *,
+    answers: Sequence[str],
+    template: str | None = None,
+) -> Predictions:
+    """Answers the task of the weights for images of any size.
+
+    images: N files, PIL images or uint8 arrays [H, W, 3]; answers: A of them; template: None for
+    the one of the weights that fits the answers best.
+    """
+    check_answers(answers)
+    template = choose_template(weights.templates, answers) if template is None else template
+    check_template(template)
+    pictures = read_images(images)
+    encoder = fetch_encoder(weights.encoder, weights.encoder_fingerprint)
+    network = weights.network
+    if network.embed_dim != encoder.config.projection_dim:
+        raise UserError(
+            f"the weights are of a network of {network.embed_dim} features, "
+            f"the encoder {weights.encoder.name} has {encoder.config.projection_dim}"
+        )
+    prompts = _embed_answers(encoder, template, answers)
+    networks = np.concatenate([weights.weights[None], weights.samples])
+    features = _encode(encoder, pictures)
+    logits = np.asarray(jax.jit(functools.partial(_logits, network))(networks, features, prompts))
+    chosen = logits.argmax(axis=-1)
+    return Predictions(
+        answer=tuple(answers[row] for row in chosen[0]),
+        probabilities=np.asarray(jax.nn.softmax(logits[0], axis=-1)),
+        agreement=(chosen[1:] == chosen[0]).mean(axis=0, dtype=np.float32),
+        template=template,
+    )
+
+
+def choose_template(templates: Mapping[str, Sequence[str]], answers: Sequence[str]) -> str:
+    """The template that was trained with most of the answers, the first of equals."""
+    given = {" ".join(answer.split()).casefold() for answer in answers}
+    return max(
+        templates, key=lambda name: len(given.intersection(map(str.casefold, templates[name])))
+    )
+
+
+def read_images(images: Sequence[Any]) -> list[Image.Image | np.ndarray]:
+    """Opens the images that are given as files; raises UserError for one that cannot be read."""
+    if isinstance(images, (str, os.PathLike, Image.Image)) or not len(images):
+        raise UserError(f"the images are {images!r}, a list of one or more is expected")
+    return [_open(image) if isinstance(image, (str, os.PathLike)) else image for image in images]
+
+
+def _open(path: str | os.PathLike) -> Image.Image:
+    try:
+        return decode(str(path), Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read image {path}: {error.strerror or error}") from error
+    except CorruptImage as error:
+        raise UserError(f"cannot read image {error}") from error
+
+
+@functools.lru_cache(maxsize=2)
+def fetch_encoder(choice: EncoderChoice, fingerprint: str) -> Encoder:
+    """An encoder of this fingerprint, opened once for all calls that use it. Raises UserError where
+    the encoder of that name has another."""
+    encoder = open_encoder(choice)
+    if encoder.fingerprint != fingerprint:
+        raise UserError(
+            f"made with another encoder ({fingerprint[:12]}) than {choice.name} "
+            f"({encoder.fingerprint[:12]}): put that one back, or train and generate with this one"
+        )
+    return encoder
+
+
+def _embed_answers(encoder: Encoder, template: str, answers: Sequence[str]) -> np.ndarray:
+    """[A, D] float32; raises UserError where two answers are the same to the encoder."""
+    prompts = [template.replace("{}", answer) for answer in answers]
+    token_ids = tokenize(encoder, prompts)
+    _, first, inverse = np.unique(token_ids, axis=0, return_index=True, return_inverse=True)
+    for row, same in enumerate(first[inverse.ravel()]):
+        if row != same:
+            raise UserError(
+                f"the encoder cannot tell {answers[same]!r} from {answers[row]!r}: it reads the "
+                f"first {encoder.config.max_position_embeddings} tokens of {prompts[row]!r}"
+            )
+    return np.asarray(jax.jit(encode_texts)(encoder, token_ids))
+
+
+def _encode(encoder: Encoder, images: Sequence[Image.Image | np.ndarray]) -> np.ndarray:
+    """[N, D] float32, in batches of one size."""
+    size = min(IMAGE_BATCH, len(images))
+    run = jax.jit(encode_images)
+    parts = []
+    for start in range(0, len(images), size):
+        pixels = preprocess(encoder, images[start : start + size])
+        padded = np.concatenate([pixels, pixels[:1].repeat(size - len(pixels), axis=0)])
+        parts.append(np.asarray(run(encoder, padded))[: len(pixels)])
+    return np.concatenate(parts)
+
+
+def _logits(
+    network: BaseNetwork, networks: jax.Array, features: jax.Array, answers: jax.Array
+) -> jax.Array:
+    """Weights [n, P], images [N, D], prompts [A, D] float32 -> [n, N, A] float32."""
+    mask = jnp.ones(len(answers), bool)
+    return jax.vmap(lambda weights: network.logits(weights, features, answers, mask))(networks)

@@ -1,0 +1,174 @@
+"""Generated networks and their file: safetensors, with what is needed to use them as metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from hyper_meta.core.arguments import check_template
+from hyper_meta.core.files import write_bytes
+from hyper_meta.core.types import UserError
+from hyper_meta.networks.base import BaseNetwork
+from hyper_meta.networks.registry import make_network
+from hyper_meta.preparation.prepare import EncoderChoice
+
+FORMAT = "5"
+# Format 4 knew only adapters, and kept their sizes in fields of their own.
+ADAPTER_FORMAT = "4"
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Networks generated for one task, and what is needed to use them.
+
+    weights: [P] float32, the network of the mean sample; samples: [K, P] float32, those of single
+    samples; network: whose weights these are; task: the sentence; templates: sentences with {} for
+    an answer, the likeliest first, each with the answers it was trained with; encoder: where it is;
+    encoder_fingerprint: 64 hex digits; method: that generated them, "" where a file of format 4
+    does not say; guidance_scale: that they were sampled with, None for a method without one; seed:
+    of the samples.
+    """
+
+    weights: np.ndarray
+    samples: np.ndarray
+    network: BaseNetwork
+    task: str
+    templates: dict[str, list[str]]
+    encoder: EncoderChoice
+    encoder_fingerprint: str
+    method: str
+    guidance_scale: float | None
+    seed: int
+
+
+def save_weights(path: str | os.PathLike, weights: Weights) -> None:
+    """Writes a safetensors file in place of any other; all of it or nothing."""
+    network = weights.network
+    described = {
+        "name": network.name,
+        "embed_dim": network.embed_dim,
+        "settings": dict(network.settings),
+    }
+    metadata = {
+        "format": FORMAT,
+        "network": json.dumps(described),
+        "task": weights.task,
+        "templates": json.dumps(weights.templates),
+        "encoder": json.dumps(weights.encoder),
+        "encoder_fingerprint": weights.encoder_fingerprint,
+        "method": weights.method,
+        "guidance_scale": json.dumps(weights.guidance_scale),
+        "seed": str(weights.seed),
+    }
+    arrays = {name: np.ascontiguousarray(getattr(weights, name)) for name in ("weights", "samples")}
+    write_bytes(Path(path), save(arrays, metadata=metadata))
+
+
+def load_weights(path: str | os.PathLike) -> Weights:
+    """Reads what save_weights wrote, of this format or format 4.
+
+    Raises UserError where the file is missing, damaged, of another format, names a network that is
+    not known here, or its weights are not finite or not those of that network.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"weights file {path} does not exist")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged or no weights file of hyper-meta: {error}") from error
+    try:
+        weights = _weights_from(metadata, arrays)
+    except KeyError as error:
+        raise UserError(f"{path} is no weights file of hyper-meta: it has no {error}") from error
+    except (TypeError, ValueError, UserError) as error:
+        raise UserError(f"{path} is no weights file of this hyper-meta: {error}") from error
+    _check_arrays(path, weights)
+    return weights
+
+
+def _weights_from(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> Weights:
+    """Raises KeyError, TypeError, ValueError or UserError where something is missing or wrong."""
+    if metadata["format"] not in (FORMAT, ADAPTER_FORMAT):
+        raise ValueError(
+            f"it has format {metadata['format']}, {ADAPTER_FORMAT} or {FORMAT} is expected"
+        )
+    scale = json.loads(metadata["guidance_scale"])
+    return Weights(
+        weights=arrays["weights"],
+        samples=arrays["samples"],
+        network=_network_from(metadata),
+        task=metadata["task"],
+        templates=_templates_from(metadata["templates"]),
+        encoder=_encoder_from(metadata["encoder"]),
+        encoder_fingerprint=metadata["encoder_fingerprint"],
+        method=metadata.get("method", ""),
+        guidance_scale=None if scale is None else float(scale),
+        seed=int(metadata["seed"]),
+    )
+
+
+def _network_from(metadata: Mapping[str, str]) -> BaseNetwork:
+    if metadata["format"] == ADAPTER_FORMAT:
+        embed_dim, hidden_dim = (int(metadata[name]) for name in ("embed_dim", "hidden_dim"))
+        name, settings = "adapter", {"hidden_dim": hidden_dim, "blend": float(metadata["blend"])}
+    else:
+        described = json.loads(metadata["network"])
+        name, embed_dim, settings = (described[k] for k in ("name", "embed_dim", "settings"))
+    if not isinstance(name, str) or not isinstance(settings, dict):
+        raise ValueError(f"its network is {metadata['network']}, a name and settings are expected")
+    _check_sizes(embed_dim, settings)
+    return make_network(name, embed_dim, settings)
+
+
+def _check_sizes(embed_dim: Any, settings: Mapping[str, Any]) -> None:
+    sizes = {"embed_dim": embed_dim, **settings}
+    blend = sizes.pop("blend", 1.0)
+    if isinstance(blend, bool) or not isinstance(blend, int | float) or not np.isfinite(blend):
+        raise ValueError(f"its blend is {blend!r}, a finite number is expected")
+    for name, size in sizes.items():
+        if not isinstance(size, int | float) or isinstance(size, bool) or size <= 0:
+            raise ValueError(f"its {name} is {size!r}, a number above 0 is expected")
+
+
+def _templates_from(text: str) -> dict[str, list[str]]:
+    templates = json.loads(text)
+    if not isinstance(templates, dict) or not templates:
+        raise ValueError(f"its templates are {text}, an object with one or more is expected")
+    for template, answers in templates.items():
+        check_template(template)
+        if not isinstance(answers, list) or not all(isinstance(a, str) for a in answers):
+            raise ValueError(f"the answers of its template {template!r} are no list of strings")
+    return templates
+
+
+def _encoder_from(text: str) -> EncoderChoice:
+    choice = json.loads(text)
+    if not isinstance(choice, list) or [type(part) for part in choice] != [str] * 3:
+        raise ValueError(f"its encoder is {text}, name, resizing and dtype are expected")
+    return EncoderChoice(*choice)
+
+
+def _check_arrays(path: str | os.PathLike, weights: Weights) -> None:
+    network, size = weights.network, weights.network.num_weights
+    shapes = {"weights": (size,), "samples": (len(weights.samples), size)}
+    for name, shape in shapes.items():
+        array = getattr(weights, name)
+        if array.dtype != np.float32 or array.shape != shape or not array.size:
+            told = ", ".join(f"{key} {value}" for key, value in network.settings.items())
+            raise UserError(
+                f"{path} does not fit the {network.name} that it names ({network.embed_dim} "
+                f"features, {told}): its {name} are {list(array.shape)} {array.dtype}, "
+                f"{size} float32 each are expected"
+            )
+        if not np.isfinite(array).all():
+            raise UserError(f"{path} has NaN or infinity in its {name}: generate it again")

@@ -1,0 +1,83 @@
+"""Weights files of every network, and of the format before networks had names."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from hyper_meta.generation.weights_file import Weights, load_weights, save_weights
+from hyper_meta.networks.registry import NETWORKS, make_network
+from hyper_meta.preparation.prepare import EncoderChoice
+
+SETTINGS = {"hidden_dim": 4, "rank": 2, "blend": 0.7}
+
+
+def make_weights(name, scale=1.5):
+    network, rng = make_network(name, 6, SETTINGS), np.random.default_rng(0)
+    weights, samples = (
+        rng.normal(size=(*lead, network.num_weights)).astype(np.float32) for lead in ((), (3,))
+    )
+    return Weights(
+        weights=weights,
+        samples=samples,
+        network=network,
+        task="Which colour does the seven have?",
+        templates={"the seven is {}": ["red", "blue"]},
+        encoder=EncoderChoice("bundled", "crop", "float32"),
+        encoder_fingerprint="0" * 64,
+        method="hnet_hyperldm",
+        guidance_scale=scale,
+        seed=7,
+    )
+
+
+@pytest.mark.parametrize("scale", [1.5, None])
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_what_is_saved_is_loaded(name, scale, tmp_path):
+    weights = make_weights(name, scale)
+    save_weights(tmp_path / "w.safetensors", weights)
+    loaded = load_weights(tmp_path / "w.safetensors")
+    for field in dataclasses.fields(weights):
+        np.testing.assert_equal(getattr(loaded, field.name), getattr(weights, field.name))
+    features = np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32)
+    np.testing.assert_array_equal(
+        loaded.network.adapt(loaded.weights, features),
+        weights.network.adapt(weights.weights, features),
+    )
+
+
+def test_the_file_names_its_network_and_holds_no_code(tmp_path):
+    save_weights(tmp_path / "w.safetensors", make_weights("low_rank"))
+    with safe_open(tmp_path / "w.safetensors", framework="numpy") as file:
+        described = json.loads(file.metadata()["network"])
+    assert described == {
+        "name": "low_rank",
+        "embed_dim": 6,
+        "settings": {"rank": 2, "blend": 0.7},
+    }
+
+
+def test_files_of_format_4_still_load(tmp_path):
+    """As the former version wrote them: adapters, with their sizes in fields of their own."""
+    weights = make_weights("adapter")
+    metadata = {
+        "format": "4",
+        "task": weights.task,
+        "templates": json.dumps(weights.templates),
+        "encoder": json.dumps(weights.encoder),
+        "encoder_fingerprint": weights.encoder_fingerprint,
+        "embed_dim": "6",
+        "hidden_dim": "4",
+        "blend": "0.7",
+        "guidance_scale": "1.5",
+        "seed": "7",
+    }
+    arrays = {"weights": weights.weights, "samples": weights.samples}
+    save_file(arrays, tmp_path / "old.safetensors", metadata=metadata)
+    loaded = load_weights(tmp_path / "old.safetensors")
+    assert loaded.network == weights.network and loaded.method == ""
+    for name in ("weights", "samples", "task", "templates", "encoder", "guidance_scale", "seed"):
+        np.testing.assert_equal(getattr(loaded, name), getattr(weights, name))
