@@ -65,7 +65,7 @@ class BaseNetwork:
         self, weights: jax.Array, features: jax.Array, answers: jax.Array, answer_mask: jax.Array
     ) -> jax.Array:
         """base + alpha (adapted - base), with alpha the setting "blend" and base the logits of the
-        features as they are (method.md section 4).
+        features as they are (method.md section 3).
 
         weights: [P] float32; features: [N, D] float32; answers: [A, D] float32; answer_mask: [A]
         bool. Returns [N, A] float32, a padded answer at `losses.MASKED_LOGIT`.
