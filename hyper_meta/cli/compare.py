@@ -11,12 +11,12 @@ HELP = """\
 examples:
   hyper-meta compare runs/quickstart runs/seed1
 
-  only some rows, as the table of the report names them:
-  hyper-meta compare runs/quickstart runs/seed1 --rows "HNet, multitask" "HNet-MAML"
+  only some rows, by their ids (in results.json) or by their titles in the report:
+  hyper-meta compare runs/quickstart runs/seed1 --rows hnet_multitask hnet_maml
 
   a row of B against another row of A (A and B may be one run):
   hyper-meta compare runs/quickstart runs/quickstart \\
-      --rows "HNet-MAML" --against "HNet, multitask"
+      --rows hnet_maml --against hnet_multitask
 
 Tasks are matched by their sentence. Right answers are averaged over the seeds of a run first; the
 intervals are 95% bootstrap intervals over tasks and say nothing about another seed.
@@ -48,10 +48,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="work directory of a finished run")
     parser.add_argument("b", metavar="B", help="of another; differences are B minus A")
     parser.add_argument(
-        "--rows", nargs="+", metavar="ROW", help="of B; left out, all that both runs have"
+        "--rows", nargs="+", metavar="ROW", help="ids or titles, of B; left out, all that both have"
     )
     parser.add_argument(
-        "--against", metavar="ROW", help="of A, for each row of B; left out, the row of that name"
+        "--against", metavar="ROW", help="id or title, of A; left out, the same row as of B"
     )
 
 

@@ -11,12 +11,12 @@ HELP = """\
 examples:
   hyper-meta sweep --config configs/quickstart.py --workdir runs/sweep \\
       --grid hyperldm.drop_rate=0.1,0.2 --grid hyperldm.hidden_dim=128,256 \\
-      --row "HNet + HyperLDM"
+      --row hnet_hyperldm
 
   alternatives of a setting that is a tuple are separated by semicolons; two rows of the report:
   hyper-meta sweep --config configs/quickstart.py --workdir runs/sweep_rates \\
       --grid "hyperldm.learning_rates=0.001;0.0003,0.001" --config.num_seeds=2 \\
-      --row "HNet + HyperLDM" --row "HNet + HyperLDM, mean of logits"
+      --row hnet_hyperldm --row hnet_hyperldm.mean_of_logits
 
 Every combination is a run in a folder of the work directory. What a setting does not touch is
 trained once. Stop it with Ctrl-C whenever you like: the same command goes on, and one with more
@@ -60,7 +60,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ROW",
-        help="of the report; left out, each run's best from the sentence alone, on validation",
+        help="id or title; left out, each run's best from the sentence alone, on validation",
     )
 
 

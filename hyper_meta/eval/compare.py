@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy as np
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import read_json
 from hyper_meta.eval.metrics import bootstrap_interval, verdict
+from hyper_meta.eval.results import check_format, titles_of
+from hyper_meta.eval.rows import find_row
 from hyper_meta.eval.tables import Table, interval
 
 NUM_RESAMPLES = 10_000
@@ -20,20 +22,28 @@ NUM_RESAMPLES = 10_000
 class Tested:
     """A finished run on its T test tasks.
 
-    name: its work directory; num_seeds; examples: sentence -> size of the query set, in the order
-    of the tasks; accuracy: row -> [T] float64, in percent, mean over seeds.
+    name: its work directory.
+    num_seeds: how many seeds its accuracies are the mean of.
+    titles: id of a row -> its title.
+    examples: sentence -> size of the query set, in the order of the tasks.
+    accuracy: id of a row -> [T] float64, in percent, mean over seeds.
     """
 
     name: str
     num_seeds: int
+    titles: dict[str, str]
     examples: dict[str, int]
     accuracy: dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A row of B minus a row of A, in points: ours, theirs: titles and their accuracies in percent;
-    mean, low, high: of the paired difference, with its 95% bootstrap interval over tasks."""
+    """A row of B minus a row of A.
+
+    ours, theirs: ids of the two rows.
+    our_accuracy, their_accuracy: in percent.
+    mean, low, high: of the paired difference in points, with its 95% bootstrap interval over tasks.
+    """
 
     ours: str
     theirs: str
@@ -68,13 +78,16 @@ def read_tested(workdir: Path) -> Tested:
         )
     saved = read_json(path)
     again = f"remove it and write it again with hyper-meta report --workdir {workdir}"
+    check_format(saved, path, again)
     try:
         tasks = saved["tasks"]["test"]
         examples = {task["sentence"]: int(task["examples"]) for task in tasks}
         by_seed = {
-            title: np.array([task["accuracy"][title] for task in tasks], float)
-            for title in tasks[0]["accuracy"]
+            row: np.array([task["accuracy"][row] for task in tasks], float)
+            for row in tasks[0]["accuracy"]
         }
+        known = titles_of(saved)
+        titles = {row: known[row] for row in by_seed}
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(f"{path} does not hold what it should ({error!r}): {again}") from error
     shapes = {values.shape for values in by_seed.values()}
@@ -83,8 +96,8 @@ def read_tested(workdir: Path) -> Tested:
         raise UserError(f"{path} does not hold one accuracy a task, row and seed: {again}")
     if len(examples) < len(tasks):
         raise UserError(f"{path} has two test tasks of one sentence, which cannot be told apart")
-    accuracy = {title: values.mean(axis=1) for title, values in by_seed.items()}
-    return Tested(str(workdir), next(iter(shapes))[1], examples, accuracy)
+    accuracy = {row: values.mean(axis=1) for row, values in by_seed.items()}
+    return Tested(str(workdir), next(iter(shapes))[1], titles, examples, accuracy)
 
 
 def compare(
@@ -97,9 +110,10 @@ def compare(
 ) -> Comparison:
     """B minus A on the test tasks of the same sentence.
 
-    rows: titles of B, None for all that can be compared; against: the title of A that they are
-    compared with, None for the same one. Raises UserError for runs that share no task, and for
-    rows that are not there.
+    rows: ids or titles of rows of B, None for all that can be compared.
+    against: that of a row of A which they are compared with, None for the same row.
+
+    Raises UserError for runs that share no task, and for rows that are not there.
     """
     pairs = _pairs(a, b, rows, against)
     shared = [sentence for sentence in b.examples if sentence in a.examples]
@@ -130,31 +144,32 @@ def compare(
 def _pairs(
     a: Tested, b: Tested, rows: Sequence[str] | None, against: str | None
 ) -> list[tuple[str, str]]:
-    """(title of B, title of A) of every comparison."""
+    """(id of B's row, id of A's row) of every comparison."""
     if against is not None:
-        _check_title(against, a.accuracy, f"row of {a.name}")
-        known = list(b.accuracy)
+        against = _find(against, a.titles, f"row of {a.name}")
+        known = b.titles
     else:
-        known = [title for title in b.accuracy if title in a.accuracy]
+        known = {row: title for row, title in b.titles.items() if row in a.titles}
     if not known:
         raise UserError(
             f"{a.name} and {b.name} share no row: name one of each with --rows and --against"
         )
     where = f"row of {b.name}" if against is not None else f"row of both {a.name} and {b.name}"
-    for title in rows or ():
-        _check_title(title, known, where)
-    return [(title, against or title) for title in rows or known]
+    chosen = [_find(name, known, where) for name in rows or known]
+    return [(row, against or row) for row in chosen]
 
 
-def _check_title(title: str, known: Sequence[str], what: str) -> None:
-    if title not in known:
-        raise UserError(f"{title!r} is no {what}, which are: {'; '.join(known)}")
+def _find(name: str, titles: Mapping[str, str], where: str) -> str:
+    row = find_row(name, titles)
+    if row is None:
+        raise UserError(f"{name!r} is no {where}, which are: {'; '.join(titles)}")
+    return row
 
 
 def _accuracy(run: Tested, sentences: Sequence[str]) -> dict[str, np.ndarray]:
-    place = {sentence: row for row, sentence in enumerate(run.examples)}
-    rows = np.array([place[sentence] for sentence in sentences])
-    return {title: values[rows] for title, values in run.accuracy.items()}
+    place = {sentence: number for number, sentence in enumerate(run.examples)}
+    places = np.array([place[sentence] for sentence in sentences])
+    return {row: values[places] for row, values in run.accuracy.items()}
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -162,10 +177,12 @@ def comparison_table(comparison: Comparison) -> Table:
     table = [["row of B, minus row of A", "A", "B", "B minus A [95%]", "verdict"]]
     for difference in comparison.differences:
         same = difference.ours == difference.theirs
+        ours = comparison.b.titles[difference.ours]
+        theirs = comparison.a.titles[difference.theirs]
         figures = dataclasses.asdict(difference)
         table.append(
             [
-                difference.ours if same else f"{difference.ours}, minus {difference.theirs}",
+                ours if same else f"{ours}, minus {theirs}",
                 f"{difference.their_accuracy:.1f}",
                 f"{difference.our_accuracy:.1f}",
                 interval(figures, sign="+"),

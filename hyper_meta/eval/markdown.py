@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hyper_meta.eval.metrics import CLIP, MULTITASK, NEAREST
 from hyper_meta.eval.pictures import Scene
-from hyper_meta.eval.results import ALL, GROUPS, groups_of
+from hyper_meta.eval.results import ALL, GROUPS, groups_of, titles_of
+from hyper_meta.eval.rows import CLIP, MULTITASK, NEAREST
 from hyper_meta.eval.tables import (
     Table,
     as_markdown,
     chosen_table,
-    curve_titles,
+    curve_rows,
     difference_table,
     family_table,
     interval,
@@ -39,10 +39,11 @@ zero-shot. The most common answer uses the support set as well."""
 REMEMBERS = (
     "does not beat the nearest training sentence: on these tasks it does no more than remember"
 )
+# How the headline calls a baseline; others by their title, with an article.
 CALLED = {
     MULTITASK: "the unconditional multitask network",
-    NEAREST: f"the {NEAREST}",
-    CLIP: CLIP,
+    NEAREST: "the latent of the nearest training sentence",
+    CLIP: "CLIP as base model",
 }
 Sections = list[str]
 
@@ -50,19 +51,21 @@ Sections = list[str]
 def headline(results: dict[str, Any]) -> str:
     """The main result in one sentence a group, verdicts and intervals included: that of the
     language row which is best on validation tasks."""
-    title = results["best"].get("language")
-    if title is None:
+    best, titles = results["best"].get("language"), titles_of(results)
+    if best is None:
         return "No method here answers from the sentence alone."
     groups = groups_of(results, "test")
-    sentences = [f"From the sentence alone, {title} (the best such method on validation tasks):"]
+    sentences = [
+        f"From the sentence alone, {titles[best]} (the best such method on validation tasks):"
+    ]
     for group in groups[1:] or groups:
-        figures = results["summaries"]["test"][title][ALL][group]
+        figures = results["summaries"]["test"][best][ALL][group]
         name = "test" if group == ALL else group
         meaning = f" ({GROUPS[group]})" if group in GROUPS else ""
         claims = [
-            f"{cells[ALL][group]['verdict']} {CALLED.get(baseline, f'the {baseline}')} "
+            f"{cells[ALL][group]['verdict']} {CALLED.get(baseline, f'the {titles[baseline]}')} "
             f"({interval(cells[ALL][group], '+')} points)"
-            for baseline, cells in results["differences"]["test"][title].items()
+            for baseline, cells in results["differences"]["test"][best].items()
         ]
         share = interval(figures).replace(" ", "% ", 1)
         told = f": it {_listed(claims)}" if claims else ""
@@ -83,7 +86,7 @@ def memory(results: dict[str, Any]) -> list[str]:
     sentences = []
     groups = groups_of(results, "test")
     for row in results["rows"]:
-        gaps = results["differences"]["test"][row["title"]].get(NEAREST)
+        gaps = results["differences"]["test"][row["id"]].get(NEAREST)
         if row["kind"] != "language" or gaps is None:
             continue
         for group in groups:
@@ -152,7 +155,7 @@ def _families(results: dict[str, Any]) -> Sections:
 
 
 def _settings(results: dict[str, Any], shown: Sequence[str]) -> Sections:
-    table, curves = chosen_table(results), curve_titles(results)
+    table, curves = chosen_table(results), curve_rows(results)
     if len(table) == 1 and not curves:
         return []
     sections = [
@@ -160,8 +163,8 @@ def _settings(results: dict[str, Any], shown: Sequence[str]) -> Sections:
         "Chosen in every seed anew, by the mean accuracy on validation tasks.",
     ]
     sections += [as_markdown(table)] if len(table) > 1 else []
-    for title in curves:
-        sections += [f"### {title}", as_markdown(setting_table(results, title))]
+    for row in curves:
+        sections += [f"### {row['title']}", as_markdown(setting_table(results, row))]
     if "accuracy_by_scale.png" in shown:
         sections.append("![Accuracy by guidance scale](accuracy_by_scale.png)")
     return sections

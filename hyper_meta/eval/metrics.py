@@ -1,47 +1,13 @@
-"""The titles and kinds of rows that the report knows; accuracy over tasks, its intervals, and
-paired differences."""
+"""Accuracy over tasks, its intervals, and paired differences."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from scipy.special import stdtrit
 
-# Titles are free but for these, which other rows are compared with where they are there.
-MAJORITY = "most common answer"
-CLIP = "CLIP as base model"
-MULTITASK = "HNet, multitask"
-MAML = "HNet-MAML"
-NEAREST = "latent of the nearest training sentence"
-CONDITIONAL_PREFIX = "conditional "  # so begin the titles of all that map question to weights
-
-# Kinds of rows, in the order of the table: what a row knows of the task that it answers.
-KINDS = {
-    "reference": "references",
-    "unconditional": "without language, before any adaptation",
-    "language": "from the sentence alone",
-    "control": "controls: what language has to beat",
-    "few-shot": "saw the support set, so not zero-shot",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """Results of one method on T tasks, and of several seeds or samples by their mean.
-
-    correct: [T] float64, right answers on the query set (not whole where it is a mean over
-    samples); count: [T] float64, the size of the query set.
-    """
-
-    correct: np.ndarray
-    count: np.ndarray
-
-    @property
-    def accuracy(self) -> np.ndarray:
-        """[T] float64 in [0, 1], the accuracy on each task."""
-        return self.correct / self.count
+from hyper_meta.core.scores import Scores
 
 
 def mean_scores(runs: Sequence[Scores]) -> Scores:

@@ -28,7 +28,7 @@ STYLES = ((0, (5, 1, 1, 1, 1, 1)), ":", "-.", "--", "-")
 DOTS_PER_INCH = 150
 INTERVAL = "95% interval over tasks"
 
-Row = Mapping[str, float]  # what a training stage notes after a chunk of steps
+HistoryEntry = Mapping[str, float]  # what a training stage notes after a chunk of steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _legend(figure: Figure, grid: np.ndarray, extra: Any) -> None:
     )
 
 
-def training_curves(histories: Mapping[str, Mapping[str, Sequence[Row]]]) -> bytes:
+def training_curves(histories: Mapping[str, Mapping[str, Sequence[HistoryEntry]]]) -> bytes:
     """Loss and validation score of each stage, one line a seed, the best score marked.
 
     histories: stage -> seed -> rows with "step", "loss" and perhaps "validation_score". Four stages
@@ -202,7 +202,7 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[Row]]]) -> byt
 
 
 def _draw_history(
-    loss: Axes, score: Axes, seeds: Mapping[str, Sequence[Row]], colours: Mapping[str, str]
+    loss: Axes, score: Axes, seeds: Mapping[str, Sequence[HistoryEntry]], colours: Mapping[str, str]
 ) -> None:
     for seed, rows in seeds.items():
         style = {"color": colours[seed], "linewidth": 1.4}
@@ -222,7 +222,7 @@ def _draw_history(
     _clean(score)
 
 
-def _column(rows: Sequence[Row], name: str) -> tuple[list[float], list[float]]:
+def _column(rows: Sequence[HistoryEntry], name: str) -> tuple[list[float], list[float]]:
     """Steps and values of the rows that have the value."""
     there = [row for row in rows if name in row]
     return [row["step"] for row in there], [row[name] for row in there]

@@ -25,9 +25,10 @@ from hyper_meta.eval.results import (
     groups_of,
     is_number,
     settings_of,
+    titles_of,
 )
-from hyper_meta.eval.runs import Run, read_runs
-from hyper_meta.eval.tables import as_text, curve_titles, main_table, shots_of
+from hyper_meta.eval.seeds import SeedResults, read_seeds
+from hyper_meta.eval.tables import as_text, curve_rows, main_table, shots_of
 
 NUM_SCENES = 12
 BOUNDS = ("mean", "low", "high")
@@ -50,14 +51,14 @@ def write_report(
     report. Raises UserError where a seed has not left its scores, or what it left is of other
     tasks.
     """
-    runs = read_runs(folders, tasks)
+    seeds = read_seeds(folders, tasks)
     config = flatten(read_json(workdir / "config.json"))
-    results = compute_results(runs, tasks, config, num_resamples=num_resamples)
-    shown, scenes = runs[0].shown, []
+    results = compute_results(seeds, tasks, config, num_resamples=num_resamples)
+    shown, scenes = seeds[0].shown, []
     if shown is not None and images is not None:
         scenes = choose_scenes(tasks["test"], shown["answers"], images)
     path = workdir / "report" / "report.md"
-    drawn = draw_pictures(results, runs, tasks, scenes)
+    drawn = draw_pictures(results, seeds, tasks, scenes)
     for name, content in drawn.items():
         write_bytes(path.parent / name, content)
     write_json(workdir / "results.json", results)
@@ -107,7 +108,7 @@ def _scene(
 
 def draw_pictures(
     results: dict[str, Any],
-    runs: Sequence[Run],
+    seeds: Sequence[SeedResults],
     tasks: dict[str, list[Task]],
     scenes: Sequence[pictures.Scene],
 ) -> dict[str, bytes]:
@@ -117,13 +118,14 @@ def draw_pictures(
         drawn["accuracy_by_scale.png"] = pictures.accuracy_by_scale(panels)
     if results["shots"]:
         drawn["accuracy_by_shots.png"] = pictures.accuracy_by_shots(shot_panels(results))
-    if histories := _histories(runs):
+    if histories := _histories(seeds):
         drawn["training_curves.png"] = pictures.training_curves(histories)
-    if runs[0].shown is not None:
+    shown = seeds[0].shown or {}
+    if "latents" in shown:
         drawn["latents.png"] = pictures.latent_map(
-            runs[0].shown["adapted"],
+            shown["adapted"],
             [task.family for task in tasks["train"]],
-            runs[0].shown["latents"],
+            shown["latents"],
             [task.family for task in tasks["test"]],
         )
     if scenes:
@@ -131,11 +133,11 @@ def draw_pictures(
     return drawn
 
 
-def _histories(runs: Sequence[Run]) -> dict[str, dict[str, list]]:
+def _histories(seeds: Sequence[SeedResults]) -> dict[str, dict[str, list]]:
     """stage -> seed -> history, of the stages that any seed has trained."""
     return {
-        stage: {run.name: run.curves[stage]["history"] for run in runs if stage in run.curves}
-        for stage in dict.fromkeys(stage for run in runs for stage in run.curves)
+        stage: {seed.name: seed.curves[stage]["history"] for seed in seeds if stage in seed.curves}
+        for stage in dict.fromkeys(stage for seed in seeds for stage in seed.curves)
     }
 
 
@@ -144,33 +146,32 @@ def scale_panels(results: dict[str, Any]) -> list[pictures.ScalePanel]:
     tasks, on test tasks, and on each of their groups."""
     panels = []
     places = [("validation", ALL), *(("test", group) for group in groups_of(results, "test"))]
-    for title in curve_titles(results):
+    for row in curve_rows(results):
         for split, group in places:
-            settings = settings_of(results, split, title)
+            settings = settings_of(results, split, row["id"])
             if settings and all(map(is_number, settings)):
-                panels.append(scale_panel(results, title, split=split, group=group))
+                panels.append(scale_panel(results, row, split=split, group=group))
     return panels
 
 
 def scale_panel(
-    results: dict[str, Any], title: str, *, split: str, group: str
+    results: dict[str, Any], row: dict[str, Any], *, split: str, group: str
 ) -> pictures.ScalePanel:
     """Accuracy by setting of one row, on one group of tasks of a split."""
-    row = next(row for row in results["rows"] if row["title"] == title)
-    settings = settings_of(results, split, title)
+    settings, titles = settings_of(results, split, row["id"]), titles_of(results)
     summary, best = results["summaries"][split], results["best"]
     others = [*BASELINES, best.get("conditional"), best.get("few-shot")]
-    figures = [results["settings"][split][title][setting][group] for setting in settings]
+    figures = [results["settings"][split][row["id"]][setting][group] for setting in settings]
     place = f"{split} tasks" if group == ALL else f"{split} tasks: {group}"
     return pictures.ScalePanel(
-        title=f"{title}\n{place}",
+        title=f"{row['title']}\n{place}",
         varies=row["varies"],
         settings=tuple(settings),
         curve=np.array([[cell[bound] for bound in BOUNDS] for cell in figures]),
         lines={
-            name: summary[name][ALL][group]["mean"]
-            for name in others
-            if name in summary and name != title
+            titles[other]: summary[other][ALL][group]["mean"]
+            for other in others
+            if other in summary and other != row["id"]
         },
         chosen=tuple(row["chosen"].values()),
     )
@@ -178,14 +179,14 @@ def scale_panel(
 
 def shot_panels(results: dict[str, Any]) -> list[pictures.ShotPanel]:
     """Accuracy by examples per answer on all test tasks and on each group."""
-    shots = shots_of(results)
+    shots, titles = shots_of(results), titles_of(results)
     missing = dict.fromkeys(BOUNDS, np.nan)
     panels = []
     for group in groups_of(results, "test"):
         curves = {}
         for start, row in results["shots"].items():
             cells = [row[shot]["groups"][group] if shot in row else missing for shot in shots]
-            curves[start] = np.array([[cell[bound] for bound in BOUNDS] for cell in cells])
+            curves[titles[start]] = np.array([[cell[bound] for bound in BOUNDS] for cell in cells])
         title = "test tasks" if group == ALL else f"test tasks: {group}"
         panels.append(pictures.ShotPanel(title, tuple(shots), curves))
     return panels

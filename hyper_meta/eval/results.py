@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from hyper_meta.core.scores import Scores
+from hyper_meta.core.types import UserError
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval.metrics import (
-    CLIP,
-    CONDITIONAL_PREFIX,
-    KINDS,
-    MULTITASK,
-    NEAREST,
-    Scores,
     mean_scores,
     paired_differences,
     summarise,
     t_interval,
     verdict,
 )
-from hyper_meta.eval.runs import SPLITS, Row, Run
+from hyper_meta.eval.rows import CLIP, KINDS, MULTITASK, NEAREST, RowRecord
+from hyper_meta.eval.seeds import SPLITS, SeedResults
 
+RESULTS_FORMAT = 2  # of results.json; 1, without the number, knew rows by their titles
 BASELINES = (MULTITASK, NEAREST, CLIP)
 ALL = "all"  # families or groups together
 # What a group of test tasks asks; other groups are shown under their name alone.
@@ -34,13 +34,14 @@ UNITS = (
     "accuracies in percent, differences in points; mean: over tasks, each counted once; pooled: "
     "over examples; low, high: 95% bootstrap interval over tasks, with right answers averaged over "
     "seeds; seeds: mean over tasks of each seed, and its 95% t-interval over seeds; a row is each "
-    "seed's chosen setting; best: the row of a kind with the highest mean on validation tasks; "
-    "summaries by split, row, family and group; settings, of those that every seed has scored, by "
-    "split, row, setting and group; differences by split, row, baseline, family and group; shots, "
-    "on test tasks, by start, examples per answer and group"
+    "seed's chosen setting, and known by its id; best: the row of a kind with the highest mean on "
+    "validation tasks; summaries by split, row, family and group; settings, of those that every "
+    "seed has scored, by split, row, setting and group; differences by split, row, baseline, "
+    "family and group; shots, on test tasks, by row, examples per answer and group"
 )
 
-Title = TypeVar("Title", bound=Hashable)
+# The id of a row, or a row with one of its settings.
+Name = TypeVar("Name", bound=Hashable)
 # [family][group] -> figures, "all" being one of either.
 Cells = dict[str, dict[str, Any]]
 # {(family, group): [T] bool}
@@ -48,76 +49,105 @@ Parts = dict[tuple[str, str], np.ndarray]
 
 
 def compute_results(
-    runs: Sequence[Run],
+    seeds: Sequence[SeedResults],
     tasks: dict[str, list[Task]],
     config: dict[str, Any],
     *,
     num_resamples: int,
 ) -> dict[str, Any]:
     """Every figure, as JSON values; UNITS says how to read them."""
-    rows = runs[0].rows
-    best = best_titles(rows, [run.chosen("validation") for run in runs])
+    best = best_rows(seeds[0].rows, [seed.chosen("validation") for seed in seeds])
     results = {
+        "format": RESULTS_FORMAT,
         "units": UNITS,
-        "seeds": [run.name for run in runs],
-        "rows": row_records(runs),
+        "seeds": [seed.name for seed in seeds],
+        "rows": row_table(seeds),
         "best": best,
-        "choices": {run.name: run.choices for run in runs},
+        "choices": {seed.name: seed.choices for seed in seeds},
         "evaluated": {
-            run.name: {stage: curve["evaluated"] for stage, curve in run.curves.items()}
-            for run in runs
+            seed.name: {stage: curve["evaluated"] for stage, curve in seed.curves.items()}
+            for seed in seeds
         },
         "config": config,
         "summaries": {},
         "settings": {},
         "differences": {},
-        "shots": shot_summaries(runs, partition(tasks["test"]), num_resamples=num_resamples),
+        "shots": shot_summaries(seeds, partition(tasks["test"]), num_resamples=num_resamples),
         "tasks": {},
     }
-    pairs = compared_pairs(rows, best)
     for split in SPLITS:
-        seeds, parts = [run.chosen(split) for run in runs], partition(tasks[split])
-        results["summaries"][split] = summaries(seeds, parts, num_resamples=num_resamples)
-        results["settings"][split] = setting_summaries(
-            [run.scores[split] for run in runs], parts, num_resamples=num_resamples
-        )
-        results["differences"][split] = differences(
-            seeds, parts, pairs=pairs, by_family=best.get("language"), num_resamples=num_resamples
-        )
-        results["tasks"][split] = task_records(seeds, tasks[split])
+        for name, figures in _of_split(seeds, split, tasks[split], best, num_resamples).items():
+            results[name][split] = figures
     return results
 
 
-def best_titles(rows: Sequence[Row], seeds: Sequence[dict[str, Scores]]) -> dict[str, str]:
-    """The language, conditional and few-shot rows with the highest mean accuracy over validation
-    tasks and seeds (the first of equals), of those that are there.
+def _of_split(
+    seeds: Sequence[SeedResults],
+    split: str,
+    tasks: list[Task],
+    best: dict[str, str],
+    num_resamples: int,
+) -> dict[str, Any]:
+    """The figures of one split: {"summaries", "settings", "differences", "tasks"}."""
+    chosen, parts = [seed.chosen(split) for seed in seeds], partition(tasks)
+    every = [seed.scores[split] for seed in seeds]
+    return {
+        "summaries": summaries(chosen, parts, num_resamples=num_resamples),
+        "settings": setting_summaries(every, parts, num_resamples=num_resamples),
+        "differences": differences(
+            chosen,
+            parts,
+            pairs=compared_pairs(seeds[0].rows, best),
+            by_family=best.get("language"),
+            num_resamples=num_resamples,
+        ),
+        "tasks": task_records(chosen, tasks),
+    }
 
-    seeds: title -> Scores of the validation tasks, for each seed.
+
+def best_rows(rows: Sequence[RowRecord], seeds: Sequence[dict[str, Scores]]) -> dict[str, str]:
+    """The ids of the language, conditional and few-shot rows with the highest mean accuracy over
+    validation tasks and seeds (the first of equals), of those that are there.
+
+    seeds: id -> Scores of the validation tasks, for each seed.
     """
-    titles = {kind: [row.title for row in rows if row.kind == kind] for kind in KINDS}
+    language = [row for row in rows if row.kind == "language"]
     pools = {
-        "language": titles["language"],
-        "conditional": [name for name in titles["language"] if name.startswith(CONDITIONAL_PREFIX)],
-        "few-shot": titles["few-shot"],
+        "language": language,
+        "conditional": [row for row in language if row.maps_question_directly],
+        "few-shot": [row for row in rows if row.kind == "few-shot"],
     }
     mean = {
-        row.title: float(np.mean([scores[row.title].accuracy.mean() for scores in seeds]))
-        for row in rows
+        row.id: float(np.mean([scores[row.id].accuracy.mean() for scores in seeds])) for row in rows
     }
-    return {name: max(pool, key=mean.__getitem__) for name, pool in pools.items() if pool}
+    return {
+        name: max(pool, key=lambda row: mean[row.id]).id for name, pool in pools.items() if pool
+    }
 
 
-def row_records(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The rows by kind, in the order of the tables, with the setting that each seed chose."""
-    chosen = {row.title: {} for row in runs[0].rows}
-    for run in runs:
-        for row in run.rows:
-            chosen[row.title][run.name] = row.chosen
+def row_table(seeds: Sequence[SeedResults]) -> list[dict[str, Any]]:
+    """The rows by kind, in the order of the tables: their records, "chosen" being the setting that
+    each seed chose."""
+    chosen: dict[str, dict[str, str]] = {row.id: {} for row in seeds[0].rows}
+    for seed in seeds:
+        for row in seed.rows:
+            chosen[row.id][seed.name] = row.chosen
     kinds = list(KINDS)
     return [
-        {"title": row.title, "kind": row.kind, "varies": row.varies, "chosen": chosen[row.title]}
-        for row in sorted(runs[0].rows, key=lambda row: kinds.index(row.kind))
+        dataclasses.asdict(row) | {"chosen": chosen[row.id]}
+        for row in sorted(seeds[0].rows, key=lambda row: kinds.index(row.kind))
     ]
+
+
+def check_format(results: Any, path: Path, remedy: str) -> None:
+    """Raises UserError unless results.json, read from path, is of this version's format."""
+    if not isinstance(results, dict) or results.get("format") != RESULTS_FORMAT:
+        raise UserError(f"{path} is of another version of hyper-meta: {remedy}")
+
+
+def titles_of(results: dict[str, Any]) -> dict[str, str]:
+    """{id: title} of the rows of results.json."""
+    return {row["id"]: row["title"] for row in results["rows"]}
 
 
 def group_names(tasks: Sequence[Task]) -> list[str]:
@@ -145,11 +175,11 @@ def partition(tasks: Sequence[Task]) -> Parts:
 
 
 def summaries(
-    seeds: Sequence[Mapping[Title, Scores]], parts: Parts, *, num_resamples: int
-) -> dict[Title, Cells]:
-    """{title: {family: {group: figures}}} for every title, see UNITS."""
+    seeds: Sequence[Mapping[Name, Scores]], parts: Parts, *, num_resamples: int
+) -> dict[Name, Cells]:
+    """{name: {family: {group: figures}}} for every name, see UNITS."""
     mean = {name: mean_scores([scores[name] for scores in seeds]) for name in seeds[0]}
-    result: dict[Title, Cells] = {name: {} for name in mean}
+    result: dict[Name, Cells] = {name: {} for name in mean}
     for (family, group), rows in parts.items():
         for name, figures in summarise(mean, rows, num_resamples=num_resamples).items():
             values = [100 * float(scores[name].accuracy[rows].mean()) for scores in seeds]
@@ -161,49 +191,49 @@ def summaries(
 def setting_summaries(
     seeds: Sequence[Mapping[str, Mapping[str, Scores]]], parts: Parts, *, num_resamples: int
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """{title: {setting: {group: figures}}} over all families, of what every seed has scored."""
+    """{id: {setting: {group: figures}}} over all families, of what every seed has scored."""
     flat = [
-        {(title, setting): score for title, row in scores.items() for setting, score in row.items()}
+        {(row, setting): score for row, by in scores.items() for setting, score in by.items()}
         for scores in seeds
     ]
     shared = [key for key in flat[0] if all(key in scores for scores in flat)]
-    result: dict[str, dict[str, dict[str, Any]]] = {title: {} for title in seeds[0]}
+    result: dict[str, dict[str, dict[str, Any]]] = {row: {} for row in seeds[0]}
     if shared:
         groups = {part: rows for part, rows in parts.items() if part[0] == ALL}
         kept = [{key: scores[key] for key in shared} for scores in flat]
-        for (title, setting), cells in summaries(kept, groups, num_resamples=num_resamples).items():
-            result[title][setting] = cells[ALL]
+        for (row, setting), cells in summaries(kept, groups, num_resamples=num_resamples).items():
+            result[row][setting] = cells[ALL]
     return result
 
 
 def shot_summaries(
-    runs: Sequence[Run], parts: Parts, *, num_resamples: int
+    seeds: Sequence[SeedResults], parts: Parts, *, num_resamples: int
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """{start: {examples per answer: {"chosen": by seed, "groups": {group: figures}}}}."""
-    seeds = [
-        {start: {k: scores for k, (_, scores) in row.items()} for start, row in run.shots.items()}
-        for run in runs
+    """{id: {examples per answer: {"chosen": by seed, "groups": {group: figures}}}}."""
+    scores = [
+        {start: {k: score for k, (_, score) in row.items()} for start, row in seed.shots.items()}
+        for seed in seeds
     ]
-    figures = setting_summaries(seeds, parts, num_resamples=num_resamples)
+    figures = setting_summaries(scores, parts, num_resamples=num_resamples)
     return {
         start: {
-            k: {"chosen": {run.name: run.shots[start][k][0] for run in runs}, "groups": groups}
+            k: {"chosen": {seed.name: seed.shots[start][k][0] for seed in seeds}, "groups": groups}
             for k, groups in row.items()
         }
         for start, row in figures.items()
     }
 
 
-def compared_pairs(rows: Sequence[Row], best: dict[str, str]) -> list[tuple[str, str]]:
-    """(row, baseline) for each row and each of BASELINES that is there, and for language rows the
-    best conditional hypernetwork."""
-    there = [title for title in BASELINES if title in {row.title for row in rows}]
+def compared_pairs(rows: Sequence[RowRecord], best: dict[str, str]) -> list[tuple[str, str]]:
+    """(id, id of the baseline) for each row and each of BASELINES that is there, and for language
+    rows the best conditional hypernetwork."""
+    there = [name for name in BASELINES if name in {row.id for row in rows}]
     conditional = [best["conditional"]] if "conditional" in best else []
     return [
-        (row.title, baseline)
+        (row.id, baseline)
         for row in rows
         for baseline in there + (conditional if row.kind == "language" else [])
-        if baseline != row.title
+        if baseline != row.id
     ]
 
 
@@ -215,11 +245,11 @@ def differences(
     by_family: str | None,
     num_resamples: int,
 ) -> dict[str, dict[str, Cells]]:
-    """{title: {baseline: {family: {group: figures}}}} of pairs, see UNITS.
+    """{id: {id of a baseline: {family: {group: figures}}}} of pairs, see UNITS.
 
     Single families, which get no "verdict", only of the row by_family.
     """
-    result: dict[str, dict[str, Cells]] = {title: {} for title in seeds[0]}
+    result: dict[str, dict[str, Cells]] = {name: {} for name in seeds[0]}
     mean = {name: mean_scores([scores[name] for scores in seeds]) for name in seeds[0]}
     for (family, group), rows in parts.items():
         names = [pair for pair in pairs if family == ALL or pair[0] == by_family]
@@ -246,7 +276,7 @@ def _over_seeds(values: list[float]) -> dict[str, Any]:
 
 
 def task_records(seeds: Sequence[dict[str, Scores]], tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    """Each task with its accuracy by row and seed."""
+    """Each task with its accuracy by id of the row and seed."""
     accuracy = {
         name: 100 * np.stack([scores[name].accuracy for scores in seeds], axis=1)
         for name in seeds[0]
@@ -268,9 +298,9 @@ def groups_of(results: dict[str, Any], split: str) -> list[str]:
     return list(next(iter(results["summaries"][split].values()))[ALL])
 
 
-def settings_of(results: dict[str, Any], split: str, title: str) -> list[str]:
+def settings_of(results: dict[str, Any], split: str, row: str) -> list[str]:
     """The settings of a row that every seed has scored, numbers in ascending order."""
-    settings = list(results["settings"][split][title])
+    settings = list(results["settings"][split][row])
     return sorted(settings, key=float) if all(map(is_number, settings)) else settings
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hyper_meta.eval.metrics import CLIP, KINDS, MULTITASK, NEAREST
-from hyper_meta.eval.results import ALL, BASELINES, groups_of, is_number, settings_of
+from hyper_meta.eval.results import ALL, BASELINES, groups_of, is_number, settings_of, titles_of
+from hyper_meta.eval.rows import CLIP, KINDS, MULTITASK, NEAREST
 
 # The first row is the header, the first column names; a row of one cell heads those below it.
 Table = list[list[str]]
@@ -19,12 +19,12 @@ def main_table(results: dict[str, Any], split: str) -> Table:
     """Every row on all tasks, by group, pooled, and minus two of BASELINES."""
     groups = groups_of(results, split)[1:]
     differences = results["differences"][split]
-    baselines = [title for title in (MULTITASK, NEAREST) if title in differences]
-    minus = [f"minus {SHORT[title]} [95%]" for title in baselines]
+    baselines = [row for row in (MULTITASK, NEAREST) if row in differences]
+    minus = [f"minus {SHORT[row]} [95%]" for row in baselines]
 
-    def cells(title: str) -> list[str]:
-        figures = results["summaries"][split][title][ALL]
-        gaps = [differences[title].get(baseline) for baseline in baselines]
+    def cells(row: str) -> list[str]:
+        figures = results["summaries"][split][row][ALL]
+        gaps = [differences[row].get(baseline) for baseline in baselines]
         return [
             interval(figures[ALL]),
             *(f"{figures[group]['mean']:.1f}" for group in groups),
@@ -36,29 +36,37 @@ def main_table(results: dict[str, Any], split: str) -> Table:
 
 
 def _by_kind(results: dict[str, Any], cells: Callable[[str], list[str]]) -> Table:
-    """A line for each row of the results, title first, under a heading for each kind."""
+    """A line for each row of the results, title first, under a heading for each kind.
+
+    cells: id -> the other cells of the line.
+    """
     table = []
     for kind, heading in KINDS.items():
-        titles = [row["title"] for row in results["rows"] if row["kind"] == kind]
-        table += [[heading]] if titles else []
-        table += [[title, *cells(title)] for title in titles]
+        rows = [row for row in results["rows"] if row["kind"] == kind]
+        table += [[heading]] if rows else []
+        table += [[row["title"], *cells(row["id"])] for row in rows]
     return table
+
+
+def short_titles(results: dict[str, Any]) -> dict[str, str]:
+    """{id: what a row is called at the head of a column}."""
+    return titles_of(results) | SHORT
 
 
 def difference_table(results: dict[str, Any], split: str, group: str) -> Table:
     """Every row against each baseline on a group of tasks, with the verdict."""
     differences = results["differences"][split]
-    best = results["best"].get("conditional")
-    baselines = [title for title in (*BASELINES, best) if title in differences]
+    best, called = results["best"].get("conditional"), short_titles(results)
+    baselines = [row for row in (*BASELINES, best) if row in differences]
 
-    def cells(title: str) -> list[str]:
-        figures = [differences[title].get(baseline) for baseline in baselines]
+    def cells(row: str) -> list[str]:
+        figures = [differences[row].get(baseline) for baseline in baselines]
         return [
             f"{cell[ALL][group]['verdict']}: {interval(cell[ALL][group], '+')}" if cell else MISSING
             for cell in figures
         ]
 
-    header = ["method, against", *(SHORT.get(title, title) for title in baselines)]
+    header = ["method, against", *(called[row] for row in baselines)]
     return [header, *_by_kind(results, cells)]
 
 
@@ -71,13 +79,14 @@ def family_table(results: dict[str, Any], split: str) -> Table:
     summary, ours = results["summaries"][split], best["language"]
     groups = groups_of(results, split)[1:]
     gaps = results["differences"][split][ours]
-    titles = [*BASELINES, best.get("conditional"), best.get("few-shot")]
-    titles = [title for title in titles if title in summary and title != ours]
-    header = ["family", "tasks", *(SHORT.get(title, title) for title in titles), ours]
-    header += [f"{ours}: {group}" for group in groups]
-    table = [header + [f"minus {SHORT.get(title, title)}" for title in gaps]]
+    called, title = short_titles(results), titles_of(results)[ours]
+    others = [*BASELINES, best.get("conditional"), best.get("few-shot")]
+    others = [row for row in others if row in summary and row != ours]
+    header = ["family", "tasks", *(called[row] for row in others), title]
+    header += [f"{title}: {group}" for group in groups]
+    table = [header + [f"minus {called[row]}" for row in gaps]]
     for family, cells in summary[ours].items():
-        columns = [summary[title][family][ALL] for title in (*titles, ours)]
+        columns = [summary[row][family][ALL] for row in (*others, ours)]
         columns += [cells.get(group) for group in groups]
         means = [f"{figures['mean']:.1f}" if figures else MISSING for figures in columns]
         minus = [interval(gap[family][ALL], sign="+") for gap in gaps.values()]
@@ -85,29 +94,27 @@ def family_table(results: dict[str, Any], split: str) -> Table:
     return table
 
 
-def curve_titles(results: dict[str, Any]) -> list[str]:
+def curve_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows that were tested at several settings, not only at the chosen one."""
     tested = results["settings"]["test"]
-    varied = [row["title"] for row in results["rows"] if row["varies"]]
-    return [title for title in varied if len(tested[title]) > 1]
+    return [row for row in results["rows"] if row["varies"] and len(tested[row["id"]]) > 1]
 
 
-def setting_table(results: dict[str, Any], title: str) -> Table:
+def setting_table(results: dict[str, Any], row: dict[str, Any]) -> Table:
     """Accuracy of a row by setting: validation tasks by seed, the chosen one bold, and test tasks
     by group."""
-    row = next(row for row in results["rows"] if row["title"] == title)
     groups = groups_of(results, "test")
     heads = ["test [95%]", *(f"test: {group}" for group in groups[1:])]
     table = [[row["varies"], *(f"validation, {seed}" for seed in row["chosen"]), *heads]]
-    for setting in settings_of(results, "validation", title):
-        figures = results["settings"]["validation"][title][setting][ALL]
+    for setting in settings_of(results, "validation", row["id"]):
+        figures = results["settings"]["validation"][row["id"]][setting][ALL]
         marked = [
             f"**{value:.1f}**" if chosen == setting else f"{value:.1f}"
             for value, chosen in zip(
                 figures["seeds"]["values"], row["chosen"].values(), strict=True
             )
         ]
-        test = results["settings"]["test"][title].get(setting)
+        test = results["settings"]["test"][row["id"]].get(setting)
         means = [f"{test[group]['mean']:.1f}" if test else MISSING for group in groups[1:]]
         table.append([setting, *marked, interval(test[ALL]) if test else MISSING, *means])
     return table
@@ -118,7 +125,7 @@ def chosen_table(results: dict[str, Any]) -> Table:
     seeds = [f"chosen, {seed}" for seed in results["seeds"]]
     table = [["method", "what varies", "settings tried", *seeds]]
     for row in results["rows"]:
-        tried = results["settings"]["validation"][row["title"]]
+        tried = results["settings"]["validation"][row["id"]]
         if len(tried) > 1:
             varies = row["varies"] or MISSING
             table.append([row["title"], varies, str(len(tried)), *row["chosen"].values()])
@@ -134,20 +141,20 @@ def shots_of(results: dict[str, Any]) -> list[str]:
 
 def shot_table(results: dict[str, Any], group: str) -> Table:
     """Accuracy on a group of test tasks by start and number of examples per answer."""
-    shots = shots_of(results)
+    shots, titles = shots_of(results), titles_of(results)
     heads = ("zero-shot" if shot == "0" else f"{shot} per answer" for shot in shots)
     table = [["start", *(f"{head} [95%]" for head in heads)]]
     for start, row in results["shots"].items():
         cells = [interval(row[k]["groups"][group]) if k in row else MISSING for k in shots]
-        table.append([start, *cells])
+        table.append([titles[start], *cells])
     return table
 
 
 def seed_table(results: dict[str, Any]) -> Table:
     """Mean over test tasks by seed, and its interval over seeds where there are several."""
 
-    def cells(title: str) -> list[str]:
-        seeds = results["summaries"]["test"][title][ALL][ALL]["seeds"]
+    def cells(row: str) -> list[str]:
+        seeds = results["summaries"]["test"][row][ALL][ALL]["seeds"]
         overall = interval(seeds) if "low" in seeds else f"{seeds['mean']:.1f}"
         return [*(f"{value:.1f}" for value in seeds["values"]), overall]
 

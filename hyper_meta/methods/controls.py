@@ -10,7 +10,7 @@ import numpy as np
 
 from hyper_meta.core import parallel
 from hyper_meta.diffusion.latent_sampling import moments, question_cosine
-from hyper_meta.eval.metrics import NEAREST
+from hyper_meta.eval.rows import NEAREST
 from hyper_meta.meta import scoring
 from hyper_meta.methods.hyperldm import (
     chosen_scale,
@@ -51,7 +51,7 @@ def _latent_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
 
     return [
         Row("mean_latent", "mean latent of the training tasks", "control", mean_latent),
-        Row("nearest_latent", NEAREST, "control", nearest, {"": 1}),
+        Row(NEAREST, "latent of the nearest training sentence", "control", nearest, {"": 1}),
         Row(
             "nearest_latents",
             "mean latent of the nearest training sentences",

@@ -75,7 +75,7 @@ class Row:
     id: how files, commands and other rows know it, unique: the method's name for its main row,
         NAME.VARIANT for others.
     title: for display only.
-    kind: one of eval.metrics.KINDS.
+    kind: one of eval.rows.KINDS.
     score: (split, a value of settings, shots) -> Scores; only a few-shot row sees labelled examples
         of a task: `shots` of each answer, or None for all of the support set.
     settings: {how it is called: value}, of which the best on the validation tasks is chosen.

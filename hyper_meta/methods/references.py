@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from hyper_meta.core import parallel
-from hyper_meta.eval.metrics import CLIP, MAJORITY
 from hyper_meta.meta import scoring
 from hyper_meta.methods.interface import Method, Row, Scores, Setup, compile_scores
 
@@ -23,8 +22,8 @@ def _rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
         return score(parallel.replicate({}), None, split)
 
     return [
-        Row("majority", MAJORITY, "reference", majority),
-        Row("clip", CLIP, "reference", clip),
+        Row("majority", "most common answer", "reference", majority),
+        Row("clip", "CLIP as base model", "reference", clip),
     ]
 
 

@@ -6,6 +6,7 @@ the settings of rows that are shown as a curve.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 from collections.abc import Mapping
@@ -19,7 +20,8 @@ from hyper_meta.core import parallel, processes
 from hyper_meta.core.files import read_json, write_bytes, write_json
 from hyper_meta.core.types import TaskBatch
 from hyper_meta.data.tasks import Task
-from hyper_meta.eval.metrics import KINDS
+from hyper_meta.eval.rows import KINDS, RowRecord
+from hyper_meta.eval.seeds import SCORES_FORMAT
 from hyper_meta.meta import scoring
 from hyper_meta.methods.hyperldm import chosen_scale, sampled_latents
 from hyper_meta.methods.interface import Row, Scores, Setup, choices, choose, compile_scores
@@ -43,12 +45,13 @@ def evaluate(setup: Setup, rows: list[Row], trained: Mapping[str, Any], encoder:
     if SHOWN in trained:
         _show(setup, trained["hnet"], trained[SHOWN], encoder)
     content = {
+        "format": SCORES_FORMAT,
         "order": list(trained),
         "choices": choices(setup),
         "rows": [part["row"] for part in scored],
-        "validation": {part["row"]["title"]: part["validation"] for part in scored},
-        "test": {part["row"]["title"]: part["test"] for part in scored},
-        "shots": {part["row"]["title"]: part["shots"] for part in scored if part["shots"]},
+        "validation": {part["row"]["id"]: part["validation"] for part in scored},
+        "test": {part["row"]["id"]: part["test"] for part in scored},
+        "shots": {part["row"]["id"]: part["shots"] for part in scored if part["shots"]},
     }
 
     def write() -> None:
@@ -64,7 +67,7 @@ def _score_once(setup: Setup, row: Row, path: Path) -> dict[str, Any]:
 
     def read() -> dict[str, Any] | None:
         part = read_json(path) if path.exists() else None
-        return part if part and part["row"]["title"] == row.title else None
+        return part if part and part["row"]["id"] == row.id else None
 
     part = processes.from_main(read)
     if part is None:
@@ -82,11 +85,16 @@ def score_row(row: Row, shots: tuple[int, ...]) -> dict[str, Any]:
     chosen = choose(lambda name: validation[name], {name: name for name in validation})
     shown = row.settings if row.curve else [chosen]
     return {
-        "row": {"title": row.title, "kind": row.kind, "varies": row.varies, "chosen": chosen},
+        "row": dataclasses.asdict(_as_record(row, chosen)),
         "validation": {name: _record(scores) for name, scores in validation.items()},
         "test": {name: _record(row.score("test", row.settings[name], None)) for name in shown},
         "shots": {str(k): _score_shots(row, chosen, k) for k in shots} if row.shots else {},
     }
+
+
+def _as_record(row: Row, chosen: str) -> RowRecord:
+    direct = row.maps_question_directly
+    return RowRecord(row.id, row.title, row.kind, row.varies, chosen, direct)
 
 
 def _score_shots(row: Row, chosen: str, shots: int) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 from hyper_meta.core.configuration import stored_config
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import flatten, read_json, whole_folder, write_bytes, write_json
+from hyper_meta.eval.results import check_format, titles_of
+from hyper_meta.eval.rows import find_row
 from hyper_meta.eval.tables import MISSING, Table, as_markdown, interval
 from hyper_meta.workflows import run as pipeline
 from hyper_meta.workflows.grid import Combination
@@ -38,7 +40,7 @@ def run(
     """Runs what is not finished, each in its folder of workdir, and writes sweep.json and sweep.md
     as it goes on. Returns the lines of the table.
 
-    rows: titles; none for each combination's best language row on validation tasks. Raises
+    rows: ids or titles; none for each combination's best language row on validation tasks. Raises
     UserError before anything runs for a setting that names nothing known and a workdir that holds
     something else; for a row that is not there, as soon as a combination is finished; and for
     whatever the pipeline refuses.
@@ -162,44 +164,46 @@ def read_lines(
     """
     path = workdir / combination.name / "results.json"
     results = read_json(path)
+    again = "remove it, and the same command writes it again"
+    check_format(results, path, again)
     try:
-        records = {row["title"]: row for row in results["rows"]}
+        records = {row["id"]: row for row in results["rows"]}
         best = results["best"].get("language")
-        titles = rows or ([] if best is None else [best])
-        _check_titles(titles, records, combination)
-        return [_line(combination, results, records[title]) for title in titles]
+        names = rows or ([] if best is None else [best])
+        found = _find_rows(names, titles_of(results), combination)
+        return [_line(combination, results, records[row]) for row in found]
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} does not hold what it should ({error!r}): remove it, and the same command "
-            "writes it again"
-        ) from error
+        raise UserError(f"{path} does not hold what it should ({error!r}): {again}") from error
 
 
-def _check_titles(
-    titles: Sequence[str], known: Mapping[str, Any], combination: Combination
-) -> None:
-    listed = "; ".join(known)
-    if not titles:
+def _find_rows(
+    names: Sequence[str], titles: Mapping[str, str], combination: Combination
+) -> list[str]:
+    """The ids of the rows that are named by id or title."""
+    listed = "; ".join(titles)
+    if not names:
         raise UserError(
             f"no method of {combination.name} answers from the sentence alone: name a --row, one "
             f"of: {listed}"
         )
-    for title in titles:
-        if title not in known:
-            raise UserError(f"{title!r} is no row of {combination.name}, which are: {listed}")
+    found = [find_row(name, titles) for name in names]
+    for name, row in zip(names, found, strict=True):
+        if row is None:
+            raise UserError(f"{name!r} is no row of {combination.name}, which are: {listed}")
+    return found
 
 
 def _line(
     combination: Combination, results: dict[str, Any], record: dict[str, Any]
 ) -> dict[str, Any]:
     validation, test = (
-        results["summaries"][split][record["title"]]["all"]["all"]
-        for split in ("validation", "test")
+        results["summaries"][split][record["id"]]["all"]["all"] for split in ("validation", "test")
     )
     return {
         "combination": combination.name,
         "settings": combination.settings,
-        "row": record["title"],
+        "row": record["id"],
+        "title": record["title"],
         "validation": validation["mean"],
         "test": {bound: test[bound] for bound in ("mean", "low", "high")},
         "varies": record["varies"],
@@ -230,7 +234,7 @@ def sweep_table(lines: Sequence[dict[str, Any]]) -> Table:
     table = [["combination", "row", "validation", "test [95%]", "chosen setting"]]
     for line in lines:
         validation, test = f"{line['validation']:.1f}", interval(line["test"])
-        table.append([line["combination"], line["row"], validation, test, _chosen(line)])
+        table.append([line["combination"], line["title"], validation, test, _chosen(line)])
     return table
 
 

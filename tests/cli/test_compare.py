@@ -8,9 +8,11 @@ import pytest
 from hyper_meta.cli.main import main
 from hyper_meta.core.types import UserError
 from hyper_meta.eval.compare import compare, comparison_table, read_tested, remarks
+from hyper_meta.eval.results import RESULTS_FORMAT
 
 RESAMPLES = 300
-ROWS = ("CLIP", "HNet, multitask", "HNet + HyperLDM")
+ROWS = ("clip", "hnet_multitask", "hnet_hyperldm")
+TITLES = {"clip": "CLIP", "hnet_multitask": "HNet, multitask", "hnet_hyperldm": "HNet + HyperLDM"}
 
 
 def write_run(path, sentences, *, seed, num_seeds=3, rows=ROWS, examples=10):
@@ -28,8 +30,13 @@ def write_run(path, sentences, *, seed, num_seeds=3, rows=ROWS, examples=10):
         }
         for sentence in sentences
     ]
+    results = {
+        "format": RESULTS_FORMAT,
+        "rows": [{"id": row, "title": TITLES.get(row, f"the {row} one")} for row in rows],
+        "tasks": {"test": records},
+    }
     path.mkdir()
-    (path / "results.json").write_text(json.dumps({"tasks": {"test": records}}))
+    (path / "results.json").write_text(json.dumps(results))
     return accuracy
 
 
@@ -78,10 +85,10 @@ def test_rows_that_both_have_are_compared_on_the_shared_tasks(two):
 
 def test_each_row_against_another_one(two):
     (path_a, a), (path_b, b) = two
-    result = _compare(path_a, path_b, against="CLIP")
-    assert [(d.ours, d.theirs) for d in result.differences] == [(row, "CLIP") for row in ROWS[1:]]
-    (one,) = _compare(path_a, path_b, rows=["HNet + HyperLDM"], against="CLIP").differences
-    expected = _expected(b["HNet + HyperLDM"], a["CLIP"], sentences(11, 3, -1))
+    result = _compare(path_a, path_b, against="clip")
+    assert [(d.ours, d.theirs) for d in result.differences] == [(row, "clip") for row in ROWS[1:]]
+    (one,) = _compare(path_a, path_b, rows=["hnet_hyperldm"], against="clip").differences
+    expected = _expected(b["hnet_hyperldm"], a["clip"], sentences(11, 3, -1))
     assert _figures(one) == pytest.approx(expected)
     assert _figures(result.differences[1]) == pytest.approx(expected)
 
@@ -96,8 +103,8 @@ def test_a_run_does_not_differ_from_itself_and_the_sign_is_that_of_b(two):
 
 def test_table_and_remarks_print_the_figures(two):
     (path_a, a), (path_b, b) = two
-    result = _compare(path_a, path_b, rows=["HNet + HyperLDM"], against="CLIP")
-    ours, theirs, *gap = _expected(b["HNet + HyperLDM"], a["CLIP"], sentences(11, 3, -1))
+    result = _compare(path_a, path_b, rows=["hnet_hyperldm"], against="clip")
+    ours, theirs, *gap = _expected(b["hnet_hyperldm"], a["clip"], sentences(11, 3, -1))
     mean, low, high = (f"{value:+.1f}" for value in gap)
     assert comparison_table(result)[1] == [
         "HNet + HyperLDM, minus CLIP",
@@ -125,9 +132,9 @@ def test_verdict(shift, words, tmp_path):
     write_run(tmp_path / "b", sentences(9), seed=0)
     saved = json.loads((tmp_path / "b" / "results.json").read_text())
     for record in saved["tasks"]["test"]:
-        record["accuracy"]["CLIP"] = [value + shift for value in record["accuracy"]["CLIP"]]
+        record["accuracy"]["clip"] = [value + shift for value in record["accuracy"]["clip"]]
     (tmp_path / "b" / "results.json").write_text(json.dumps(saved))
-    table = comparison_table(_compare(tmp_path / "a", tmp_path / "b", rows=["CLIP"]))
+    table = comparison_table(_compare(tmp_path / "a", tmp_path / "b", rows=["clip"]))
     figure = f"{shift:+.1f} [{shift:+.1f}, {shift:+.1f}]"
     assert table[1][3:] == [figure, words]
 
@@ -148,36 +155,46 @@ def test_runs_without_a_shared_task_or_row_are_refused(tmp_path):
         _compare(tmp_path / "a", tmp_path / "b")
     with pytest.raises(UserError, match="share no row: name one of each with --rows and"):
         _compare(tmp_path / "a", tmp_path / "c")
-    (difference,) = _compare(tmp_path / "a", tmp_path / "c", against="CLIP").differences
-    assert (difference.ours, difference.theirs) == ("other", "CLIP")
+    (difference,) = _compare(tmp_path / "a", tmp_path / "c", against="clip").differences
+    assert (difference.ours, difference.theirs) == ("other", "clip")
+
+
+def test_a_row_may_be_named_by_its_title(two):
+    (path_a, _), (path_b, _) = two
+    by_id = _compare(path_a, path_b, rows=["hnet_hyperldm"], against="clip")
+    by_title = _compare(path_a, path_b, rows=["HNet + HyperLDM"], against="CLIP")
+    assert by_title.differences == by_id.differences
 
 
 def test_unknown_rows_are_named_with_the_known(two):
     (path_a, _), (path_b, _) = two
-    known = "HNet, multitask; HNet [+] HyperLDM"
-    with pytest.raises(UserError, match=f"'CLIP' is no row of both .*which are: {known}$"):
-        _compare(path_a, path_b, rows=["CLIP"])
-    with pytest.raises(UserError, match=f"'CLIP' is no row of .*b, which are: {known}$"):
-        _compare(path_a, path_b, rows=["CLIP"], against="CLIP")
-    with pytest.raises(UserError, match=f"'MAML' is no row of .*a, which are: CLIP; {known}$"):
+    known = "hnet_multitask; hnet_hyperldm"
+    with pytest.raises(UserError, match=f"'clip' is no row of both .*which are: {known}$"):
+        _compare(path_a, path_b, rows=["clip"])
+    with pytest.raises(UserError, match=f"'clip' is no row of .*b, which are: {known}$"):
+        _compare(path_a, path_b, rows=["clip"], against="clip")
+    with pytest.raises(UserError, match=f"'MAML' is no row of .*a, which are: clip; {known}$"):
         _compare(path_a, path_b, against="MAML")
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (lambda saved: saved.pop("format"), "is of another version of hyper-meta: remove it and"),
+        (lambda saved: saved["rows"].pop(), "does not hold what it should"),
+        (lambda saved: saved.pop("rows"), "does not hold what it should"),
         (lambda saved: saved.pop("tasks"), "does not hold what it should"),
         (lambda saved: saved["tasks"]["test"].clear(), "does not hold what it should"),
         (lambda saved: saved["tasks"].update(test=3), "does not hold what it should"),
         (lambda saved: saved["tasks"]["test"][1].pop("sentence"), "does not hold what it should"),
-        (lambda saved: saved["tasks"]["test"][1]["accuracy"].pop("CLIP"), "not hold what it"),
-        (lambda saved: saved["tasks"]["test"][1]["accuracy"]["CLIP"].pop(), "not hold what it"),
+        (lambda saved: saved["tasks"]["test"][1]["accuracy"].pop("clip"), "not hold what it"),
+        (lambda saved: saved["tasks"]["test"][1]["accuracy"]["clip"].pop(), "not hold what it"),
         (
-            lambda saved: [task["accuracy"]["CLIP"].pop() for task in saved["tasks"]["test"]],
+            lambda saved: [task["accuracy"]["clip"].pop() for task in saved["tasks"]["test"]],
             "one accuracy a task, row and seed",
         ),
         (
-            lambda saved: saved["tasks"]["test"][0]["accuracy"].update(CLIP=[1, 2, float("nan")]),
+            lambda saved: saved["tasks"]["test"][0]["accuracy"].update(clip=[1, 2, float("nan")]),
             "one accuracy a task, row and seed",
         ),
         (
@@ -215,10 +232,11 @@ def test_the_command_prints_what_is_compared(two, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"A: {path_a}") and lines[1].startswith(f"B: {path_b}")
     assert lines[3].split() == "row of B, minus row of A A B B minus A [95%] verdict".split()
-    assert lines[5].startswith(f"{ROWS[2]}  ") and lines[6].startswith(f"{ROWS[1]}  ")
+    assert lines[5].startswith(f"{TITLES[ROWS[2]]}  ")
+    assert lines[6].startswith(f"{TITLES[ROWS[1]]}  ")
     assert len(lines) == 7
-    assert main([*command[:3], "--against", "CLIP"]) == 0
-    assert f"{ROWS[1]}, minus CLIP" in capsys.readouterr().out
+    assert main([*command[:3], "--against", "clip"]) == 0
+    assert f"{TITLES[ROWS[1]]}, minus CLIP" in capsys.readouterr().out
 
 
 def test_mistakes_are_one_line(two, tmp_path, capsys):
@@ -239,4 +257,4 @@ def test_help_teaches_by_example(capsys):
         main(["compare", "--help"])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
-    assert "examples:" in out and '--rows "HNet-MAML" --against "HNet, multitask"' in out
+    assert "examples:" in out and "--rows hnet_maml --against hnet_multitask" in out

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import report_oracle as oracle
-from toy_scores import CONDITIONAL, CONDITIONAL_MAML, HYPERCLIP, HYPERLDM, ROWS
+from toy_scores import CONDITIONAL, CONDITIONAL_MAML, HYPERCLIP, HYPERLDM, ROWS, TITLES
 
-from hyper_meta.eval import metrics
 from hyper_meta.eval.markdown import compose, headline, memory
 from hyper_meta.eval.results import compute_results
-from hyper_meta.eval.runs import read_runs
+from hyper_meta.eval.rows import CLIP, MULTITASK, NEAREST
+from hyper_meta.eval.seeds import read_seeds
 
 RESAMPLES = 200
 REMEMBERS = (
@@ -15,7 +15,7 @@ REMEMBERS = (
 
 
 def _results(folders, tasks):
-    return compute_results(read_runs(folders, tasks), tasks, {}, num_resamples=RESAMPLES)
+    return compute_results(read_seeds(folders, tasks), tasks, {}, num_resamples=RESAMPLES)
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +30,16 @@ def results(folders, tasks):
 
 def test_headline_has_the_figures_of_every_group(results, folders, tasks):
     seeds, text = oracle.read(folders), headline(results)
-    assert text.startswith(f"From the sentence alone, {HYPERLDM} (the best such method on valid")
+    assert text.startswith(
+        f"From the sentence alone, {TITLES[HYPERLDM]} (the best such method on valid"
+    )
     ours = oracle.of_row(seeds, "test", HYPERLDM)
     for group in ("paraphrase", "composition"):
         inside = oracle.members(tasks["test"], "all", group)
         share = oracle.shown(ours[inside], RESAMPLES).replace(" ", "% ", 1)
         before, after = text.split(f" it is right in {share}")
         assert f"on {inside.sum()} {group} tasks" in before
-        for baseline in (metrics.MULTITASK, metrics.NEAREST, metrics.CLIP, CONDITIONAL_MAML):
+        for baseline in (MULTITASK, NEAREST, CLIP, CONDITIONAL_MAML):
             gap = (ours - oracle.of_row(seeds, "test", baseline))[inside]
             assert f"({oracle.shown(gap, RESAMPLES, '+')} points)" in after
 
@@ -58,27 +60,25 @@ def test_headline_without_language(tmp_path, make_workdir, tasks):
     [(0.0, "beats CLIP as base model"), (1.0, "falls short of CLIP as base model")],
 )
 def test_headline_says_what_the_figures_say(clip, words, tmp_path, make_workdir, tasks):
-    rows = tuple(
-        (*row[:3], dict.fromkeys(row[3], clip if row[0] == metrics.CLIP else 0.5)) for row in ROWS
-    )
+    rows = tuple((*row[:3], dict.fromkeys(row[3], clip if row[0] == CLIP else 0.5)) for row in ROWS)
     text = headline(_results(make_workdir(tmp_path, rows=rows), tasks))
     assert text.count(words) == 2 == text.count("the latent of the nearest training sentence (")
 
 
 def test_memory_is_told_of_every_language_row_that_does_not_beat_it(results, folders, tasks):
     seeds, expected = oracle.read(folders), []
-    nearest = oracle.of_row(seeds, "test", metrics.NEAREST)
-    for title in (CONDITIONAL, CONDITIONAL_MAML, HYPERCLIP, HYPERLDM):
+    nearest = oracle.of_row(seeds, "test", NEAREST)
+    for row in (CONDITIONAL, CONDITIONAL_MAML, HYPERCLIP, HYPERLDM):
         for group in ("all", "paraphrase", "composition"):
             inside = oracle.members(tasks["test"], "all", group)
-            gap = (oracle.of_row(seeds, "test", title) - nearest)[inside]
+            gap = (oracle.of_row(seeds, "test", row) - nearest)[inside]
             if oracle.bounds(gap, RESAMPLES)[1] <= 0:
                 points = f"({oracle.shown(gap, RESAMPLES, '+')} points)"
-                expected.append(f"{title} on {group} tasks {points} {REMEMBERS}")
+                expected.append(f"{TITLES[row]} on {group} tasks {points} {REMEMBERS}")
     assert memory(results) == expected
     # The made-up chances are such that both kinds are there.
-    assert any(HYPERCLIP in sentence for sentence in expected)
-    assert not any(HYPERLDM in sentence for sentence in expected)
+    assert any(TITLES[HYPERCLIP] in sentence for sentence in expected)
+    assert not any(TITLES[HYPERLDM] in sentence for sentence in expected)
 
 
 def test_an_interval_that_touches_zero_is_memory(results):
@@ -86,10 +86,10 @@ def test_an_interval_that_touches_zero_is_memory(results):
     tied = {
         **results,
         "summaries": {"test": {HYPERLDM: {"all": {"all": {}}}}},
-        "rows": [{"title": HYPERLDM, "kind": "language"}],
-        "differences": {"test": {HYPERLDM: {metrics.NEAREST: gaps}}},
+        "rows": [{"id": HYPERLDM, "title": "ours", "kind": "language"}],
+        "differences": {"test": {HYPERLDM: {NEAREST: gaps}}},
     }
-    assert memory(tied) == [f"{HYPERLDM} (+1.0 [+0.0, +2.0] points) {REMEMBERS}"]
+    assert memory(tied) == [f"ours (+1.0 [+0.0, +2.0] points) {REMEMBERS}"]
 
 
 def test_report_has_only_the_sections_that_there_is_something_for(
@@ -99,7 +99,7 @@ def test_report_has_only_the_sections_that_there_is_something_for(
     for title in ("Guided or remembered", "By question family", "Settings", "From zero-shot"):
         assert f"\n## {title}" in full
     assert "\n## Examples" not in full and "### Paraphrase" in full
-    rows = ((metrics.CLIP, "reference", None, {"": 0.5}),)
+    rows = ((CLIP, "reference", None, {"": 0.5}),)
     (folder,) = make_workdir(tmp_path, rows=rows, scales=("1",))
     (folder / "curves").rename(tmp_path / "elsewhere")
     results = _results([folder], plain_tasks)

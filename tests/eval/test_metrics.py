@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from hyper_meta.core.scores import Scores
 from hyper_meta.eval.metrics import (
-    Scores,
     bootstrap_interval,
     mean_scores,
     paired_differences,

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import report_oracle as oracle
-from toy_scores import ADAPTED, CONDITIONAL_MAML, HYPERLDM, ROWS, SCALES, STARTS
+from toy_scores import ADAPTED, CONDITIONAL_MAML, HYPERLDM, ROWS, SCALES, STARTS, TITLES
 
 from hyper_meta.core.types import UserError
-from hyper_meta.eval import metrics
 from hyper_meta.eval.compare import read_tested
 from hyper_meta.eval.report import choose_scenes, scale_panels, shot_panels, write_report
+from hyper_meta.eval.rows import CLIP, MULTITASK, NEAREST
 
 RESAMPLES = 200
 PICTURES = {
@@ -56,12 +56,12 @@ def test_everything_is_written_and_linked(written):
 
 def test_headline_and_table_are_printed_and_then_where_the_report_is(written):
     _, folders, path, printed = written
-    assert printed.startswith(f"From the sentence alone, {HYPERLDM}")
+    assert printed.startswith(f"From the sentence alone, {TITLES[HYPERLDM]}")
     lines = printed.partition("-" * 80)[2].splitlines()[1:]
     seeds = oracle.read(folders)
-    for title, *_ in ROWS:
-        (line,) = (line for line in lines if line.startswith(f"{title}  "))
-        assert oracle.shown(oracle.of_row(seeds, "test", title), RESAMPLES) in line
+    for row, *_ in ROWS:
+        (line,) = (line for line in lines if line.startswith(f"{TITLES[row]}  "))
+        assert oracle.shown(oracle.of_row(seeds, "test", row), RESAMPLES) in line
     assert lines[-2:] == ["", f"report: {path}"]
 
 
@@ -80,20 +80,22 @@ def test_config_is_recorded(results):
 def test_compare_reads_what_was_written(written):
     workdir, folders, _, _ = written
     tested = read_tested(workdir)
-    assert tested.num_seeds == 3
+    assert tested.num_seeds == 3 and tested.titles == TITLES
     seeds = oracle.read(folders)
     for title, *_ in ROWS:
         expected = oracle.of_row(seeds, "test", title).mean(axis=1)
         np.testing.assert_allclose(tested.accuracy[title], expected)
 
 
-@pytest.mark.parametrize("missing", ["images", "shown", "curves", "shots", "curve rows"])
+@pytest.mark.parametrize("missing", ["images", "shown", "latents", "curves", "shots", "curve rows"])
 def test_pictures_of_what_is_missing_are_left_out(missing, tmp_path, make_workdir, tasks, images):
     rows = [row for row in ROWS if missing != "curve rows" or row[0] != HYPERLDM]
     folders = make_workdir(tmp_path, scales=("1.5",), rows=rows)
     path = folders[0] / "scores.json"
     if missing == "shown":
         (folders[0] / "shown.npz").unlink()
+    elif missing == "latents":
+        np.savez(folders[0] / "shown.npz", answers=np.zeros((20, 4), int))
     elif missing == "curves":
         (folders[0] / "curves").rename(tmp_path / "elsewhere")
     elif missing == "shots":
@@ -103,6 +105,7 @@ def test_pictures_of_what_is_missing_are_left_out(missing, tmp_path, make_workdi
     absent = {
         "images": {"examples.png"},
         "shown": {"examples.png", "latents.png"},
+        "latents": {"latents.png"},
         "curves": {"training_curves.png"},
         "shots": {"accuracy_by_shots.png"},
         "curve rows": {"accuracy_by_scale.png"},
@@ -125,10 +128,10 @@ def test_panels_of_scales_hold_the_figures(results, written, tasks):
     panels = scale_panels(results)
     places = [("validation", "all"), *(("test", g) for g in ("all", "paraphrase", "composition"))]
     assert len(panels) == len(places)
-    lines = (metrics.MULTITASK, metrics.NEAREST, metrics.CLIP, CONDITIONAL_MAML, ADAPTED)
+    lines = (MULTITASK, NEAREST, CLIP, CONDITIONAL_MAML, ADAPTED)
     for panel, (split, group) in zip(panels, places, strict=True):
         place = f"{split} tasks" if group == "all" else f"{split} tasks: {group}"
-        assert panel.title == f"{HYPERLDM}\n{place}" and panel.varies == "guidance scale"
+        assert panel.title == f"{TITLES[HYPERLDM]}\n{place}" and panel.varies == "guidance scale"
         assert panel.settings == SCALES and panel.chosen == ("1.5", "15", "1.5")
         inside = oracle.members(tasks[split], "all", group)
         curve = [
@@ -137,7 +140,7 @@ def test_panels_of_scales_hold_the_figures(results, written, tasks):
         ]
         np.testing.assert_allclose(panel.curve, curve)
         assert panel.lines == pytest.approx(
-            {name: oracle.of_row(seeds, split, name)[inside].mean() for name in lines}
+            {TITLES[row]: oracle.of_row(seeds, split, row)[inside].mean() for row in lines}
         )
 
 
@@ -148,9 +151,9 @@ def test_panels_of_shots_hold_the_figures(results, written, tasks):
     assert len(panels) == len(groups)
     for panel, group in zip(panels, groups, strict=True):
         assert panel.shots == ("0", "1", "10")
-        assert list(panel.curves) == list(STARTS)
+        assert list(panel.curves) == [TITLES[start] for start in STARTS]
         inside = oracle.members(tasks["test"], "all", group)
-        for start, curve in panel.curves.items():
+        for start, curve in zip(STARTS, panel.curves.values(), strict=True):
             for k, bounds in zip(panel.shots, curve, strict=True):
                 columns = [oracle.percent(saved["shots"][start][k]) for saved in seeds]
                 by_seed = np.stack(columns, axis=1)[inside]
@@ -161,8 +164,8 @@ def test_shots_that_were_not_measured_are_gaps(results):
     first, second = STARTS
     shots = {**results["shots"], first: {"1": results["shots"][first]["1"]}}
     curves = shot_panels({**results, "shots": shots})[0].curves
-    np.testing.assert_array_equal(np.isnan(curves[first]).all(axis=1), [True, False, True])
-    assert np.isfinite(curves[second]).all()
+    np.testing.assert_array_equal(np.isnan(curves[TITLES[first]]).all(axis=1), [True, False, True])
+    assert np.isfinite(curves[TITLES[second]]).all()
 
 
 def test_scenes_are_chosen_without_looking_at_answers(tasks, images):

@@ -5,6 +5,7 @@ import pytest
 import report_oracle as oracle
 from scipy import stats
 from toy_scores import (
+    ADAPTED,
     CONDITIONAL,
     CONDITIONAL_MAML,
     HYPERCLIP,
@@ -13,15 +14,16 @@ from toy_scores import (
     SCALES,
     SHOTS,
     STARTS,
+    TITLES,
     make_scores,
 )
 
-from hyper_meta.eval import metrics
 from hyper_meta.eval.results import compute_results, groups_of, partition, settings_of
-from hyper_meta.eval.runs import read_runs
+from hyper_meta.eval.rows import CLIP, MULTITASK, NEAREST
+from hyper_meta.eval.seeds import read_seeds
 
 RESAMPLES = 200
-TITLES = [row[0] for row in ROWS]
+IDS = [row[0] for row in ROWS]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def seeds(folders):
 
 
 def _results_of(folders, tasks):
-    runs = read_runs(folders, tasks)
+    runs = read_seeds(folders, tasks)
     return compute_results(runs, tasks, {"dataset": "toy"}, num_resamples=RESAMPLES)
 
 
@@ -65,7 +67,7 @@ def _parts(tasks):
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_summaries_are_the_definition(split, results, seeds, tasks):
-    assert list(results["summaries"][split]) == TITLES
+    assert list(results["summaries"][split]) == IDS
     for title, families in results["summaries"][split].items():
         accuracy = oracle.of_row(seeds, split, title)
         parts = list(_parts(tasks[split]))
@@ -86,7 +88,7 @@ def test_settings_are_those_that_every_seed_has_scored(results, seeds, tasks):
     }
     assert list(settings["test"][HYPERLDM]) == list(SCALES)
     assert settings["test"][HYPERCLIP] == {}  # seeds chose different ones
-    assert list(settings["test"][metrics.CLIP]) == [""]
+    assert list(settings["test"][CLIP]) == [""]
     for split, rows in settings.items():
         for title, by_setting in rows.items():
             for setting, groups in by_setting.items():
@@ -96,9 +98,9 @@ def test_settings_are_those_that_every_seed_has_scored(results, seeds, tasks):
 
 
 def test_a_row_is_the_setting_that_each_seed_chose(results):
-    chosen = {row["title"]: list(row["chosen"].values()) for row in results["rows"]}
+    chosen = {row["id"]: list(row["chosen"].values()) for row in results["rows"]}
     assert chosen[HYPERLDM] == ["1.5", "15", "1.5"] and chosen[HYPERCLIP] == ["10", "100", "10"]
-    assert chosen[metrics.CLIP] == ["", "", ""]
+    assert chosen[CLIP] == ["", "", ""]
     assert list(results["rows"][0]["chosen"]) == ["seed_0", "seed_1", "seed_2"]
     ours = results["summaries"]["test"][HYPERLDM]["all"]["all"]["seeds"]["values"]
     by_scale = results["settings"]["test"][HYPERLDM]
@@ -112,15 +114,16 @@ def test_a_row_is_the_setting_that_each_seed_chose(results):
 def test_rows_stand_by_kind_and_in_their_own_order(results):
     order = ["reference", "unconditional", "language", "control", "few-shot"]
     expected = [row[0] for kind in order for row in ROWS if row[1] == kind]
-    assert [row["title"] for row in results["rows"]] == expected != TITLES
+    assert [row["id"] for row in results["rows"]] == expected != IDS
+    assert [row["title"] for row in results["rows"]] == [TITLES[name] for name in expected]
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_differences_are_the_definition(split, results, seeds, tasks):
-    baselines = {metrics.MULTITASK, metrics.NEAREST, metrics.CLIP}
+    baselines = {MULTITASK, NEAREST, CLIP}
     kinds = {row[0]: row[1] for row in ROWS}
     differences = results["differences"][split]
-    assert list(differences) == TITLES
+    assert list(differences) == IDS
     for title, compared in differences.items():
         best = {CONDITIONAL_MAML} if kinds[title] == "language" else set()
         assert set(compared) == (baselines | best) - {title}
@@ -154,12 +157,12 @@ def test_best_rows_are_chosen_on_validation_tasks_only(tmp_path, make_workdir, t
 
 
 def test_best_rows(results, seeds):
-    mean = {title: oracle.of_row(seeds, "validation", title).mean() for title in TITLES}
+    mean = {title: oracle.of_row(seeds, "validation", title).mean() for title in IDS}
     language = [row[0] for row in ROWS if row[1] == "language"]
     assert results["best"] == {
         "language": max(language, key=mean.get),
         "conditional": max([CONDITIONAL, CONDITIONAL_MAML], key=mean.get),
-        "few-shot": "HNet-MAML, adapted",
+        "few-shot": ADAPTED,
     }
 
 
@@ -182,7 +185,7 @@ def test_each_task_keeps_its_accuracy_by_row_and_seed(results, seeds, tasks):
         records = results["tasks"][split]
         assert [record["sentence"] for record in records] == [t.sentence for t in tasks[split]]
         assert [record["examples"] for record in records] == [len(t.query) for t in tasks[split]]
-        for title in TITLES:
+        for title in IDS:
             accuracy = [record["accuracy"][title] for record in records]
             np.testing.assert_allclose(accuracy, oracle.of_row(seeds, split, title))
 
@@ -194,10 +197,10 @@ def test_one_seed_has_no_interval_over_seeds(tmp_path, make_workdir, tasks):
 
 
 def test_without_language_or_baselines_nothing_is_compared(tmp_path, make_workdir, tasks):
-    rows = (("one", "unconditional", None, {"": 0.5}),)
+    rows = (("noise", "unconditional", None, {"": 0.5}),)
     results = _results_of(make_workdir(tmp_path, rows=rows), tasks)
     assert results["best"] == {}
-    assert results["differences"] == {"validation": {"one": {}}, "test": {"one": {}}}
+    assert results["differences"] == {"validation": {"noise": {}}, "test": {"noise": {}}}
 
 
 def test_parameters_and_config_are_recorded(results):

@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 import report_oracle as oracle
-from toy_scores import ADAPTED, CONDITIONAL_MAML, HYPERCLIP, HYPERLDM, ROWS, SCALES, STARTS
+from toy_scores import ADAPTED, CONDITIONAL_MAML, HYPERCLIP, HYPERLDM, ROWS, SCALES, STARTS, TITLES
 
-from hyper_meta.eval import metrics, tables
+from hyper_meta.eval import tables
 from hyper_meta.eval.results import compute_results
-from hyper_meta.eval.runs import read_runs
+from hyper_meta.eval.rows import CLIP, KINDS, MULTITASK, NEAREST
+from hyper_meta.eval.seeds import read_seeds
 
 RESAMPLES = 200
-HEADINGS = [heading for heading in metrics.KINDS.values()]
+OURS, BEST = TITLES[HYPERLDM], TITLES[CONDITIONAL_MAML]
+HEADINGS = [heading for heading in KINDS.values()]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def folders(tmp_path_factory, make_workdir):
 
 @pytest.fixture(scope="module")
 def results(folders, tasks):
-    return compute_results(read_runs(folders, tasks), tasks, {}, num_resamples=RESAMPLES)
+    return compute_results(read_seeds(folders, tasks), tasks, {}, num_resamples=RESAMPLES)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +31,9 @@ def seeds(folders):
 
 
 def _lines(table):
-    """{title: cells} of a table with headings."""
-    return {row[0]: row[1:] for row in table[1:] if len(row) > 1}
+    """{id: cells} of a table with headings."""
+    ids = {title: name for name, title in TITLES.items()}
+    return {ids[row[0]]: row[1:] for row in table[1:] if len(row) > 1}
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -47,7 +50,7 @@ def test_main_table(split, results, seeds, tasks):
             inside = oracle.members(tasks[split], "all", group)
             expected.append(f"{accuracy[inside].mean():.1f}")
         expected.append(f"{(accuracy.mean(axis=1) * size).sum() / size.sum():.1f}")
-        for baseline in (metrics.MULTITASK, metrics.NEAREST):
+        for baseline in (MULTITASK, NEAREST):
             gap = accuracy - oracle.of_row(seeds, split, baseline)
             expected.append("–" if title == baseline else oracle.shown(gap, RESAMPLES, "+"))
         assert cells == expected
@@ -56,8 +59,8 @@ def test_main_table(split, results, seeds, tasks):
 def test_rows_stand_under_their_kind(results):
     table = tables.main_table(results, "test")
     expected = []
-    for kind, heading in metrics.KINDS.items():
-        expected += [heading, *(row[0] for row in ROWS if row[1] == kind)]
+    for kind, heading in KINDS.items():
+        expected += [heading, *(TITLES[row[0]] for row in ROWS if row[1] == kind)]
     assert [row[0] for row in table[1:]] == expected
     assert [row[0] for row in table if len(row) == 1] == HEADINGS
 
@@ -65,20 +68,20 @@ def test_rows_stand_under_their_kind(results):
 def test_baselines_and_kinds_that_are_not_there_have_no_place(tmp_path, make_workdir, tasks):
     rows = tuple(row for row in ROWS if row[1] in ("language", "control"))
     folders = make_workdir(tmp_path, rows=rows)
-    results = compute_results(read_runs(folders, tasks), tasks, {}, num_resamples=20)
+    results = compute_results(read_seeds(folders, tasks), tasks, {}, num_resamples=20)
     table = tables.main_table(results, "test")
     assert table[0][-2:] == ["pooled", "minus nearest [95%]"]
     assert [row[0] for row in table if len(row) == 1] == HEADINGS[2:4]
-    assert tables.difference_table(results, "test", "all")[0][1:] == ["nearest", CONDITIONAL_MAML]
+    assert tables.difference_table(results, "test", "all")[0][1:] == ["nearest", BEST]
 
 
 @pytest.mark.parametrize("group", ["all", "paraphrase", "composition"])
 def test_difference_table(group, results, seeds, tasks):
     table = tables.difference_table(results, "test", group)
-    assert table[0] == ["method, against", "multitask", "nearest", "CLIP", CONDITIONAL_MAML]
+    assert table[0] == ["method, against", "multitask", "nearest", "CLIP", BEST]
     inside = oracle.members(tasks["test"], "all", group)
     kinds = {row[0]: row[1] for row in ROWS}
-    baselines = (metrics.MULTITASK, metrics.NEAREST, metrics.CLIP, CONDITIONAL_MAML)
+    baselines = (MULTITASK, NEAREST, CLIP, CONDITIONAL_MAML)
     for title, cells in _lines(table).items():
         for baseline, cell in zip(baselines, cells, strict=True):
             if title == baseline or baseline == CONDITIONAL_MAML and kinds[title] != "language":
@@ -94,12 +97,12 @@ def test_difference_table(group, results, seeds, tasks):
 
 def test_family_table(results, seeds, tasks):
     table = tables.family_table(results, "test")
-    others = [metrics.MULTITASK, metrics.NEAREST, metrics.CLIP, CONDITIONAL_MAML]
+    others = [MULTITASK, NEAREST, CLIP, CONDITIONAL_MAML]
     groups = ["paraphrase", "composition"]
     assert table[0] == [
-        *("family", "tasks", "multitask", "nearest", "CLIP", CONDITIONAL_MAML, ADAPTED, HYPERLDM),
-        *(f"{HYPERLDM}: {group}" for group in groups),
-        *("minus multitask", "minus nearest", "minus CLIP", f"minus {CONDITIONAL_MAML}"),
+        *("family", "tasks", "multitask", "nearest", "CLIP", BEST, "HNet-MAML, adapted", OURS),
+        *(f"{OURS}: {group}" for group in groups),
+        *("minus multitask", "minus nearest", "minus CLIP", f"minus {BEST}"),
     ]
     assert [row[0] for row in table[1:]] == ["all", "colour", "count", "place", "size"]
     ours = oracle.of_row(seeds, "test", HYPERLDM)
@@ -118,8 +121,9 @@ def test_family_table(results, seeds, tasks):
 
 
 def test_setting_table(results, seeds, tasks):
-    assert tables.curve_titles(results) == [HYPERLDM]
-    table = tables.setting_table(results, HYPERLDM)
+    (row,) = tables.curve_rows(results)
+    assert row["id"] == HYPERLDM
+    table = tables.setting_table(results, row)
     validation = [f"validation, seed_{number}" for number in range(3)]
     heads = ["test [95%]", "test: paraphrase", "test: composition"]
     assert table[0] == ["guidance scale", *validation, *heads]
@@ -141,9 +145,9 @@ def test_chosen_table(results):
     assert header[1:3] == ["what varies", "settings tried"]
     assert header[3:] == ["chosen, seed_0", "chosen, seed_1", "chosen, seed_2"]
     assert lines == [
-        [HYPERCLIP, "steps", "2", "10", "100", "10"],
-        [HYPERLDM, "guidance scale", "4", "1.5", "15", "1.5"],
-        [ADAPTED, "inner steps and learning rate", "2", "1, 0.1", "1, 0.1", "1, 0.1"],
+        [TITLES[HYPERCLIP], "steps", "2", "10", "100", "10"],
+        [OURS, "guidance scale", "4", "1.5", "15", "1.5"],
+        [TITLES[ADAPTED], "inner steps and learning rate", "2", "1, 0.1", "1, 0.1", "1, 0.1"],
     ]
 
 
@@ -152,9 +156,9 @@ def test_shot_table(group, results, seeds, tasks):
     table = tables.shot_table(results, group)
     heads = ["zero-shot [95%]", "1 per answer [95%]", "10 per answer [95%]"]
     assert table[0] == ["start", *heads]
-    assert [row[0] for row in table[1:]] == list(STARTS)
+    assert [row[0] for row in table[1:]] == [TITLES[start] for start in STARTS]
     inside = oracle.members(tasks["test"], "all", group)
-    for start, *cells in table[1:]:
+    for start, (_, *cells) in zip(STARTS, table[1:], strict=True):
         for k, cell in zip(("0", "1", "10"), cells, strict=True):
             columns = [oracle.percent(saved["shots"][start][k])[inside] for saved in seeds]
             assert cell == oracle.shown(np.stack(columns, axis=1), RESAMPLES)

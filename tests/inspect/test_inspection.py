@@ -312,12 +312,12 @@ def test_accuracy_is_that_of_the_table(finished_quickstart, opened):
     """Of the mean of HyperLDM's samples, and of what HyperCLIP guides to, as the pipeline scored
     them."""
     scores = json.loads((finished_quickstart / "seed_0" / "scores.json").read_text())
-    chosen = {row["title"]: row["chosen"] for row in scores["rows"]}
-    for title, latents in (
-        ("HNet + HyperLDM", inspection.sampled_for_test(opened).mean(axis=1)),
-        ("HNet + HyperCLIP", inspection.guided_for_test(opened)),
+    chosen = {row["id"]: row["chosen"] for row in scores["rows"]}
+    for row_id, latents in (
+        ("hnet_hyperldm", inspection.sampled_for_test(opened).mean(axis=1)),
+        ("hnet_hyperclip", inspection.guided_for_test(opened)),
     ):
-        recorded = scores["test"][title][chosen[title]]
+        recorded = scores["test"][row_id][chosen[row_id]]
         for row in (0, 40, 150):
             sentence = opened.setup.tasks["test"][row].sentence
             expected = recorded["correct"][row] / recorded["count"][row]

@@ -1,6 +1,7 @@
 """The methods of the registry, trained for two steps and scored, through the evaluation."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ from toy_setup import NUM_TASKS, make_setup, tiny_config
 
 from hyper_meta.core import parallel
 from hyper_meta.core.configuration import override
-from hyper_meta.eval.metrics import CLIP, CONDITIONAL_PREFIX, KINDS, MAML, MULTITASK, NEAREST
+from hyper_meta.eval.rows import CLIP, KINDS, MULTITASK, NEAREST
 from hyper_meta.meta import scoring
 from hyper_meta.methods.hyperclip import guided_latents
 from hyper_meta.methods.hyperldm import chosen_scale, sampled_latents
@@ -34,12 +35,12 @@ def train(folder, names, *overrides):
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
-    """(setup, rows by title, what the methods left)."""
+    """(setup, rows by id, what the methods left)."""
     setup, trained = train(tmp_path_factory.mktemp("methods"), NAMES)
     rows = [row for name in NAMES for row in METHODS[name].rows(setup, trained)]
     assert len({row.title for row in rows}) == len(rows)
     assert len({row.id for row in rows}) == len(rows)
-    return setup, {row.title: row for row in rows}, trained
+    return setup, {row.id: row for row in rows}, trained
 
 
 @pytest.fixture(scope="module")
@@ -51,27 +52,27 @@ def evaluated(everything):
 
 def test_the_rows_that_others_are_compared_with_are_there(everything):
     _, rows, _ = everything
-    assert {CLIP, MULTITASK, MAML, NEAREST} <= set(rows)
+    assert {CLIP, MULTITASK, NEAREST, "hnet_maml", "majority"} <= set(rows)
     direct = {row.id for row in rows.values() if row.maps_question_directly}
     assert direct == {"conditional", "conditional_maml"}
-    titled = {title for title in rows if title.startswith(CONDITIONAL_PREFIX)}
-    language = {rows[title].id for title in titled if rows[title].kind == "language"}
-    assert language == direct
     assert {row.kind for row in rows.values()} == set(KINDS)
+    # A row is called by its method's name, or by that and its variant.
+    assert all(re.fullmatch(r"[a-z_]+([.][a-z_]+)?", name) for name in rows)
 
 
 def test_every_row_is_scored_on_every_task(evaluated, everything):
     setup, rows, _ = everything
     kinds = list(KINDS)
     order = [kinds.index(row["kind"]) for row in evaluated["rows"]]
-    assert order == sorted(order) and {row["title"] for row in evaluated["rows"]} == set(rows)
+    assert order == sorted(order) and {row["id"] for row in evaluated["rows"]} == set(rows)
+    assert all(row["title"] == rows[row["id"]].title for row in evaluated["rows"])
     for split in ("validation", "test"):
         count = [len(task.query) for task in setup.tasks[split]]
         for by_setting in evaluated[split].values():
             for scores in by_setting.values():
                 assert scores["count"] == count
                 assert all(0 <= c <= n for c, n in zip(scores["correct"], count, strict=True))
-    assert set(evaluated["shots"]) == {title for title, row in rows.items() if row.shots}
+    assert set(evaluated["shots"]) == {name for name, row in rows.items() if row.shots}
     assert all(set(by_shots) == {"1", "2"} for by_shots in evaluated["shots"].values())
 
 
@@ -106,16 +107,16 @@ def test_an_ensemble_is_the_mean_of_logits_and_differs_from_the_mean_latent(ever
     logits, of_mean = run(params, latents), run(params, latents.mean(axis=1, keepdims=True))
     expected = {
         "": of_mean,
-        ", mean of logits": logits.mean(axis=1, keepdims=True),
-        ", one sample": logits,
+        ".mean_of_logits": logits.mean(axis=1, keepdims=True),
+        ".one_sample": logits,
     }
-    for title, values in expected.items():
+    for variant, values in expected.items():
         right = []
         for task, of_task in zip(setup.tasks["test"], values, strict=True):
             labels = [label for _, label in task.query]
             chosen = of_task[:, : len(labels)].argmax(axis=-1)
             right.append((chosen == labels).sum(axis=-1).mean())
-        scored, _ = rows[f"HNet + HyperLDM{title}"].score("test", 2.0, None)
+        scored, _ = rows[f"hnet_hyperldm{variant}"].score("test", 2.0, None)
         np.testing.assert_allclose(scored, right, rtol=1e-6)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toy_setup import DIM, LATENT, NUM_TASKS, make_setup
 
-from hyper_meta.eval.metrics import NEAREST
+from hyper_meta.eval.rows import NEAREST
 from hyper_meta.meta import scoring
 from hyper_meta.methods import controls
 from hyper_meta.methods.spaces import Space
@@ -67,7 +67,7 @@ def asked(monkeypatch):
 
 
 def _rows(method, setup, trained):
-    return {row.title.removeprefix("HNet + HyperLDM, "): row for row in method.rows(setup, trained)}
+    return {row.id.removeprefix("hnet_hyperldm."): row for row in method.rows(setup, trained)}
 
 
 def _nearest(setup, split):
@@ -106,8 +106,8 @@ def test_before_standardising_others_are_the_nearest(setup):
 @pytest.mark.parametrize("split", SPLITS)
 def test_latents_of_all_tasks_and_of_the_nearest_sentences(split, setup, space, scored):
     rows = _rows(controls.LATENTS, setup, {"hnet": space})
-    averaged, of_task = "mean latent of the nearest training sentences", space.latents.mean(axis=1)
-    rows["mean latent of the training tasks"].score(split, None, None)
+    averaged, of_task = "nearest_latents", space.latents.mean(axis=1)
+    rows["mean_latent"].score(split, None, None)
     rows[NEAREST].score(split, *rows[NEAREST].settings.values(), None)
     for number in rows[averaged].settings.values():
         rows[averaged].score(split, number, None)
@@ -144,13 +144,13 @@ def _question_rows(setup, space):
     return _rows(controls.QUESTIONS, setup, {"hnet": space, "hnet_hyperldm": {}})
 
 
-WRONG = ("a random training question", "another task's question", "noise for a question")
+WRONG = ("training_question", "other_question", "noise_question")
 
 
 @pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("title", WRONG)
-def test_the_question_is_replaced_at_the_chosen_scale(title, split, setup, space, scored, asked):
-    _question_rows(setup, space)[title].score(split, None, None)
+@pytest.mark.parametrize("variant", WRONG)
+def test_the_question_is_replaced_at_the_chosen_scale(variant, split, setup, space, scored, asked):
+    _question_rows(setup, space)[variant].score(split, None, None)
     ((wrong, scale),) = asked
     own, known = (setup.tables[name].question_features for name in (split, "train"))
     assert scale == SCALE and wrong.shape == own.shape and wrong.dtype == np.float32
@@ -159,9 +159,9 @@ def test_the_question_is_replaced_at_the_chosen_scale(title, split, setup, space
     def is_among(questions):
         return [any(np.array_equal(w, q) for q in questions) for w in wrong]
 
-    if title == "a random training question":
+    if variant == "training_question":
         assert all(is_among(known)) and len(np.unique(wrong, axis=0)) > 1
-    elif title == "another task's question":
+    elif variant == "other_question":
         assert all(is_among(own)) and len(np.unique(wrong, axis=0)) == len(own)
     else:
         assert not any(is_among([*known, *own]))
@@ -171,7 +171,7 @@ def test_the_question_is_replaced_at_the_chosen_scale(title, split, setup, space
 
 
 def test_noise_has_the_moments_of_the_training_questions(setup, space, scored, asked):
-    row = _question_rows(setup, space)["noise for a question"]
+    row = _question_rows(setup, space)["noise_question"]
     known = setup.tables["train"].question_features
     for seed in range(200):
         setup.config.seed = seed
@@ -185,27 +185,27 @@ def test_noise_has_the_moments_of_the_training_questions(setup, space, scored, a
 
 def test_wrong_questions_are_drawn_from_the_seed(setup, space, scored, asked):
     rows = _question_rows(setup, space)
-    for title in WRONG:
+    for variant in WRONG:
         asked.clear()
         for seed in (0, 0, 1, 2, 3):
             setup.config.seed = seed
-            rows[title].score("test", None, None)
+            rows[variant].score("test", None, None)
         first, again, *others = [wrong for wrong, _ in asked]
         np.testing.assert_array_equal(first, again)
         assert any(not np.array_equal(first, other) for other in others)
 
 
 @pytest.mark.parametrize(
-    "title, scale, change",
+    "variant, scale, change",
     [
-        ("guidance 0", 0.0, None),
-        ("answers shuffled", SCALE, scoring.with_answers_shuffled),
+        ("unguided", 0.0, None),
+        ("shuffled_answers", SCALE, scoring.with_answers_shuffled),
     ],
 )
 def test_the_right_question_without_guidance_or_with_wrong_answers(
-    title, scale, change, setup, space, scored, asked
+    variant, scale, change, setup, space, scored, asked
 ):
-    _question_rows(setup, space)[title].score("test", None, None)
+    _question_rows(setup, space)[variant].score("test", None, None)
     own = setup.tables["test"].question_features
     ((questions, used),) = asked
     np.testing.assert_array_equal(questions, own)

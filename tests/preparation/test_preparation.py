@@ -113,7 +113,7 @@ def test_the_papers_configuration_runs_on_it(prepared, small_settings, programs,
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     titles = {row["title"] for row in results["rows"]}
     assert {"CLIP as base model", "HNet + HyperLDM", "HVAE + HyperLDM"} <= titles
-    assert results["summaries"]["test"]["HNet + HyperLDM"]["all"]["all"]["tasks"] == 4
+    assert results["summaries"]["test"]["hnet_hyperldm"]["all"]["all"]["tasks"] == 4
     assert (tmp_path / "run" / "report" / "report.md").exists()
 
 

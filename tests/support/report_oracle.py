@@ -15,16 +15,16 @@ def percent(score):
     return 100 * np.array(score["correct"]) / np.array(score["count"])
 
 
-def chosen_setting(saved, title):
-    return next(row["chosen"] for row in saved["rows"] if row["title"] == title)
+def chosen_setting(saved, name):
+    return next(row["chosen"] for row in saved["rows"] if row["id"] == name)
 
 
-def of_row(seeds, split, title, setting=None):
+def of_row(seeds, split, row, setting=None):
     """[T, seeds] in percent, at the setting that each seed chose if none is given."""
     columns = []
     for saved in seeds:
-        name = chosen_setting(saved, title) if setting is None else setting
-        columns.append(percent(saved[split][title][name]))
+        name = chosen_setting(saved, row) if setting is None else setting
+        columns.append(percent(saved[split][row][name]))
     return np.stack(columns, axis=1)
 
 

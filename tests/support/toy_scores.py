@@ -6,31 +6,45 @@ import numpy as np
 
 from hyper_meta.core.files import write_bytes, write_json
 from hyper_meta.data.tasks import Task
-from hyper_meta.eval import metrics
+from hyper_meta.eval.rows import CLIP, MULTITASK, NEAREST
+from hyper_meta.eval.seeds import SCORES_FORMAT
 
-CONDITIONAL = "conditional hypernetwork"
-CONDITIONAL_MAML = "conditional HNet-MAML"
-HYPERCLIP = "HNet + HyperCLIP"
-HYPERLDM = "HNet + HyperLDM"
-NOISE = "question replaced by noise"
-ADAPTED = "HNet-MAML, adapted"
+CONDITIONAL = "conditional"
+CONDITIONAL_MAML = "conditional_maml"
+HYPERCLIP = "hnet_hyperclip"
+HYPERLDM = "hnet_hyperldm"
+ADAPTED = "hnet_maml.adapted"
+TITLES = {
+    "majority": "most common answer",
+    CLIP: "CLIP as base model",
+    ADAPTED: "HNet-MAML, adapted",
+    MULTITASK: "HNet, multitask",
+    "hnet_maml": "HNet-MAML",
+    # None begins with "conditional", by which they were known once.
+    CONDITIONAL: "a hypernetwork",
+    CONDITIONAL_MAML: "an HNet-MAML of questions",
+    HYPERCLIP: "HNet + HyperCLIP",
+    HYPERLDM: "HNet + HyperLDM",
+    NEAREST: "latent of the nearest training sentence",
+    "noise": "question replaced by noise",
+}
 SCALES = ("0", "1", "1.5", "15")
-# (title, kind, varies, {setting: chance of a right answer}), kinds out of order.
+# (id, kind, varies, {setting: chance of a right answer}), kinds out of order.
 ROWS = (
-    (metrics.MAJORITY, "reference", None, {"": 0.3}),
-    (metrics.CLIP, "reference", None, {"": 0.4}),
+    ("majority", "reference", None, {"": 0.3}),
+    (CLIP, "reference", None, {"": 0.4}),
     (ADAPTED, "few-shot", "inner steps and learning rate", {"1, 0.1": 0.7, "50, 0.1": 0.9}),
-    (metrics.MULTITASK, "unconditional", None, {"": 0.45}),
-    (metrics.MAML, "unconditional", None, {"": 0.4}),
+    (MULTITASK, "unconditional", None, {"": 0.45}),
+    ("hnet_maml", "unconditional", None, {"": 0.4}),
     (CONDITIONAL, "language", None, {"": 0.5}),
     (CONDITIONAL_MAML, "language", None, {"": 0.65}),
     (HYPERCLIP, "language", "steps", {"10": 0.4, "100": 0.35}),
     (HYPERLDM, "language", "guidance scale", dict(zip(SCALES, (0.3, 0.6, 0.8, 0.75), strict=True))),
-    (metrics.NEAREST, "control", None, {"": 0.55}),
-    (NOISE, "control", None, {"": 0.4}),
+    (NEAREST, "control", None, {"": 0.55}),
+    ("noise", "control", None, {"": 0.4}),
 )
 CURVES = (HYPERLDM,)
-STARTS = {metrics.MULTITASK: (0.45, 0.5, 0.7), HYPERLDM: (0.7, 0.72, 0.8)}
+STARTS = {MULTITASK: (0.45, 0.5, 0.7), HYPERLDM: (0.7, 0.72, 0.8)}
 SHOTS = ("10", "0", "1")  # not in the order of the axis
 SIZES = {"train": 30, "validation": 12, "test": 20}
 FAMILIES = ("colour", "count", "place", "size")
@@ -62,16 +76,21 @@ def make_saved(rng, tasks, chosen, rows):
     """scores.json: every setting on validation tasks, the chosen one or a curve on test tasks."""
     choices = {"hnet_latents": {"learning_rate": 10.0, "of": [1.0, 10.0]}}
     saved = {"rows": [], "validation": {}, "test": {}, "shots": {}, "choices": choices}
-    for title, kind, varies, settings in rows:
-        choice = chosen.get(title, next(iter(settings)))
-        saved["rows"].append({"title": title, "kind": kind, "varies": varies, "chosen": choice})
+    saved["format"] = SCORES_FORMAT
+    for name, kind, varies, settings in rows:
+        choice = chosen.get(name, next(iter(settings)))
+        record = {"id": name, "title": TITLES[name], "kind": kind, "varies": varies}
+        record["maps_question_directly"] = name in (CONDITIONAL, CONDITIONAL_MAML)
+        saved["rows"].append(record | {"chosen": choice})
         for split in ("validation", "test"):
-            saved[split][title] = {
+            saved[split][name] = {
                 setting: make_scores(rng, tasks[split], chance)
                 for setting, chance in settings.items()
-                if split == "validation" or title in CURVES or setting == choice
+                if split == "validation" or name in CURVES or setting == choice
             }
     for start, chances in STARTS.items():
+        if start not in saved["test"]:
+            continue
         saved["shots"][start] = {
             k: {"chosen": f"{k} steps", **make_scores(rng, tasks["test"], chance)}
             for k, chance in zip(SHOTS, chances, strict=True)

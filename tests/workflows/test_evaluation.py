@@ -1,11 +1,13 @@
 """What is chosen on validation tasks and what is then scored on test tasks, with made-up rows."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from hyper_meta.eval.seeds import SCORES_FORMAT
 from hyper_meta.methods.interface import Row
 from hyper_meta.workflows.evaluate import evaluate, score_row
 
@@ -35,10 +37,12 @@ def test_the_test_tasks_have_no_say_in_what_is_chosen(curve):
     calls = []
     scored = score_row(make_row(calls, curve=curve), (1, 2))
     assert scored["row"] == {
+        "id": "an_id",
         "title": "a title",
         "kind": "language",
         "varies": "some setting",
         "chosen": "setting c",
+        "maps_question_directly": False,
     }
     shown = set(SETTINGS) if curve else {"setting c"}
     assert set(scored["validation"]) == set(SETTINGS) and set(scored["test"]) == shown
@@ -89,8 +93,16 @@ def test_a_row_without_settings():
         assert value is None
         return np.ones(2), np.full(2, 4.0)
 
-    scored = score_row(Row("an_id", "a title", "reference", score), (1,))
-    assert scored["row"] == {"title": "a title", "kind": "reference", "varies": None, "chosen": ""}
+    row = Row("an_id", "a title", "reference", score, maps_question_directly=True)
+    scored = score_row(row, (1,))
+    assert scored["row"] == {
+        "id": "an_id",
+        "title": "a title",
+        "kind": "reference",
+        "varies": None,
+        "chosen": "",
+        "maps_question_directly": True,
+    }
     assert scored["test"] == scored["validation"] == {"": {"correct": [1, 1], "count": [4, 4]}}
 
 
@@ -106,7 +118,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_row_it_was_at(tmp_path):
                     raise KeyboardInterrupt
                 return np.array([number / 3, 0.1]), np.array([1.0, 7.0])
 
-            return Row(f"row_{number}", f"row {number}", "reference", score)
+            return Row(f"row_{number}", "one title", "reference", score)
 
         return [make(number) for number in range(4)]
 
@@ -118,6 +130,10 @@ def test_an_interrupted_evaluation_goes_on_with_the_row_it_was_at(tmp_path):
         return (tmp_path / name / "scores.json").read_bytes()
 
     whole = saved("whole")
+    scores = json.loads(whole)
+    assert scores["format"] == SCORES_FORMAT and set(scores["test"]) == {
+        f"row_{number}" for number in range(4)
+    }
     with pytest.raises(KeyboardInterrupt):
         saved("stopped", stopped_at=2)
     calls.clear()

@@ -9,6 +9,7 @@ import pytest
 
 from hyper_meta.cli.main import main
 from hyper_meta.core.types import UserError
+from hyper_meta.eval.results import RESULTS_FORMAT
 from hyper_meta.train import loop
 from hyper_meta.workflows import run as pipeline
 from hyper_meta.workflows.grid import MAX_NAME, parse_grid, plan
@@ -17,7 +18,8 @@ from hyper_meta.workflows.sweep import NOTE
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.py"
 META_VQA = CONFIG.with_name("meta_vqa_simulated.py")
 FIGURES = ("hyperldm.drop_rate=0.1", "hyperldm.drop_rate=0.2", "hyperldm.drop_rate=0.3")
-ROWS = ("HNet + HyperLDM", "conditional hypernetwork")
+ROWS = ("hnet_hyperldm", "conditional")
+TITLES = ("HNet + HyperLDM", "conditional hypernetwork")
 # The folders that some methods leave, and every section that has a say in them.
 PARTS = {
     "hnet_maml": ("adapter", "hnet"),
@@ -38,10 +40,11 @@ def write_results(workdir, config, *, validation, test):
     scales = dict(zip(seeds, ("1.5", "4"), strict=False))
     nothing = dict.fromkeys(seeds, "")
     rows = [
-        {"title": ROWS[0], "varies": "guidance scale", "chosen": scales},
-        {"title": ROWS[1], "varies": None, "chosen": nothing},
+        {"id": ROWS[0], "title": TITLES[0], "varies": "guidance scale", "chosen": scales},
+        {"id": ROWS[1], "title": TITLES[1], "varies": None, "chosen": nothing},
     ]
     results = {
+        "format": RESULTS_FORMAT,
         "seeds": seeds,
         "rows": rows,
         "best": {"language": max(ROWS, key=validation.get)},
@@ -224,9 +227,9 @@ def test_a_table_by_validation(fake, tmp_path, capsys):
     for number, name in enumerate((FIGURES[0], FIGURES[2], FIGURES[1]), 1):
         assert f"{number} of 3: {name}\n" in out
     expected = [
-        [FIGURES[2], ROWS[0], "80.0", "40.0 [37.5, 41.5]"],
-        [FIGURES[1], ROWS[0], "70.0", "50.0 [47.5, 51.5]"],
-        [FIGURES[0], ROWS[0], "60.0", "60.0 [57.5, 61.5]"],
+        [FIGURES[2], TITLES[0], "80.0", "40.0 [37.5, 41.5]"],
+        [FIGURES[1], TITLES[0], "70.0", "50.0 [47.5, 51.5]"],
+        [FIGURES[0], TITLES[0], "60.0", "60.0 [57.5, 61.5]"],
     ]
     chosen = "guidance scale 1.5 (seed_0), 4 (seed_1)"
     # The last table that is printed, and that of the file: test accuracy plays no part.
@@ -246,6 +249,7 @@ def test_a_table_by_validation(fake, tmp_path, capsys):
         "combination": FIGURES[2],
         "settings": {"hyperldm.drop_rate": 0.3},
         "row": ROWS[0],
+        "title": TITLES[0],
         "validation": 80.0,
         "test": {"mean": 40.0, "low": 37.5, "high": 41.5},
         "varies": "guidance scale",
@@ -264,6 +268,7 @@ def test_rows(fake, tmp_path, capsys):
 
     assert lines() == [(FIGURES[1], ROWS[0], 70.0), (FIGURES[0], ROWS[1], 61.0)]
     assert "guidance scale 1.5\n" in capsys.readouterr().out
+    assert lines(*ROWS) == lines(*TITLES)
     assert lines(*ROWS) == [
         (FIGURES[1], ROWS[0], 70.0),
         (FIGURES[0], ROWS[1], 61.0),
@@ -292,6 +297,9 @@ def test_results_without_a_language_row_or_damaged(fake, tmp_path, capsys):
     assert f"answers from the sentence alone: name a --row, one of: {ROWS[0]}" in (
         capsys.readouterr().err
     )
+    path.write_text(json.dumps({key: results[key] for key in results if key != "format"}))
+    assert main(argv) == 2
+    assert f"{path} is of another version of hyper-meta: remove it" in capsys.readouterr().err
     path.write_text(json.dumps(results | {"summaries": {}}))
     assert main(argv) == 2
     assert "does not hold what it should (KeyError('validation')): remove it" in (
