@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import flatten, read_json, write_bytes, write_json
-from hyper_meta.core.types import UserError
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval import pictures
 from hyper_meta.eval.markdown import compose, headline

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from hyper_meta.core.errors import UserError
 from hyper_meta.core.scores import Scores
-from hyper_meta.core.types import UserError
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval.metrics import (
     mean_scores,

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import read_json
 from hyper_meta.core.scores import Scores
-from hyper_meta.core.types import UserError
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval.rows import KINDS, RowRecord, row_record
 

@@ -26,8 +26,8 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from hyper_meta.core import parallel
+from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import write_json
-from hyper_meta.core.types import UserError
 from hyper_meta.data import precomputed
 from hyper_meta.data.table import TaskTable, build_table
 from hyper_meta.data.tasks import Task

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hyper_meta.cli.main import main
-from hyper_meta.core.types import UserError
+from hyper_meta.core.errors import UserError
 from hyper_meta.eval.compare import compare, comparison_table, read_tested, remarks
 from hyper_meta.eval.results import RESULTS_FORMAT
 

@@ -7,7 +7,7 @@ import pytest
 import report_oracle as oracle
 from toy_scores import ADAPTED, CONDITIONAL_MAML, HYPERLDM, ROWS, SCALES, STARTS, TITLES
 
-from hyper_meta.core.types import UserError
+from hyper_meta.core.errors import UserError
 from hyper_meta.eval.compare import read_tested
 from hyper_meta.eval.report import choose_scenes, scale_panels, shot_panels, write_report
 from hyper_meta.eval.rows import CLIP, MULTITASK, NEAREST

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from toy_scores import CONDITIONAL, CONDITIONAL_MAML, HYPERLDM, ROWS, TITLES
 
-from hyper_meta.core.types import UserError
+from hyper_meta.core.errors import UserError
 from hyper_meta.eval.rows import NEAREST
 from hyper_meta.eval.seeds import read_seed, read_seeds
 

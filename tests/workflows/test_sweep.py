@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hyper_meta.cli.main import main
-from hyper_meta.core.types import UserError
+from hyper_meta.core.errors import UserError
 from hyper_meta.eval.results import RESULTS_FORMAT
 from hyper_meta.train import loop
 from hyper_meta.workflows import run as pipeline
