@@ -30,7 +30,7 @@ def setup(tmp_path):
 def space():
     rng = np.random.default_rng(0)
     latents = rng.normal(size=(NUM_TASKS["train"], 2, LATENT)).astype(np.float32)
-    return Space("HNet", {"e0": np.zeros(LATENT)}, None, latents)
+    return Space("HNet", None, {"e0": np.zeros(LATENT)}, None, latents)
 
 
 @pytest.fixture
