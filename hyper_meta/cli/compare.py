@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyper_meta.cli.parser import Command, Work, refuse_others
+
+if TYPE_CHECKING:
+    from hyper_meta.eval.compare import Tested
 
 HELP = """\
 examples:
@@ -25,14 +29,17 @@ intervals are 95% bootstrap intervals over tasks and say nothing about another s
 
 def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
     refuse_others(arguments, others)
-    return lambda: _compare(arguments)
+
+    from hyper_meta.eval.compare import read_tested
+
+    a, b = (read_tested(Path(run)) for run in (arguments.a, arguments.b))
+    return lambda: _compare(a, b, arguments)
 
 
-def _compare(arguments: argparse.Namespace) -> None:
+def _compare(a: Tested, b: Tested, arguments: argparse.Namespace) -> None:
     from hyper_meta.eval import compare
     from hyper_meta.eval.tables import as_text
 
-    a, b = (compare.read_tested(Path(run)) for run in (arguments.a, arguments.b))
     comparison = compare.compare(
         a,
         b,

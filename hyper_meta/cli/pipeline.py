@@ -52,10 +52,13 @@ examples:
 
 def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
     from hyper_meta.core.configuration import load_config
+    from hyper_meta.methods.names import check_names
 
     workdir = Path(arguments.workdir)
     _check_processes(arguments)
     config = load_config(arguments.config, workdir, others)
+    method = getattr(arguments, "method", None)
+    check_names((*config.get("methods", ()), *([] if method is None else [method])))
 
     def work() -> None:
         if arguments.distributed or arguments.coordinator:
@@ -67,7 +70,7 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
 
         name = arguments.command.name
         last = "report" if name == "run" else name
-        pipeline.run(config, workdir, until=last, method=getattr(arguments, "method", None))
+        pipeline.run(config, workdir, until=last, method=method)
 
     return work
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from hyper_meta.core.types import UserError
+from hyper_meta.core.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

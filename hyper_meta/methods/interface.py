@@ -1,7 +1,7 @@
 """What a method is: what it needs, what it trains, and the rows it adds to the table.
 
-Adding a method is one file with a METHOD (or a function that makes some) and one line in
-methods/registry.py; methods/README.md shows it.
+Adding a method is one file with a METHOD (or a function that makes some), one line in
+methods/registry.py and its name in methods/names.py; methods/README.md shows it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every method by name, in the order of the table."""
+"""Every method by name, in the order of the table and of names.NAMES."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
-from hyper_meta.core.types import UserError
 from hyper_meta.methods import (
     conditional,
     controls,
@@ -18,6 +17,7 @@ from hyper_meta.methods import (
     unconditional,
 )
 from hyper_meta.methods.interface import Method
+from hyper_meta.methods.names import check_names
 
 METHODS: dict[str, Method] = {
     "references": references.METHOD,
@@ -49,11 +49,11 @@ def in_order(names: Iterable[str], config: ConfigDict) -> list[str]:
 
     Raises UserError for a name that is none of METHODS.
     """
+    names = list(names)
+    check_names(names)
     wanted: set[str] = set()
 
     def add(name: str) -> None:
-        if name not in METHODS:
-            raise UserError(f"method {name!r} given, one of {list(METHODS)} is expected")
         if name not in wanted:
             wanted.add(name)
             for need in METHODS[name].needs(config):

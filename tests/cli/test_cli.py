@@ -100,6 +100,8 @@ RUN = ("run", "--workdir", "new", "--config", QUICKSTART)
         ([*RUN, "--config.hnet.num_step=3"], 2),
         ([*RUN, "--config.seed=one"], 2),
         ([*RUN, "--config.seed=-1"], 2),
+        ([*RUN, "--config.methods=references,fim"], 2),
+        (["train", *RUN[1:], "--method", "fim"], 2),
         ([*RUN, "--num-processes", "2"], 2),
         (["sweep", *RUN[1:], "--grid", "hnet.num_step=3"], 2),
         ([*GENERATE, " "], 2),
@@ -152,12 +154,23 @@ def test_methods_takes_no_more_arguments(capsys):
     assert "unknown argument film" in capsys.readouterr().err
 
 
+def test_mistakes_of_compare_do_not_wait_for_jax(tmp_path):
+    command = [sys.executable, "-c", QUICK, "compare", "none", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.stdout.split()[:2] == ["exit", "2"] and "jax" not in done.stdout
+    assert "none holds no results.json" in done.stderr
+
+
+# Its arguments are sound; that the file is none of weights is found while it works.
+WORKS = ["predict", "--weights", "file", "--answers", "red,green", "scene.png"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
 @pytest.mark.parametrize(
     ("given", "argv", "started"),
     [
-        (None, ["compare", "none", "none"], 2),
-        ("glibc.malloc.check=0", ["compare", "none", "none"], 1),
+        (None, WORKS, 2),
+        ("glibc.malloc.check=0", WORKS, 1),
         (None, ["--help"], 1),
         (None, ["methods", "--help"], 1),
         (None, ["run", "--workdir", "none"], 1),
@@ -170,6 +183,7 @@ def test_a_process_that_computes_starts_over_with_huge_pages_once(given, argv, s
         f"sys.argv = ['hyper-meta', *{argv}]; "
         "print('with', os.environ.get('GLIBC_TUNABLES'), flush=True); sys.exit(main())"
     )
+    write(tmp_path / "file", "no weights")
     environment = {name: x for name, x in os.environ.items() if name != "GLIBC_TUNABLES"}
     environment |= {"GLIBC_TUNABLES": given} if given else {}
     done = subprocess.run(

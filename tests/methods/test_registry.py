@@ -2,6 +2,7 @@ import pytest
 from toy_setup import tiny_config
 
 from hyper_meta.core.types import UserError
+from hyper_meta.methods.names import NAMES
 from hyper_meta.methods.registry import METHODS, in_order
 
 
@@ -44,6 +45,12 @@ def test_settings_are_sections_of_the_config(name):
         value = config
         for key in section.split("."):
             value = value[key]
+
+
+def test_the_names_are_those_of_the_registry():
+    assert list(METHODS) == list(NAMES)
+    for name, method in METHODS.items():
+        assert set(method.needs(tiny_config())) <= set(NAMES), name
 
 
 def test_every_method_says_what_it_is_in_one_line_of_its_own():
