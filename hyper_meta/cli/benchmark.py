@@ -24,10 +24,11 @@ at its peak; programs compiled the first time and later; seconds of compilation.
 
 
 def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
-    from hyper_meta.core.configuration import load_config
+    from hyper_meta.core.configuration import load_settings
     from hyper_meta.core.files import check_writable
+    from hyper_meta.core.settings import BenchmarkSettings
 
-    config = load_config(arguments.config, Path(), others)
+    config = load_settings(arguments.config, Path(), others, BenchmarkSettings)
     out = Path(arguments.out) if arguments.out else None
     if out is not None:
         check_writable(out)

@@ -25,7 +25,7 @@ in Python:
 
 def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
     from hyper_meta.core import arguments as check
-    from hyper_meta.core.configuration import stored_config
+    from hyper_meta.core.configuration import stored_settings
     from hyper_meta.core.files import check_writable
 
     refuse_others(arguments, others)
@@ -37,7 +37,7 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
         check.check_guidance_scale(arguments.guidance_scale)
     if arguments.template is not None:
         check.check_template(arguments.template)
-    stored_config(Path(arguments.workdir))
+    stored_settings(Path(arguments.workdir))
     check_writable(Path(arguments.out))
     return lambda: _generate(arguments)
 

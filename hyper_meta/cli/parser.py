@@ -14,7 +14,7 @@ OVERRIDES = """\
 Every setting of the config file can be overridden, in its own type; the file explains them all:
   --config.hyperldm.guidance_scale=2
   --config.hnet.inner_learning_rate=0.1
-  --config.evaluate.guidance_scales=0,1,2
+  --config.evaluate.guidance_scales=1,2,4
 """
 
 # The work of a command, to be called once its arguments have been checked.

@@ -51,14 +51,14 @@ examples:
 
 
 def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
-    from hyper_meta.core.configuration import load_config
+    from hyper_meta.core.configuration import load_settings
     from hyper_meta.methods.names import check_names
 
     workdir = Path(arguments.workdir)
     _check_processes(arguments)
-    config = load_config(arguments.config, workdir, others)
+    config = load_settings(arguments.config, workdir, others)
     method = getattr(arguments, "method", None)
-    check_names((*config.get("methods", ()), *([] if method is None else [method])))
+    check_names((*config.methods, *([] if method is None else [method])))
 
     def work() -> None:
         if arguments.distributed or arguments.coordinator:

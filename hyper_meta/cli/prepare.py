@@ -23,9 +23,9 @@ whenever you like: the same command goes on. What is downloaded is checked by it
 
 
 def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
-    from hyper_meta.core.configuration import load_config
+    from hyper_meta.core.configuration import load_settings
 
-    config = load_config(arguments.config, Path(), others)
+    config = load_settings(arguments.config, Path(), others)
     data_dir = Path(arguments.data_dir or config.data_dir).expanduser()
     manual_dir = arguments.manual_dir and Path(arguments.manual_dir)
 

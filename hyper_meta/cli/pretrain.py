@@ -20,15 +20,11 @@ Every setting of the config file can be overridden, in its own type: --config.nu
 
 
 def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
-    from hyper_meta.core.configuration import load_config
-    from hyper_meta.core.errors import UserError
+    from hyper_meta.core.configuration import load_settings
+    from hyper_meta.core.settings import EncoderSettings
 
     workdir, out = Path(arguments.workdir), Path(arguments.out)
-    config = load_config(arguments.config, workdir, others)
-    if "vocab_size" not in config:
-        raise UserError(
-            "this configuration is not of an encoder: take one such as configs/encoder.py"
-        )
+    config = load_settings(arguments.config, workdir, others, EncoderSettings)
     _check_out(out)
 
     def work() -> None:

@@ -9,49 +9,61 @@ import difflib
 import functools
 import importlib.machinery
 import importlib.util
-import math
 import operator
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_dict import placeholder
 
-from hyper_meta.core.arguments import check_seed
 from hyper_meta.core.errors import UserError
-from hyper_meta.core.files import flatten, read_json
+from hyper_meta.core.files import flatten, read_json, write_json
+from hyper_meta.core.settings import EncoderSettings, RunSettings, as_dict, read_settings, rules_of
 
-# Whole numbers are counts of at least one, except these.
-MAY_BE_ZERO = frozenset({"seed", "inner_steps", "few_shot_steps", "shot_steps"})
-MAY_BE_EMPTY = frozenset({"few_shot_guidance", "shots"})
-# The settings that are a share, and whether it may be none.
-SHARES = {
-    "smallest_share": False,
-    "start_time": False,
-    "validation_share": False,
-    "fisher_share": True,
-    "posterior_variance": True,
-    "drop_rate": True,
-}
+# Of config.json, with the names that settings have: another one is of another version's run.
+FORMAT = 2
+CONFIG_FILE = "config.json"
+# How a setting that is true or false may be given, in upper or lower case.
+TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
+FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
+Settings = TypeVar("Settings")
 
 
-def load_config(file: str | None, workdir: Path, overrides: Sequence[str]) -> ConfigDict:
-    """The configuration of a command.
+def load_settings(
+    file: str | None,
+    workdir: Path,
+    overrides: Sequence[str],
+    record: type[Settings] = RunSettings,
+) -> Settings:
+    """The settings of a command, in the record of its kind.
 
     file: a Python file with get_config(), or None for the one that is stored in workdir; overrides:
-    command-line arguments such as "--config.hyperldm.guidance_scale=2". Raises UserError for a file
-    that is missing or fails, an unknown name, and a value of the wrong type or range.
+    command-line arguments such as "--config.hyperldm.guidance_scale=2". Where a setting is given
+    several times, the last value holds. Raises UserError for a file that is missing or fails, or is
+    of another kind, an unknown name, and a value of the wrong type or range.
     """
     config = stored_config(workdir) if file is None else execute_file(Path(file))
-    for name, arguments in group_overrides(overrides).items():
-        override(config, name, arguments)
-    check_values(config)
-    return config
+    apply_overrides(config, split_overrides(overrides))
+    return typed(config, record)
+
+
+def typed(config: ConfigDict, record: type[Settings]) -> Settings:
+    """The record of a configuration. Raises UserError for one of another kind, and as
+    `read_settings` does."""
+    if record is EncoderSettings and "vocab_size" not in config:
+        raise UserError(
+            "this configuration is not of an encoder: take one such as configs/encoder.py"
+        )
+    if record is not EncoderSettings and "methods" not in config:
+        raise UserError(
+            "this configuration names no methods: take one such as configs/quickstart.py"
+        )
+    return read_settings(config, record)
 
 
 def execute_file(path: Path) -> ConfigDict:
@@ -99,7 +111,21 @@ def _failing_line(error: BaseException, path: Path) -> str:
 
 def stored_config(workdir: Path) -> ConfigDict:
     """The configuration that a run left in its work directory."""
-    path = workdir / "config.json"
+    return _from_json(read_stored(workdir))
+
+
+def stored_settings(workdir: Path) -> RunSettings:
+    """The settings of the run that a work directory holds."""
+    return typed(stored_config(workdir), RunSettings)
+
+
+def read_stored(workdir: Path) -> dict[str, Any]:
+    """The content of a work directory's config.json without its format.
+
+    Raises UserError where there is none, it is damaged, or another version of this package wrote
+    it.
+    """
+    path = workdir / CONFIG_FILE
     if not path.is_file():
         raise UserError(
             f"{workdir} holds no run, it has no config.json: "
@@ -108,7 +134,19 @@ def stored_config(workdir: Path) -> ConfigDict:
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged, it holds no configuration")
-    return _from_json(content)
+    found = content.pop("format", None)
+    if found != FORMAT:
+        raise UserError(
+            f"{workdir} holds a run of another version of hyper-meta (config.json has "
+            f"{'no format' if found is None else f'format {found}'}, {FORMAT} is expected): "
+            "use that version, or choose another --workdir"
+        )
+    return content
+
+
+def write_settings(settings: Any, workdir: Path) -> None:
+    """Writes the settings of a run as the config.json of its work directory."""
+    write_json(workdir / CONFIG_FILE, {"format": FORMAT, **as_dict(settings)})
 
 
 def _from_json(value: Any) -> Any:
@@ -120,24 +158,30 @@ def _from_json(value: Any) -> Any:
     return placeholder(float) if value is None else value
 
 
-def group_overrides(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """["--config.a=1", "--config.b", "2"] as {"a": ["--config.a=1"], "b": ["--config.b", "2"]}.
+def split_overrides(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """["--config.a=1", "--config.b", "2"] as [("a", ["--config.a=1"]), ("b", ["--config.b", "2"])].
 
     Raises UserError for an argument that is none of these.
     """
-    groups: dict[str, list[str]] = {}
-    open_group = None  # of the override whose value may follow
+    groups: list[tuple[str, list[str]]] = []
+    takes_value = False  # whether the value of the last one may follow
     for argument in arguments:
         match = re.fullmatch(r"--?(?:no)?config\.([^=]+)(=.*)?", argument, re.DOTALL)
         if match:
-            group = groups.setdefault(match[1], [])
-            open_group = None if match[2] else group
-        elif open_group is not None and not argument.startswith("--"):
-            group, open_group = open_group, None
+            groups.append((match[1], [argument]))
+            takes_value = match[2] is None
+        elif takes_value and not argument.startswith("--"):
+            groups[-1][1].append(argument)
+            takes_value = False
         else:
             raise UserError(f"unknown argument {argument}: see --help")
-        group.append(argument)
     return groups
+
+
+def apply_overrides(config: ConfigDict, overrides: Iterable[tuple[str, Sequence[str]]]) -> None:
+    """`override` for each (name, arguments) in turn."""
+    for name, arguments in overrides:
+        override(config, name, arguments)
 
 
 def override(config: ConfigDict, name: str, arguments: Sequence[str]) -> None:
@@ -157,21 +201,47 @@ def override(config: ConfigDict, name: str, arguments: Sequence[str]) -> None:
     *groups, key = name.split(".")
     holder = functools.reduce(operator.getitem, groups, config)
     old, expected = values[name], holder.get_type(key)
-    # absl writes the whole of what a flag may change as YAML, so this one may change one setting.
-    alone = ConfigDict({key: placeholder(expected) if old is None else old})
-    for group in reversed(groups):
-        alone = ConfigDict({group: alone})
     try:
-        flag_values = flags.FlagValues()
-        argv = ["hyper-meta", *arguments]
-        config_flags.DEFINE_config_dict("config", alone, flag_values=flag_values, sys_argv=argv)
-        flag_values(argv)
-        new = functools.reduce(operator.getitem, (*groups, key), alone)
-        if isinstance(old, tuple):
-            new = _like(old, new, may_be_empty=key in MAY_BE_EMPTY)
-        holder[key] = new
+        if expected is bool:
+            holder[key] = _boolean(arguments)
+        elif arguments[0].lstrip("-").startswith("noconfig."):
+            raise ValueError
+        else:
+            new = _parse(groups, key, arguments, placeholder(expected) if old is None else old)
+            holder[key] = _like(old, new, name) if isinstance(old, tuple) else new
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(f"{given}: {_describe(expected, old)} is expected") from error
+
+
+def _parse(groups: Sequence[str], key: str, arguments: Sequence[str], old: Any) -> Any:
+    """The value of the arguments of one setting, in the type of its old one."""
+    # absl writes the whole of what a flag may change as YAML, so this one may change one setting.
+    alone = ConfigDict({key: old})
+    for group in reversed(groups):
+        alone = ConfigDict({group: alone})
+    flag_values = flags.FlagValues()
+    argv = ["hyper-meta", *arguments]
+    config_flags.DEFINE_config_dict("config", alone, flag_values=flag_values, sys_argv=argv)
+    flag_values(argv)
+    return functools.reduce(operator.getitem, (*groups, key), alone)
+
+
+def _boolean(arguments: Sequence[str]) -> bool:
+    """ "--config.x" and "--config.x yes" are True, "--noconfig.x" and "--config.x=off" are False.
+
+    Raises ValueError for other words, and for a word after --noconfig.x.
+    """
+    first, *words = arguments
+    if "=" in first:
+        words = [first.partition("=")[2]]
+    if first.lstrip("-").startswith("noconfig."):
+        if words:
+            raise ValueError
+        return False
+    word = words[0].strip().lower() if words else "true"
+    if word not in TRUE | FALSE:
+        raise ValueError
+    return word in TRUE
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -181,9 +251,11 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return difflib.get_close_matches(name, same or list(known), n=1, cutoff=0)[0]
 
 
-def _like(old: tuple, new: tuple, *, may_be_empty: bool) -> tuple:
-    """The new tuple with the element type of the old one; raises TypeError if it has another."""
-    if not old or (not new and may_be_empty):
+def _like(old: tuple, new: tuple, name: str) -> tuple:
+    """The new tuple with the element type of the old one. Raises TypeError if it has another, or
+    is empty where the setting of this name may not be."""
+    known = rules_of(RunSettings).get(name)
+    if not old or (not new and known and known[1].may_be_empty):
         return new
     kind = type(old[0])
     if kind is float:
@@ -200,45 +272,5 @@ def _describe(expected: type, old: Any) -> str:
         element = type(old[0]).__name__
         return f"a tuple of {element} such as {','.join(map(str, old))}"
     name = {int: "a whole number", float: "a number", bool: "true or false"}.get(expected)
-    return f"{name or expected.__name__}" + ("" if old is None else f" such as {old}")
-
-
-def check_values(config: ConfigDict) -> None:
-    """Raises UserError for a number out of range, or numbers that contradict each other."""
-    values = flatten(config.to_dict())
-    for name, value in values.items():
-        for number in value if isinstance(value, tuple) else (value,):
-            _check_number(name, number)
-    for name, num_steps in values.items():
-        prefix, _, key = name.rpartition("num_steps")
-        size = values.get(f"{prefix}chunk_steps")
-        if not key and size and num_steps % size:
-            raise UserError(
-                f"{name}={num_steps} is no multiple of {prefix}chunk_steps={size}: "
-                f"the nearest is {max(1, round(num_steps / size)) * size}"
-            )
-    most, steps = (values.get(f"hyperldm.{k}_steps") for k in ("diffusion", "sampling"))
-    if most and steps > most:
-        raise UserError(
-            f"hyperldm.sampling_steps={steps} is more than hyperldm.diffusion_steps={most}"
-        )
-    if most and steps < most and values["hyperldm.posterior_variance"]:
-        raise UserError(
-            "hyperldm.posterior_variance is of DDPM, which takes all "
-            f"hyperldm.diffusion_steps={most}: set hyperldm.sampling_steps to that"
-        )
-
-
-def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{name}={value} is no finite number")
-    if isinstance(value, int) and not isinstance(value, bool):
-        key = name.rpartition(".")[2]
-        if value < (0 if key in MAY_BE_ZERO else 1):
-            raise UserError(f"{name}={value} is too small, {int(key not in MAY_BE_ZERO)} is least")
-        if key == "seed":
-            check_seed(value)
-    may_be_none = SHARES.get(name.rpartition(".")[2])
-    if may_be_none is not None and not (0 <= value <= 1 and (value or may_be_none)):
-        interval = "0 to 1" if may_be_none else "above 0 to 1"
-        raise UserError(f"{name}={value} is no share, a number from {interval} is expected")
+    has_example = old is not None and expected is not bool
+    return f"{name or expected.__name__}" + (f" such as {old}" if has_example else "")

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from hyper_meta.core.configuration import read_stored
 from hyper_meta.core.errors import UserError
-from hyper_meta.core.files import flatten, read_json, write_bytes, write_json
+from hyper_meta.core.files import flatten, write_bytes, write_json
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval import pictures
 from hyper_meta.eval.markdown import compose, headline
@@ -52,7 +53,7 @@ def write_report(
     tasks.
     """
     seeds = read_seeds(folders, tasks)
-    config = flatten(read_json(workdir / "config.json"))
+    config = flatten(read_stored(workdir))
     results = compute_results(seeds, tasks, config, num_resamples=num_resamples)
     shown, scenes = seeds[0].shown, []
     if shown is not None and images is not None:

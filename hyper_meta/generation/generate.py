@@ -28,7 +28,7 @@ from hyper_meta.core.arguments import (
     check_task,
     check_template,
 )
-from hyper_meta.core.configuration import stored_config
+from hyper_meta.core.configuration import stored_settings
 from hyper_meta.core.files import read_json
 from hyper_meta.core.types import UserError
 from hyper_meta.diffusion.latent_sampling import measure, moments, question_cosine
@@ -73,7 +73,7 @@ def load_model(workdir: str | os.PathLike) -> Model:
 
     Raises UserError where there is none, it is damaged, or the encoder is not the one of the run.
     """
-    config = stored_config(Path(workdir))
+    config = stored_settings(Path(workdir))
     folder = seed_dir(Path(workdir), config.seed) / "model"
     if not folder.is_dir():
         raise UserError(

@@ -16,12 +16,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
 from hyper_meta.core.arguments import check_task
-from hyper_meta.core.configuration import stored_config
+from hyper_meta.core.configuration import stored_settings
 from hyper_meta.core.losses import correct_sum, normalise
+from hyper_meta.core.settings import RunSettings, changed
 from hyper_meta.core.types import TaskBatch, UserError
 from hyper_meta.data.batching import Batches, BatchShape
 from hyper_meta.data.table import gather
@@ -60,7 +60,7 @@ class Run:
     data set, None where the features came without one.
     """
 
-    config: ConfigDict
+    config: RunSettings
     setup: Setup
     trained: Mapping[str, Any]
     encoder: Encoder | None
@@ -114,7 +114,7 @@ def open_run(workdir: str | os.PathLike) -> Run:
     Raises UserError where there is no run, or a method of it is not finished.
     """
     workdir = Path(workdir)
-    config = stored_config(workdir)
+    config = stored_settings(workdir)
     folder = seed_dir(workdir, config.seed)
     names = in_order((HYPERCLIP, HYPERLDM), config)
     for name in names:
@@ -134,12 +134,13 @@ def open_run(workdir: str | os.PathLike) -> Run:
     return Run(config, setup, trained, encoder)
 
 
-def _is_finished(config: ConfigDict, folder: Path, name: str) -> bool:
+def _is_finished(config: RunSettings, folder: Path, name: str) -> bool:
     """Whether methods.interface has only to restore a method: its array, or a stage at its end for
     each learning rate."""
     if name == "hnet":
         return (folder / "hnet_latents").is_dir()
-    settings = config[METHODS[name].settings[0]]
+    section = {HYPERCLIP: "hyperclip", HYPERLDM: "hyperldm"}.get(name) or name.partition("_")[0]
+    settings = getattr(config, section)
     rates = settings.learning_rates
     stages = [name] if len(rates) == 1 else [f"{name}_rate_{rate:g}" for rate in rates]
     return all(checkpoints.latest_step(folder / stage) == settings.num_steps for stage in stages)
@@ -296,8 +297,7 @@ def guidance_movements(run: Run, sentences: Sequence[str], num_places: int) -> l
     at the rate and pull that are best on validation tasks."""
     rate, pull, _ = best_guidance(run)
     steps = steps_between(max(run.config.hyperclip.guidance.steps), num_places)
-    config = run.config.copy_and_resolve_references()
-    config.hyperclip.guidance.steps = tuple(map(int, steps[1:]))
+    config = changed(run.config, {"hyperclip.guidance.steps": tuple(map(int, steps[1:]))})
     questions = np.stack([embed_sentence(run, sentence) for sentence in sentences])
     guide_fn = compile_guidance(config, run.space.factors, run.setup.embed_dim)
     model = parallel.replicate(_hyperclip(run))

@@ -121,23 +121,18 @@ def seed_dir(workdir: Path, seed: int) -> Path:
     return workdir / f"seed_{seed}"
 
 
-def fit(
-    setup: Setup, section: str, name: str, build: Callable[[ConfigDict], Stage]
-) -> dict[str, Any]:
+def fit(setup: Setup, section: str, name: str, build: Callable[[float], Stage]) -> dict[str, Any]:
     """Trains or restores a stage: {"params": for evaluation, "statistics"}, numpy leaves.
 
     Each of the section's learning_rates is tried, and the one whose best validation score is
-    highest is kept, the first of equals. build: config with the section's learning_rate -> Stage.
+    highest is kept, the first of equals. build: learning rate -> Stage.
     """
-    rates = setup.config[section].learning_rates
+    config, rates = setup.config, getattr(setup.config, section).learning_rates
     best = None
     for rate in rates:
-        config = setup.config.copy_and_resolve_references()
-        with config.unlocked():
-            config[section].learning_rate = rate
         folder = setup.folder / (name if len(rates) == 1 else f"{name}_rate_{rate:g}")
         state, history = run_stage(
-            build(config),
+            build(rate),
             folder,
             seed=config.seed,
             checkpoint_every=config.checkpoint_every,

@@ -39,13 +39,19 @@ def learnt(
     """The method of a learner. It leaves {"params", "statistics"}.
 
     name: in the registry; title, kind: of its row; section: of the config; stage: (config, train
-    table, validation table, name=...) -> Stage; learner: of the trained parameters; shots: whether
-    it is adapted on few examples too; summary: of the Method; maps_question_directly: see `Row`.
+    table, validation table, name=, learning_rate=) -> Stage; learner: of the trained parameters;
+    shots: whether it is adapted on few examples too; summary: of the Method;
+    maps_question_directly: see `Row`.
     """
 
     def train(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
         tables = setup.tables["train"], setup.tables["validation"]
-        return fit(setup, section, name, lambda config: stage(config, *tables, name=name))
+        return fit(
+            setup,
+            section,
+            name,
+            lambda rate: stage(setup.config, *tables, name=name, learning_rate=rate),
+        )
 
     def rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
         params = trained[name]["params"]

@@ -77,7 +77,10 @@ def _train_hvae(setup: Setup, trained: Mapping[str, Any]) -> Space:
     weights = trained["mnet_weights"]
     start = trained[setup.config.hvae.weights.base]["params"]["e0"]
     left = fit(
-        setup, "hvae", "hvae", lambda config: hvae.hvae_stage(config, "hvae", weights, start)
+        setup,
+        "hvae",
+        "hvae",
+        lambda rate: hvae.hvae_stage(setup.config, "hvae", weights, start, learning_rate=rate),
     )
     params = hvae.hvae_space(setup.config, left["params"], left["statistics"], start)
     return _space(setup, "hvae", "HVAE", params, hvae.HVAE)
@@ -132,15 +135,16 @@ def fit_guide(
 ) -> dict[str, Any]:
     """`fit` of a guide of a space on its latent data set.
 
-    stage: (config, name, latents=, space=, train=, validation=) -> Stage.
+    stage: (config, name, latents=, space=, tables=, learning_rate=) -> Stage.
     """
     data = {
         "latents": space.latents,
         "space": space.params,
-        "train": setup.tables["train"],
-        "validation": setup.tables["validation"],
+        "tables": (setup.tables["train"], setup.tables["validation"]),
     }
-    return fit(setup, section, name, lambda config: stage(config, name, **data))
+    return fit(
+        setup, section, name, lambda rate: stage(setup.config, name, learning_rate=rate, **data)
+    )
 
 
 def latent_scores(

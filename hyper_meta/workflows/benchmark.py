@@ -22,12 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from hyper_meta.core import parallel
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import write_json
+from hyper_meta.core.settings import BenchmarkSettings, RunSettings, changed
+from hyper_meta.core.settings.run import TrainingSettings
 from hyper_meta.data import precomputed
 from hyper_meta.data.table import TaskTable, build_table
 from hyper_meta.data.tasks import Task
@@ -80,7 +81,7 @@ class Work:
     run: Callable[[], None]
 
 
-def benchmark(config: ConfigDict, only: list[str], out: Path | None) -> None:
+def benchmark(config: BenchmarkSettings, only: list[str], out: Path | None) -> None:
     """Measures every work whose name holds one of only (all, where it is empty), prints a table and
     writes the figures to out, after each. Raises UserError where no work is meant."""
     makers = works(config)
@@ -210,7 +211,7 @@ def _table(rows: dict[str, dict[str, Any]]) -> list[list[str]]:
     return lines
 
 
-def load_tables(config: ConfigDict) -> tuple[dict[str, TaskTable], str]:
+def load_tables(config: BenchmarkSettings) -> tuple[dict[str, TaskTable], str]:
     """{"train" | "test": table} and where they come from: the precomputed features of
     config.data_dir, or, where there is no such folder, random ones for tasks of the same sizes, or
     for config.more of them."""
@@ -260,12 +261,8 @@ def _random_table(
     )
 
 
-def works(config: ConfigDict) -> dict[str, Callable[[dict[str, TaskTable]], Work]]:
+def works(config: RunSettings) -> dict[str, Callable[[dict[str, TaskTable]], Work]]:
     """{name: tables -> Work} of everything that is measured, in order."""
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        for section in ("hnet", "mnet", "conditional", "hvae", "hyperclip", "hyperldm"):
-            config[section].learning_rate = config[section].learning_rates[0]
     makers: dict[str, Callable] = {}
     for objective in ("fomaml", "maml", "multitask"):
         makers[f"hnet_{objective}"] = functools.partial(_meta_training, config, "hnet", objective)
@@ -303,35 +300,45 @@ def _training(stage: Stage, unit: str, units_a_step: int, steps: int) -> Work:
     return Work(unit, units_a_step * steps, run)
 
 
-def _a_pass(settings: ConfigDict, table: TaskTable) -> int:
+def _a_pass(settings: TrainingSettings, table: TaskTable) -> int:
     return -(-len(table.answer_count) // settings.batch_size)
 
 
-def _meta_training(config: ConfigDict, kind: str, objective: str, tables: dict) -> Work:
+def _meta_training(config: RunSettings, kind: str, objective: str, tables: dict) -> Work:
     """One pass over the training tasks."""
-    make = getattr(stages, f"{kind}_stage")
-    stage = make(config, tables["train"], tables["test"], name=kind, objective=objective)
-    settings = config[kind]
+    settings = getattr(config, kind)
+    stage = _meta_stage(config, kind, objective, tables)
     return _training(stage, "tasks", settings.batch_size, _a_pass(settings, tables["train"]))
 
 
-def _hnet(config: ConfigDict, tables: dict) -> dict[str, Any]:
-    """{"e0", "generator"} of an untrained HNet."""
-    stage = stages.hnet_stage(
-        config, tables["train"], tables["test"], name="hnet", objective="multitask"
+def _meta_stage(config: RunSettings, kind: str, objective: str, tables: dict) -> Stage:
+    """The stage of "hnet", "mnet" or "conditional" at its first learning rate."""
+    make = getattr(stages, f"{kind}_stage")
+    rate = getattr(config, kind).learning_rates[0]
+    return make(
+        config,
+        tables["train"],
+        tables["test"],
+        name=kind,
+        objective=objective,
+        learning_rate=rate,
     )
+
+
+def _hnet(config: RunSettings, tables: dict) -> dict[str, Any]:
+    """{"e0", "generator"} of an untrained HNet."""
+    stage = _meta_stage(config, "hnet", "multitask", tables)
     return jax.device_get(stage.init(jax.random.key(0)).params)
 
 
-def _adaptation(config: ConfigDict, network: str, tables: dict) -> Work:
+def _adaptation(config: RunSettings, network: str, tables: dict) -> Work:
     """Every training task adapted once."""
-    table, settings = tables["train"], config.latents.copy_and_resolve_references()
-    settings.repeats = 1
+    table, settings = tables["train"], dataclasses.replace(config.latents, repeats=1)
     base = stages.stage_network(config, table)
     if network == "hnet":
         learner, params = stages.hnet_learner(config, base), _hnet(config, tables)
     else:
-        stage = stages.mnet_stage(config, table, tables["test"], name="mnet", objective="multitask")
+        stage = _meta_stage(config, "mnet", "multitask", tables)
         learner, params = (
             weights_learner(base),
             jax.device_get(stage.init(jax.random.key(0)).params),
@@ -341,15 +348,16 @@ def _adaptation(config: ConfigDict, network: str, tables: dict) -> Work:
     return Work("tasks", len(table.answer_count), lambda: adapt(params))
 
 
-def _hvae(config: ConfigDict, tables: dict) -> Work:
+def _hvae(config: RunSettings, tables: dict) -> Work:
     size = stages.stage_network(config, tables["train"]).num_weights
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((len(tables["train"].answer_count), 1, size), np.float32)
-    stage = hvae_stage(config, "hvae", weights, weights[0, 0])
+    rate = config.hvae.learning_rates[0]
+    stage = hvae_stage(config, "hvae", weights, weights[0, 0], learning_rate=rate)
     return _training(stage, "steps", 1, _a_pass(config.hvae, tables["train"]))
 
 
-def _guide_stage(config: ConfigDict, section: str, tables: dict) -> tuple[Stage, dict[str, Any]]:
+def _guide_stage(config: RunSettings, section: str, tables: dict) -> tuple[Stage, dict[str, Any]]:
     """A guide's stage in the space of an untrained HNet, and that space."""
     make, decoder = {
         "hyperclip": (hyperclip_stage, {"factors": GENERATOR}),
@@ -362,22 +370,21 @@ def _guide_stage(config: ConfigDict, section: str, tables: dict) -> tuple[Stage,
         section,
         latents=latents.astype(np.float32),
         space=space,
-        train=tables["train"],
-        validation=tables["test"],
+        tables=(tables["train"], tables["test"]),
+        learning_rate=getattr(config, section).learning_rates[0],
         **decoder,
     )
     return stage, space
 
 
-def _hyperclip(config: ConfigDict, tables: dict) -> Work:
+def _hyperclip(config: RunSettings, tables: dict) -> Work:
     stage, _ = _guide_stage(config, "hyperclip", tables)
     return _training(stage, "steps", 1, _a_pass(config.hyperclip, tables["train"]))
 
 
-def _hyperclip_guidance(config: ConfigDict, tables: dict) -> Work:
+def _hyperclip_guidance(config: RunSettings, tables: dict) -> Work:
     """Every test task guided for ten steps."""
-    ten = config.copy_and_resolve_references()
-    ten.hyperclip.guidance.steps = (10,)
+    ten = changed(config, {"hyperclip.guidance.steps": (10,)})
     stage, space = _guide_stage(config, "hyperclip", tables)
     state, questions = stage.init(jax.random.key(0)), np.asarray(tables["test"].question_features)
     guide_fn = compile_guidance(ten, GENERATOR, questions.shape[1])
@@ -385,17 +392,16 @@ def _hyperclip_guidance(config: ConfigDict, tables: dict) -> Work:
     return Work("tasks", len(questions), lambda: guide_fn(model, questions, 0.01, 0.0, 0))
 
 
-def _hyperldm(config: ConfigDict, tables: dict) -> Work:
+def _hyperldm(config: RunSettings, tables: dict) -> Work:
     """One pass over the training tasks."""
     stage, _ = _guide_stage(config, "hyperldm", tables)
     size = config.hyperldm.batch_size
     return _training(stage, "tasks", size, _a_pass(config.hyperldm, tables["train"]))
 
 
-def _sampler(config: ConfigDict, steps: int, tables: dict) -> tuple[Callable, dict[str, Any]]:
+def _sampler(config: RunSettings, steps: int, tables: dict) -> tuple[Callable, dict[str, Any]]:
     """(questions, scale) -> latents [T, 1, Z], and the space they lie in."""
-    shorter = config.copy_and_resolve_references()
-    shorter.hyperldm.sampling_steps = steps
+    shorter = changed(config, {"hyperldm.sampling_steps": steps})
     stage, space = _guide_stage(config, "hyperldm", tables)
     state = stage.init(jax.random.key(0))
     ldm = parallel.replicate(
@@ -409,14 +415,14 @@ def _sampler(config: ConfigDict, steps: int, tables: dict) -> tuple[Callable, di
     return sample, space
 
 
-def _sampling(config: ConfigDict, steps: int, scale: float, tables: dict) -> Work:
+def _sampling(config: RunSettings, steps: int, scale: float, tables: dict) -> Work:
     """One latent of every training task."""
     sample, _ = _sampler(config, steps, tables)
     questions = np.asarray(tables["train"].question_features)
     return Work("tasks", len(questions), lambda: sample(questions, scale))
 
 
-def _evaluation(config: ConfigDict, tables: dict) -> Work:
+def _evaluation(config: RunSettings, tables: dict) -> Work:
     """A latent of every test task by 50 guided steps, and the score of its network."""
     sample, space = _sampler(config, 50, tables)
     questions = np.asarray(tables["test"].question_features)
@@ -427,7 +433,7 @@ def _evaluation(config: ConfigDict, tables: dict) -> Work:
     return Work("tasks", len(questions), lambda: score(params, sample(questions, 2.0)))
 
 
-def _product(config: ConfigDict, name: str, tables: dict) -> Work:
+def _product(config: RunSettings, name: str, tables: dict) -> Work:
     """One product alone, as large as in a training step."""
     network = stages.stage_network(config, tables["train"])
     sizes = {

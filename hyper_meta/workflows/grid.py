@@ -12,9 +12,16 @@ from urllib.parse import quote
 
 from ml_collections import ConfigDict
 
-from hyper_meta.core.configuration import check_values, execute_file, group_overrides, override
+from hyper_meta.core.configuration import (
+    apply_overrides,
+    execute_file,
+    override,
+    split_overrides,
+    typed,
+)
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import flatten
+from hyper_meta.core.settings import RunSettings
 
 MAX_NAME = 200  # bytes; file systems take 255
 
@@ -25,16 +32,21 @@ class Combination:
     these values and all others."""
 
     settings: dict[str, Any]
-    config: ConfigDict
+    config: RunSettings
 
     @property
     def name(self) -> str:
-        """The settings in words, which is its folder: different for different values."""
-        name = ",".join(f"{key}={_written(value)}" for key, value in self.settings.items())
-        if len(name) <= MAX_NAME:
-            return name
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        return f"{name[: MAX_NAME - len(digest) - 1]}-{digest}"
+        """The name of its folder."""
+        return combination_name(self.settings)
+
+
+def combination_name(settings: Mapping[str, Any]) -> str:
+    """The settings in words: different for different values."""
+    name = ",".join(f"{key}={_written(value)}" for key, value in settings.items())
+    if len(name) <= MAX_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: MAX_NAME - len(digest) - 1]}-{digest}"
 
 
 def _written(value: Any) -> str:
@@ -47,10 +59,10 @@ def plan(file: Path, grids: Sequence[str], overrides: Sequence[str]) -> list[Com
     """All combinations, those of the last grid next to each other.
 
     file: with get_config(); grids: such as "hyperldm.drop_rate=0.1,0.2"; overrides: as those of
-    `load_config`. Raises UserError for what load_config refuses, a grid without values, and a
+    `load_settings`. Raises UserError for what load_settings refuses, a grid without values, and a
     setting or a value that is given twice.
     """
-    given = group_overrides(overrides)
+    given = split_overrides(overrides)
     config = _configure(file, given)
     if "methods" not in config:
         raise UserError(f"{file} is not of a run: take one such as configs/quickstart.py")
@@ -59,27 +71,25 @@ def plan(file: Path, grids: Sequence[str], overrides: Sequence[str]) -> list[Com
         name, values = parse_grid(config, grid)
         if name in alternatives:
             raise UserError(f"--grid {name} is given twice: name all of its values in one")
-        if name in given:
+        if name in dict(given):
             raise UserError(f"{name} is given by --grid and by --config.{name}: keep one of them")
         alternatives[name] = values
     combinations = []
     for texts in itertools.product(*alternatives.values()):
         chosen = dict(zip(alternatives, texts, strict=True))
-        config = _configure(file, given | {key: _as_override(key, chosen[key]) for key in chosen})
+        added = [(key, _as_override(key, text)) for key, text in chosen.items()]
+        config = _configure(file, [*given, *added])
         settings = {key: alternatives[key][text] for key, text in chosen.items()}
-        combination = Combination(settings, config)
         try:
-            check_values(config)
+            combinations.append(Combination(settings, typed(config, RunSettings)))
         except UserError as error:
-            raise UserError(f"{combination.name}: {error}") from error
-        combinations.append(combination)
+            raise UserError(f"{combination_name(settings)}: {error}") from error
     return combinations
 
 
-def _configure(file: Path, overrides: Mapping[str, Sequence[str]]) -> ConfigDict:
+def _configure(file: Path, overrides: Sequence[tuple[str, Sequence[str]]]) -> ConfigDict:
     config = execute_file(file)
-    for name, arguments in overrides.items():
-        override(config, name, arguments)
+    apply_overrides(config, overrides)
     return config
 
 

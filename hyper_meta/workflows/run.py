@@ -5,49 +5,34 @@ Every step leaves its result in the work directory and is only restored when it 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import jax
 from filelock import FileLock
-from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel, processes
-from hyper_meta.core.files import flatten, read_json, write_json
-from hyper_meta.core.types import UserError
-from hyper_meta.data import datasets
+from hyper_meta.core.configuration import CONFIG_FILE, read_stored, write_settings
+from hyper_meta.core.errors import UserError
+from hyper_meta.core.files import flatten
+from hyper_meta.core.settings import RunSettings, as_dict
 from hyper_meta.data.table import DataSet
-from hyper_meta.diffusion.noise import PREDICTIONS, SCHEDULES
-from hyper_meta.encoders.folder import DTYPES, RESIZES
 from hyper_meta.eval.report import write_report
 from hyper_meta.methods.interface import Setup, seed_dir
 from hyper_meta.methods.registry import METHODS, in_order
-from hyper_meta.models.denoiser import DENOISERS
 from hyper_meta.preparation.prepare import PRECOMPUTED, images_of, load_data
-from hyper_meta.train.stages.hyperclip import guidance_settings
-from hyper_meta.train.stages.meta_learning import OBJECTIVES
 from hyper_meta.workflows.evaluate import evaluate
 
 STEPS = ("train", "evaluate", "report")
-# The settings that are names, and what may be named.
-CHOICES = {
-    "dataset": (*datasets.BUILDERS, PRECOMPUTED),
-    "encoder_dtype": DTYPES,
-    "image_resize": RESIZES,
-    "latents.base": tuple(f"hnet_{objective}" for objective in OBJECTIVES),
-    "hvae.weights.base": tuple(f"mnet_{objective}" for objective in OBJECTIVES),
-    "hyperldm.denoiser": DENOISERS,
-    "hyperldm.prediction": PREDICTIONS,
-    "hyperldm.schedule": SCHEDULES,
-}
 # What may differ between the config of a work directory and that of a command on it.
 FREE_KEYS = ("data_dir", "num_seeds", "compilation_cache")
 # Some 2,000 programs: to keep one, jax reads the notes of all that are kept.
 CACHE_BYTES = 2**28
 
 
-def run(config: ConfigDict, workdir: Path, *, until: str, method: str | None = None) -> None:
+def run(config: RunSettings, workdir: Path, *, until: str, method: str | None = None) -> None:
     """Runs the pipeline up to and including a step of STEPS, going on where it was left.
 
     method: trains this one and what it needs, None for all of config.methods. Raises UserError for
@@ -60,8 +45,7 @@ def run(config: ConfigDict, workdir: Path, *, until: str, method: str | None = N
     processes.from_main(lambda: claim(config, workdir))
     data = processes.main_first(lambda: load_data(config))
     for seed in range(config.seed, config.seed + config.num_seeds):
-        seeded = config.copy_and_resolve_references()
-        seeded.seed = seed
+        seeded = dataclasses.replace(config, seed=seed)
         run_seed(seeded, seed_dir(workdir, seed), data, names, evaluates=until != "train")
         # The compiled programs of a seed are of no use to the next.
         jax.clear_caches()
@@ -69,7 +53,7 @@ def run(config: ConfigDict, workdir: Path, *, until: str, method: str | None = N
         processes.from_main(lambda: _report(config, workdir, data))
 
 
-def _report(config: ConfigDict, workdir: Path, data: DataSet) -> None:
+def _report(config: RunSettings, workdir: Path, data: DataSet) -> None:
     write_report(
         workdir,
         [seed_dir(workdir, config.seed + number) for number in range(config.num_seeds)],
@@ -79,7 +63,7 @@ def _report(config: ConfigDict, workdir: Path, data: DataSet) -> None:
     )
 
 
-def use_compilation_cache(config: ConfigDict) -> None:
+def use_compilation_cache(config: RunSettings) -> None:
     """Keeps compiled programs between runs in config.compilation_cache, unless that is empty.
 
     Raises UserError where there can be no such folder.
@@ -112,7 +96,7 @@ def _remove_half_kept(folder: Path) -> None:
 
 
 def run_seed(
-    config: ConfigDict, folder: Path, data: DataSet, names: list[str], *, evaluates: bool
+    config: RunSettings, folder: Path, data: DataSet, names: list[str], *, evaluates: bool
 ) -> None:
     """Trains the named methods of one seed in this order and, if asked, evaluates them."""
     done = processes.from_main(lambda: (folder / "scores.json").exists())
@@ -128,39 +112,26 @@ def run_seed(
         evaluate(setup, rows, trained, data.source["encoder"])
 
 
-def check_choices(config: ConfigDict) -> None:
-    """Raises UserError for a setting that should name something known and does not, and for
-    impossible settings of guidance."""
-    values = flatten(config.to_dict())
-    if "methods" not in config:
-        raise UserError(
-            "this configuration names no methods: take one such as configs/quickstart.py"
-        )
-    for name, known in CHOICES.items():
-        value = values.get(name)
-        if value not in known:
-            raise UserError(f"{name}={value!r} given, one of {sorted(known)} is expected")
+def check_choices(config: RunSettings) -> None:
+    """Raises UserError for a method that is not in the registry."""
     in_order(config.methods, config)
-    guidance_settings(config)
 
 
-def claim(config: ConfigDict, workdir: Path) -> None:
-    """Makes a work directory this config's own, or checks that it is.
+def claim(config: Any, workdir: Path) -> None:
+    """Makes a work directory that of these settings, a record, or checks that it is.
 
-    Raises UserError where it belongs to another config, naming what differs.
+    Raises UserError where it belongs to other settings, naming what differs.
     """
-    path = workdir / "config.json"
-    ours = json.loads(config.to_json())
-    if not path.exists():
+    if not (workdir / CONFIG_FILE).exists():
         if workdir.exists() and any(workdir.iterdir()):
             raise UserError(f"{workdir} is not empty and holds no run: choose another --workdir")
-        write_json(path, ours)
+        write_settings(config, workdir)
         return
-    mine, theirs = flatten(ours), flatten(read_json(path))
+    mine, theirs = flatten(json.loads(json.dumps(as_dict(config)))), flatten(read_stored(workdir))
     for key in sorted(mine.keys() | theirs.keys()):
         if mine.get(key) != theirs.get(key) and key not in FREE_KEYS:
             raise UserError(
                 f"{workdir} holds a run with {key}={theirs.get(key)}, this command has "
                 f"{key}={mine.get(key)}: choose another --workdir or the same configuration"
             )
-    write_json(path, ours)
+    write_settings(config, workdir)

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from hyper_meta.core.configuration import stored_config
+from hyper_meta.core.configuration import stored_settings
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import flatten, read_json, whole_folder, write_bytes, write_json
+from hyper_meta.core.settings import RunSettings, as_dict
 from hyper_meta.eval.results import check_format, titles_of
 from hyper_meta.eval.rows import find_row
 from hyper_meta.eval.tables import MISSING, Table, as_markdown, interval
@@ -98,7 +97,7 @@ def reuse(combination: Combination, workdir: Path) -> None:
     the same settings, method by method. What has begun there goes on as it is."""
     from hyper_meta.methods.registry import in_order
 
-    others = {path.parent: stored_config(path.parent) for path in workdir.glob("*/config.json")}
+    others = {path.parent: stored_settings(path.parent) for path in workdir.glob("*/config.json")}
     for name in in_order(combination.config.methods, combination.config):
         wanted = training_settings(combination.config, name)
         same = [
@@ -114,7 +113,7 @@ def reuse(combination: Combination, workdir: Path) -> None:
                 _link(part, target / part.name)
 
 
-def training_settings(config: ConfigDict, name: str) -> tuple[list[str], dict[str, Any]]:
+def training_settings(config: RunSettings, name: str) -> tuple[list[str], dict[str, Any]]:
     """What a method's result depends on besides its seed: the methods that are trained for it, and
     the settings that they read, as JSON has them."""
     from hyper_meta.methods.interface import SHARED
@@ -124,7 +123,7 @@ def training_settings(config: ConfigDict, name: str) -> tuple[list[str], dict[st
     # Data of one name may differ by folder; seeds are compared by theirs.
     sections = {*SHARED, "data_dir"} - {"seed"}
     sections.update(*(METHODS[method].settings for method in methods))
-    values = flatten(json.loads(config.to_json()))
+    values = flatten(json.loads(json.dumps(as_dict(config))))
     read = {
         key: value
         for key, value in values.items()

@@ -20,6 +20,7 @@ from hyper_meta.core.arguments import check_answers, check_num_samples, check_ta
 from hyper_meta.core.types import UserError
 from hyper_meta.data.features import Features, cached_features, write_store
 from hyper_meta.generation import generate as generating
+from hyper_meta.generation import predict as predicting
 from hyper_meta.generation.predict import predict
 from hyper_meta.generation.weights_file import Weights, load_weights, save_weights
 from hyper_meta.preparation.prepare import EncoderChoice, open_encoder
@@ -81,8 +82,10 @@ def no_compute(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("computed something")
 
-    for name in ("sample_tasks", "_embed", "_embed_answers", "_encode"):
+    for name in ("sample_tasks", "_embed"):
         monkeypatch.setattr(generating, name, refuse)
+    for name in ("_embed_answers", "_encode"):
+        monkeypatch.setattr(predicting, name, refuse)
     monkeypatch.setattr(pipeline, "load_data", refuse)
 
 
@@ -156,9 +159,9 @@ def test_workdir_of_another_config(refused, tmp_path):
 
 
 def pipeline_config():
-    from hyper_meta.core.configuration import load_config
+    from hyper_meta.core.configuration import load_settings
 
-    return load_config(QUICKSTART, Path("w"), [])
+    return load_settings(QUICKSTART, Path("w"), [])
 
 
 def test_workdir_that_holds_something_else(refused, tmp_path):

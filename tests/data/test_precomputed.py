@@ -6,7 +6,7 @@ import pytest
 from published import META_VQA
 
 import hyper_meta
-from hyper_meta.core.configuration import load_config
+from hyper_meta.core.configuration import load_settings
 from hyper_meta.core.types import UserError
 from hyper_meta.data import precomputed
 from hyper_meta.data.batching import (
@@ -417,7 +417,7 @@ def meta_vqa():
     """(tasks, features, the config) of the published split."""
     if not META_VQA.exists():
         pytest.skip("the published Meta-VQA split is not beside this repository")
-    config = load_config(str(CONFIG), Path(), [])
+    config = load_settings(str(CONFIG), Path(), [])
     return *_load(META_VQA, config.validation_share, config.seed), config
 
 

@@ -24,7 +24,9 @@ def make_workdir(tasks):
     """(path, guidance scale chosen by each seed, rows) -> folders of the seeds."""
 
     def make(workdir, *, scales=("1.5", "15", "1.5"), rows=ROWS):
-        write_json(workdir / "config.json", {"dataset": "toy", "hyperldm": {"num_steps": 3}})
+        write_json(
+            workdir / "config.json", {"format": 2, "dataset": "toy", "hyperldm": {"num_steps": 3}}
+        )
         folders = [workdir / f"seed_{number}" for number in range(len(scales))]
         for number, (folder, scale) in enumerate(zip(folders, scales, strict=True)):
             chosen = {HYPERLDM: scale, HYPERCLIP: ("10", "100")[number % 2]}

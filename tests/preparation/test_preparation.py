@@ -10,7 +10,7 @@ import official_vqa
 import pytest
 
 from hyper_meta.cli.main import main
-from hyper_meta.core.configuration import load_config
+from hyper_meta.core.configuration import load_settings
 from hyper_meta.core.types import UserError
 from hyper_meta.data import datasets
 from hyper_meta.data.features import read_store
@@ -66,7 +66,7 @@ def _store(data_dir):
 
 def _load(data_dir, *overrides):
     """(tasks, features, source)"""
-    config = load_config(CONFIG, Path(), [*DATA, *overrides])
+    config = load_settings(CONFIG, Path(), [*DATA, *overrides])
     encoder = load_encoder(bundled_encoder_path())
     return preparation.load_and_encode(config, data_dir, encoder)
 

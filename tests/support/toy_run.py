@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from adapters import make_adapter, num_weights
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 from PIL import Image
 
+import hyper_meta
+from hyper_meta.core.configuration import execute_file, write_settings
+from hyper_meta.core.settings import RunSettings, read_settings
 from hyper_meta.diffusion.latent_sampling import Statistics
 from hyper_meta.encoders.clip import CLIP, CLIPConfig, TowerConfig
 from hyper_meta.encoders.folder import (
@@ -21,6 +22,7 @@ from hyper_meta.train import checkpoints
 from hyper_meta.train.stages.hyperldm import denoiser_module
 from hyper_meta.train.stages.meta_learning import generator_module
 
+REPOSITORY = Path(hyper_meta.__file__).parents[1]
 EMBED_DIM, HIDDEN_DIM, LATENT_DIM = 12, 5, 6
 SIZE = num_weights(EMBED_DIM, HIDDEN_DIM)
 SCALE, BLEND = 1.5, 0.7
@@ -37,29 +39,15 @@ KNOWN = {
 }
 
 
-def make_config(encoder: Path) -> ConfigDict:
-    """The settings that generating reads, as small as they can be."""
-    config = ConfigDict({"seed": 3, "dataset": "digits_vqa", "encoder": str(encoder)})
-    config.update(image_resize="crop", encoder_dtype="float32")
-    config.network = ConfigDict({"name": "adapter", "hidden_dim": HIDDEN_DIM, "rank": 2})
-    config.network.blend = BLEND
-    config.hnet = ConfigDict({"latent_dim": LATENT_DIM, "hidden_dims": (7, 8)})
-    config.hyperldm = ConfigDict(
-        {
-            "denoiser": "v2",
-            "hidden_dim": 8,
-            "num_blocks": 1,
-            "prediction": "v",
-            "diffusion_steps": 20,
-            "schedule": "cosine",
-            "sampling_steps": 3,
-            "posterior_variance": 0.0,
-            "start_time": 1.0,
-            "num_samples": 4,
-        }
-    )
-    config.hyperldm.guidance_scale = placeholder(float)
-    return config
+def make_config(encoder: Path) -> RunSettings:
+    """The full run's settings, those that generating reads as small as they can be."""
+    config = execute_file(REPOSITORY / "configs" / "digits_vqa.py")
+    config.update(seed=3, encoder=str(encoder))
+    config.network.update(hidden_dim=HIDDEN_DIM, blend=BLEND)
+    config.hnet.update(latent_dim=LATENT_DIM, hidden_dims=(7, 8))
+    config.hyperldm.update(hidden_dim=8, num_blocks=1, diffusion_steps=20, sampling_steps=3)
+    config.hyperldm.num_samples = 4
+    return read_settings(config)
 
 
 def random_like(shapes, *, seed=0, scale=0.3):
@@ -137,7 +125,7 @@ def make_run(folder: Path) -> Path:
     }
     workdir = folder / "run"
     checkpoints.save_tree(workdir / "seed_3" / "model", tree, notes=notes)
-    (workdir / "config.json").write_text(config.to_json())
+    write_settings(config, workdir)
     return workdir
 
 

@@ -34,7 +34,7 @@ def tiny_config():
     config.hyperclip.guidance.update(steps=(1, 3), learning_rates=(0.1,), pull=(0.0, 1.0))
     config.hyperldm.update(hidden_dim=8, num_blocks=1, diffusion_steps=8, sampling_steps=3)
     config.hyperldm.update(num_samples=2, few_shot_guidance=(0.3,))
-    config.evaluate.update(guidance_scales=(0.0, 2.0), few_shot_steps=(0, 2))
+    config.evaluate.update(guidance_scales=(0.5, 2.0), few_shot_steps=(0, 2))
     config.evaluate.shot_steps = (0, 2)
     config.evaluate.update(few_shot_rates=(0.1, 0.5), shots=(1, 2))
     return config

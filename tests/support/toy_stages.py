@@ -20,15 +20,12 @@ def tiny_config():
     config.batching.update(num_layouts=2, num_groups=2, num_shapes=2)
     config.batching.update(max_support=6, max_query=5, max_examples=40)
     config.batching.feature_noise = 0.0
-    shared = {"learning_rate": 0.02, "batch_size": 8, "num_steps": 30, "chunk_steps": 15}
+    shared = {"learning_rates": (0.02,), "batch_size": 8, "num_steps": 30, "chunk_steps": 15}
     inner = {"inner_steps": 2, "inner_learning_rate": 0.02}
-    with config.unlocked():
-        config.hnet.update(latent_dim=4, hidden_dims=(8,), **inner, **shared)
-        config.mnet.update(**inner, **shared)
-        config.conditional.update(hidden_dims=(8,), **inner, **shared)
-        config.film.update(hidden_dims=(8,), **shared)
-        config.hyperldm.learning_rate = 0.01
-        config.hyperclip.learning_rate = config.hvae.learning_rate = 0.01
+    config.hnet.update(latent_dim=4, hidden_dims=(8,), **inner, **shared)
+    config.mnet.update(**inner, **shared)
+    config.conditional.update(hidden_dims=(8,), **inner, **shared)
+    config.film.update(hidden_dims=(8,), **shared)
     adaptation = {"repeats": 3, "num_steps": 4, "learning_rates": (0.05,)}
     config.latents.update(pull=0.1, **adaptation)
     config.hvae.weights.update(adaptation)
@@ -36,7 +33,7 @@ def tiny_config():
     config.hyperclip.update(hidden_dims=(8,), batch_size=8, num_steps=30, chunk_steps=15)
     config.hyperldm.update(hidden_dim=32, num_blocks=1, diffusion_steps=20, sampling_steps=4)
     config.hyperldm.update(batch_size=32, num_steps=400, chunk_steps=200, num_samples=2)
-    config.evaluate.guidance_scales = (0.0, 1.0)
+    config.evaluate.guidance_scales = (0.5, 1.0)
     return config
 
 

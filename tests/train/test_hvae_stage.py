@@ -1,5 +1,6 @@
 """The HVAE stage. As a script: writes what a few steps end with to a file."""
 
+import functools
 import sys
 
 import jax
@@ -22,7 +23,7 @@ NUM_TASKS, REPEATS, P, K = 21, 3, 60, 6
 def tiny_config(**changes):
     settings = {"latent_dim": 4, "hidden_dims": (16,), "beta": 1.0, "standardise": True}
     settings |= {"components": K}
-    settings |= {"learning_rate": 0.01, "batch_size": 16, "num_steps": 300, "chunk_steps": 150}
+    settings |= {"batch_size": 16, "num_steps": 300, "chunk_steps": 150}
     return ConfigDict({"seed": 0, "hvae": settings | changes})
 
 
@@ -41,9 +42,12 @@ def held_out(stage):
     return np.setdiff1d(np.arange(NUM_TASKS), drawn)
 
 
+make_stage = functools.partial(hvae_stage, learning_rate=0.01)
+
+
 @pytest.fixture(scope="module")
 def stage():
-    return hvae_stage(tiny_config(), "hvae", *adapted_weights())
+    return make_stage(tiny_config(), "hvae", *adapted_weights())
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +87,7 @@ def test_it_sees_the_principal_components_of_the_fitted_tasks(stage, trained, mo
 def test_there_are_no_more_components_than_the_rows_allow():
     """Six tasks less the one held out, three times each."""
     weights, start = adapted_weights()
-    stage = hvae_stage(tiny_config(components=50), "hvae", weights[:6], start)
+    stage = make_stage(tiny_config(components=50), "hvae", weights[:6], start)
     directions = stage.init(jax.random.key(0)).statistics["directions"]
     assert directions.shape == (14, P) and stage.data.shape == (6, REPEATS, 14)
     lengths = np.linalg.norm(directions, axis=1)
@@ -140,7 +144,7 @@ def test_validation_is_minus_the_loss_of_the_tasks_held_out(stage, trained):
 
 
 def test_without_standardising_the_scale_is_one():
-    stage = hvae_stage(tiny_config(standardise=False), "hvae", *adapted_weights())
+    stage = make_stage(tiny_config(standardise=False), "hvae", *adapted_weights())
     statistics = stage.init(jax.random.key(0)).statistics
     np.testing.assert_array_equal(statistics["scale"], np.ones(P))
     assert np.abs(statistics["mean"]).max() > 1
@@ -159,12 +163,12 @@ def test_the_schedule_depends_on_the_step_alone(stage):
 def test_weights_that_cannot_be_fitted_are_refused(tasks, size):
     weights, start = adapted_weights()
     with pytest.raises(UserError, match=rf"stage hvae: weights \({tasks}, 3, 60\).*expected"):
-        hvae_stage(tiny_config(), "hvae", weights[:tasks], start[:size])
+        make_stage(tiny_config(), "hvae", weights[:tasks], start[:size])
 
 
 def end_of_training():
     """Parameters and metrics after four steps, and the validation, on however many devices."""
-    stage = hvae_stage(tiny_config(), "hvae", *adapted_weights())
+    stage = make_stage(tiny_config(), "hvae", *adapted_weights())
     state = parallel.replicate(stage.init(jax.random.key(0)))
     run = parallel.compile_chunk(stage.step)
     xs = stage.schedule(0, 4)

@@ -69,8 +69,8 @@ def make_stage(config, latents, space):
         latents=latents,
         space=space,
         generate=GENERATE,
-        train=tiny_table(),
-        validation=tiny_table(1),
+        tables=(tiny_table(), tiny_table(1)),
+        learning_rate=0.01,
     )
 
 

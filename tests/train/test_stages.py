@@ -31,6 +31,7 @@ def _stage(network, objective="maml", *, num_layouts=1, config=None):
     config = tiny_config() if config is None else config
     config.batching.num_layouts = num_layouts
     options = {} if network == "film" else {"objective": objective}
+    options["learning_rate"] = 0.02
     return STAGES[network](config, tiny_table(), tiny_table(1), name=network, **options)
 
 

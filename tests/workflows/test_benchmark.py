@@ -7,8 +7,9 @@ import jax
 import pytest
 
 from hyper_meta.cli.main import main
-from hyper_meta.core.configuration import load_config
+from hyper_meta.core.configuration import load_settings
 from hyper_meta.core.files import read_json
+from hyper_meta.core.settings import BenchmarkSettings
 from hyper_meta.workflows import benchmark
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "benchmark.py")
@@ -56,8 +57,12 @@ def measured(tmp_path_factory):
     return read_json(out)
 
 
+def _settings(*overrides):
+    return load_settings(CONFIG, Path(), overrides, BenchmarkSettings)
+
+
 def test_what_is_named_is_measured(measured):
-    known = benchmark.works(load_config(CONFIG, Path(), []))
+    known = benchmark.works(_settings())
     named = [name for name in known if any(part in name for part in MEASURED)]
     assert list(measured["work"]) == named and len(named) == 17
     for name, row in measured["work"].items():
@@ -91,7 +96,7 @@ def test_products_are_those_of_a_training_step(measured):
 
 
 def test_random_tasks_have_the_sizes_of_meta_vqa():
-    tables, _ = benchmark.load_tables(load_config(CONFIG, Path(), ["--config.data_dir=nowhere"]))
+    tables, _ = benchmark.load_tables(_settings("--config.data_dir=nowhere"))
     sizes = tables["train"].support_size + tables["train"].query_size
     assert len(sizes) == 870 and len(tables["test"].support_size) == 373
     assert 78 < sizes.mean() < 90  # 85.6

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from hyper_meta.cli.main import main
+from hyper_meta.core.configuration import execute_file
 from hyper_meta.core.errors import UserError
+from hyper_meta.core.settings import as_dict
 from hyper_meta.eval.results import RESULTS_FORMAT
 from hyper_meta.train import loop
 from hyper_meta.workflows import run as pipeline
@@ -22,11 +24,11 @@ ROWS = ("hnet_hyperldm", "conditional")
 TITLES = ("HNet + HyperLDM", "conditional hypernetwork")
 # The folders that some methods leave, and every section that has a say in them.
 PARTS = {
-    "hnet_maml": ("adapter", "hnet"),
-    "hnet_latents": ("adapter", "hnet", "latents"),
-    "hnet_hyperldm": ("adapter", "hnet", "latents", "hyperldm"),
-    "conditional": ("adapter", "conditional"),
-    "hnet_hyperclip_rate_0.001": ("adapter", "hnet", "latents", "hyperclip"),
+    "hnet_maml": ("network", "hnet"),
+    "hnet_latents": ("network", "hnet", "latents"),
+    "hnet_hyperldm": ("network", "hnet", "latents", "hyperldm"),
+    "conditional": ("network", "conditional"),
+    "hnet_hyperclip_rate_0.001": ("network", "hnet", "latents", "hyperclip"),
 }
 
 
@@ -85,7 +87,7 @@ class Fake:
 
 
 def content(config, seed, sections):
-    values = {section: json.loads(config[section].to_json()) for section in sections}
+    values = {section: as_dict(getattr(config, section)) for section in sections}
     return json.dumps([seed, config.dataset, values])
 
 
@@ -138,7 +140,7 @@ def test_tuples_are_separated_by_semicolons():
 
 
 def test_values_have_the_type_of_the_setting():
-    config = plan(CONFIG, ["seed=0"], [])[0].config
+    config = execute_file(CONFIG)
     values = parse_grid(config, "hyperldm.guidance_scale=1,2.5")[1]
     assert list(map(repr, values.values())) == ["1.0", "2.5"]
     values = parse_grid(config, "hyperclip.standardise=true,false")[1]
@@ -340,7 +342,7 @@ def test_the_same_command_goes_on(fake, tmp_path, capsys):
     [
         ("hyperldm.drop_rate=0.1,0.2", ["hnet_hyperldm"]),
         # HyperLDM is validated at them.
-        ("evaluate.guidance_scales=0,1;0,2", ["hnet_hyperldm"]),
+        ("evaluate.guidance_scales=0.5,1;0.5,2", ["hnet_hyperldm"]),
         ("evaluate.num_resamples=10,20", []),
         ("conditional.batch_size=8,16", ["conditional"]),
         ("hyperclip.guidance.cosine=true,false", ["hnet_hyperclip_rate_0.001"]),
@@ -429,7 +431,7 @@ def get_config():
     config.latents.update(base="hnet_maml", repeats=2, num_steps=2)
     config.hyperldm.update(hidden_dim=8, num_blocks=1, sampling_steps=3, num_samples=2)
     config.hyperldm.update(num_steps=60, chunk_steps=60, batch_size=8, few_shot_guidance=())
-    config.evaluate.update(guidance_scales=(0.0, 2.0), few_shot_steps=(1,), few_shot_rates=(1.0,))
+    config.evaluate.update(guidance_scales=(0.5, 2.0), few_shot_steps=(1,), few_shot_rates=(1.0,))
     config.evaluate.shot_steps = (1,)
     config.evaluate.update(shots=(), num_resamples=20)
     return config

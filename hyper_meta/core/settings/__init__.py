@@ -1,7 +1,7 @@
 """Typed records of what a configuration file says, one for each of its sections."""
 
 from hyper_meta.core.settings.encoder import EncoderSettings
-from hyper_meta.core.settings.reading import as_dict, read_settings, rules_of
+from hyper_meta.core.settings.reading import as_dict, changed, read_settings, rules_of
 from hyper_meta.core.settings.run import BenchmarkSettings, RunSettings
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "EncoderSettings",
     "RunSettings",
     "as_dict",
+    "changed",
     "read_settings",
     "rules_of",
 ]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import operator
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
+from hyper_meta.core.errors import UserError
 from hyper_meta.core.settings.rules import Rule, check_value
 from hyper_meta.core.settings.run import RunSettings
-from hyper_meta.core.types import UserError
 
 Record = TypeVar("Record")
 
@@ -96,3 +97,13 @@ def _uneven_steps(settings: Any, prefix: str = "") -> Iterator[str]:
 def as_dict(settings: Any) -> dict[str, Any]:
     """A record as nested dictionaries of plain values, from which `read_settings` makes it."""
     return dataclasses.asdict(settings)
+
+
+def changed(settings: Record, values: Mapping[str, Any]) -> Record:
+    """The record with other values at dotted names, such as {"hnet.num_steps": 2}, checked as
+    `read_settings` does."""
+    config = as_dict(settings)
+    for name, value in values.items():
+        *groups, key = name.split(".")
+        functools.reduce(operator.getitem, groups, config)[key] = value
+    return read_settings(config, type(settings))

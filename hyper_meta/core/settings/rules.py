@@ -8,7 +8,7 @@ import types
 import typing
 from typing import Any
 
-from hyper_meta.core.types import UserError
+from hyper_meta.core.errors import UserError
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 

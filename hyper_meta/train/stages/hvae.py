@@ -46,7 +46,9 @@ def decoder_module(config: ConfigDict, num_components: int) -> nn.Module:
     return Generator(tuple(config.hvae.hidden_dims), num_components)
 
 
-def hvae_stage(config: ConfigDict, name: str, weights: np.ndarray, start: np.ndarray) -> Stage:
+def hvae_stage(
+    config: ConfigDict, name: str, weights: np.ndarray, start: np.ndarray, *, learning_rate: float
+) -> Stage:
     """HVAE on adapted weights [T, R, P] float32, fine-tuned from start [P] (method.md section 4).
 
     Of (w - mean) / s it sees the K principal components, see `measure`; s is the deviation of each
@@ -74,7 +76,7 @@ def hvae_stage(config: ConfigDict, name: str, weights: np.ndarray, start: np.nda
             "encoder": encoder.init(encoder_key, jnp.zeros(num_components))["params"],
             "decoder": decoder.init(decoder_key, jnp.zeros(settings.latent_dim))["params"],
         }
-        tx = optax.adam(settings.learning_rate)
+        tx = optax.adam(learning_rate)
         return create_state(None, params, tx=tx, ema_decay=None, statistics=statistics)
 
     def schedule(first: int, stop: int) -> tuple[None, Any]:

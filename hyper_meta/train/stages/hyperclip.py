@@ -17,7 +17,6 @@ from hyper_meta.core import parallel
 from hyper_meta.core.types import UserError
 from hyper_meta.data.table import TaskTable
 from hyper_meta.diffusion.classifier_guidance import (
-    OPTIMIZERS,
     Factors,
     Guidance,
     Statistics,
@@ -49,26 +48,8 @@ def hyperclip_module(config: ConfigDict, embed_dim: int) -> HyperCLIP:
 
 
 def guidance_settings(config: ConfigDict) -> Guidance:
-    """How latents are guided. Raises UserError for settings that cannot be."""
+    """How latents are guided."""
     given = config.hyperclip.guidance
-    if given.optimizer not in OPTIMIZERS:
-        raise UserError(
-            f"hyperclip.guidance.optimizer {given.optimizer!r} given, "
-            f"one of {sorted(OPTIMIZERS)} is expected"
-        )
-    checks = {
-        "steps": ("whole numbers of at least 1", lambda value: value >= 1),
-        "learning_rates": ("numbers above 0", lambda value: value > 0),
-        "pull": ("numbers of at least 0", lambda value: value >= 0),
-    }
-    for key, (expected, holds) in checks.items():
-        if not given[key] or not all(map(holds, given[key])):
-            raise UserError(f"hyperclip.guidance.{key} {given[key]} given, {expected} are expected")
-    if given.langevin < 0:
-        raise UserError(
-            f"hyperclip.guidance.langevin {given.langevin} given, a number of at least 0 is "
-            "expected"
-        )
     return Guidance(given.optimizer, tuple(given.steps), given.cosine, given.langevin)
 
 
@@ -131,8 +112,8 @@ def hyperclip_stage(
     latents: np.ndarray,
     space: Any,
     factors: Factors,
-    train: TaskTable,
-    validation: TaskTable,
+    tables: tuple[TaskTable, TaskTable],
+    learning_rate: float,
 ) -> Stage:
     """HyperCLIP on the latent data set [T, R, Z] of a latent space (method.md section 5).
 
@@ -140,6 +121,7 @@ def hyperclip_stage(
     validation accuracy of networks guided from e0, at the best of the settings that are compared.
     Raises UserError for a batch larger than the number of tasks.
     """
+    train, validation = tables
     settings, questions = config.hyperclip, train.question_features
     num_tasks, repeats, _ = latents.shape
     if settings.batch_size > num_tasks:
@@ -152,7 +134,7 @@ def hyperclip_stage(
 
     def init(key: jax.Array) -> TrainState:
         params = module.init(key, jnp.zeros_like(statistics.weight_mean))["params"]
-        decay = optax.cosine_decay_schedule(settings.learning_rate, settings.num_steps)
+        decay = optax.cosine_decay_schedule(learning_rate, settings.num_steps)
         tx = optax.adamw(decay, weight_decay=settings.weight_decay, mask=_is_matrix)
         return create_state(None, params, tx=tx, ema_decay=None, statistics=statistics)
 

@@ -191,8 +191,8 @@ def hyperldm_stage(
     latents: np.ndarray,
     space: Any,
     generate: Callable,
-    train: TaskTable,
-    validation: TaskTable,
+    tables: tuple[TaskTable, TaskTable],
+    learning_rate: float,
 ) -> Stage:
     """HyperLDM on the latent data set [T, R, Z] of a latent space (method.md section 5).
 
@@ -200,6 +200,7 @@ def hyperldm_stage(
     validation accuracy of networks generated from the moving average, with the mean latent of
     num_samples samples, at the better of the guidance scales that are compared.
     """
+    train, validation = tables
     settings, questions = config.hyperldm, train.question_features
     module = denoiser_module(config, latents.shape[-1])
     statistics = measure(latents.reshape(-1, latents.shape[-1]), questions)
@@ -212,7 +213,7 @@ def hyperldm_stage(
         condition = jnp.zeros((1, questions.shape[1]))
         time, keep = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
         params = module.init(key, latents[:1, 0], time, condition, keep)["params"]
-        decay = optax.cosine_decay_schedule(settings.learning_rate, settings.num_steps)
+        decay = optax.cosine_decay_schedule(learning_rate, settings.num_steps)
         return create_state(
             None,
             params,

@@ -5,6 +5,7 @@ Here a ConfigDict ends: everything below takes plain arguments.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import zlib
@@ -54,6 +55,16 @@ from hyper_meta.train.state import TrainState, create_state
 OBJECTIVES = {"multitask": (False, False), "fomaml": (True, True), "maml": (True, False)}
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a learner is trained. name: of its stage; objective: one of OBJECTIVES; learning_rate: of
+    Adam."""
+
+    name: str
+    objective: str
+    learning_rate: float
+
+
 def stage_network(config: ConfigDict, table: TaskTable) -> BaseNetwork:
     """The network that the config describes, for the image features of a table."""
     return configured_network(config.network, table.image_features.shape[1])
@@ -75,7 +86,13 @@ def hnet_learner(config: ConfigDict, network: BaseNetwork, *, pull: float = 0.0)
 
 
 def hnet_stage(
-    config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, objective: str
+    config: ConfigDict,
+    train: TaskTable,
+    validation: TaskTable,
+    *,
+    name: str,
+    objective: str,
+    learning_rate: float,
 ) -> Stage:
     """HNet (method.md section 4), with an objective of OBJECTIVES."""
     network = stage_network(config, train)
@@ -87,13 +104,18 @@ def hnet_stage(
         return {"e0": latent, "generator": module.init(key, latent)["params"]}
 
     learner = hnet_learner(config, network)
-    return _meta_stage(
-        name, config, config.hnet, (train, validation), init_params, learner, objective
-    )
+    plan = Plan(name, objective, learning_rate)
+    return _meta_stage(plan, config, config.hnet, (train, validation), init_params, learner)
 
 
 def mnet_stage(
-    config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, objective: str
+    config: ConfigDict,
+    train: TaskTable,
+    validation: TaskTable,
+    *,
+    name: str,
+    objective: str,
+    learning_rate: float,
 ) -> Stage:
     """MNet: the weights themselves are learnt and adapted (method.md section 4)."""
     network = stage_network(config, train)
@@ -102,13 +124,18 @@ def mnet_stage(
         return {"e0": network.init(key), "generator": {}}
 
     learner = weights_learner(network)
-    return _meta_stage(
-        name, config, config.mnet, (train, validation), init_params, learner, objective
-    )
+    plan = Plan(name, objective, learning_rate)
+    return _meta_stage(plan, config, config.mnet, (train, validation), init_params, learner)
 
 
 def conditional_stage(
-    config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, objective: str
+    config: ConfigDict,
+    train: TaskTable,
+    validation: TaskTable,
+    *,
+    name: str,
+    objective: str,
+    learning_rate: float,
 ) -> Stage:
     """The conditional hypernetwork (method.md section 4): the question is the generator's input,
     and with MAML all its weights adapt."""
@@ -119,9 +146,8 @@ def conditional_stage(
         return module.init(key, jnp.zeros(train.question_features.shape[1:]))["params"]
 
     learner = conditional_learner(config, train)
-    return _meta_stage(
-        name, config, config.conditional, (train, validation), init_params, learner, objective
-    )
+    plan = Plan(name, objective, learning_rate)
+    return _meta_stage(plan, config, config.conditional, (train, validation), init_params, learner)
 
 
 def conditional_learner(config: ConfigDict, train: TaskTable) -> Learner:
@@ -130,7 +156,9 @@ def conditional_learner(config: ConfigDict, train: TaskTable) -> Learner:
     return generator_learner(stage_network(config, train), prepare)
 
 
-def film_stage(config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str) -> Stage:
+def film_stage(
+    config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, learning_rate: float
+) -> Stage:
     """FiLM (method.md section 4): one adapter, hidden units scaled and shifted by the question."""
     network, module = stage_network(config, train), film_module(config)
     if network.name != "adapter":
@@ -148,9 +176,8 @@ def film_stage(config: ConfigDict, train: TaskTable, validation: TaskTable, *, n
         }
 
     learner = film_learner(config, train)
-    return _meta_stage(
-        name, config, config.film, (train, validation), init_params, learner, "multitask"
-    )
+    plan = Plan(name, "multitask", learning_rate)
+    return _meta_stage(plan, config, config.film, (train, validation), init_params, learner)
 
 
 def film_module(config: ConfigDict) -> nn.Module:
@@ -180,23 +207,22 @@ def _prepared_questions(settings: ConfigDict, train: TaskTable) -> Callable[[jax
 
 
 def _meta_stage(
-    name: str,
+    plan: Plan,
     config: ConfigDict,
     settings: ConfigDict,
     tables: tuple[TaskTable, TaskTable],
     init_params: Callable[[jax.Array], Any],
     learner: Learner,
-    objective: str,
 ) -> Stage:
-    """A learner trained with an objective of OBJECTIVES; best by (adapted) validation accuracy."""
-    adapts, first_order = OBJECTIVES[objective]
+    """A learner trained as planned; best by (adapted) validation accuracy."""
+    adapts, first_order = OBJECTIVES[plan.objective]
     loop = InnerLoop(
         num_steps=settings.inner_steps if adapts else 0,
         learning_rate=settings.inner_learning_rate if adapts else 0.0,
         first_order=first_order,
     )
     return _task_stage(
-        name,
+        plan,
         config,
         settings,
         tables,
@@ -207,7 +233,7 @@ def _meta_stage(
 
 
 def _task_stage(
-    name: str,
+    plan: Plan,
     config: ConfigDict,
     settings: ConfigDict,
     tables: tuple[TaskTable, TaskTable],
@@ -224,9 +250,7 @@ def _task_stage(
         max_layouts=config.batching.num_layouts,
         num_groups=math.gcd(config.batching.num_groups, settings.batch_size),
     )
-    tx = optax.chain(
-        optax.clip_by_global_norm(settings.clip_norm), optax.adam(settings.learning_rate)
-    )
+    tx = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optax.adam(plan.learning_rate))
     score = compile_pass(config, scoring.scores_of(method), validation)
 
     def init(key: jax.Array) -> TrainState:
@@ -245,7 +269,7 @@ def _task_stage(
         return float(np.mean(right / total)), {}
 
     return Stage(
-        name=name,
+        name=plan.name,
         num_steps=settings.num_steps,
         chunk_steps=settings.chunk_steps,
         most_at_once=8,
