@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
-from scipy.special import stdtrit
 
 from hyper_meta.core.scores import Scores
 
@@ -87,6 +86,8 @@ def bootstrap_interval(values: np.ndarray, *, num_resamples: int) -> tuple[np.nd
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """(low, high): 95% interval of the mean of n >= 2 independent runs (Student's t)."""
+    from scipy.special import stdtrit  # takes longer to import than all else of `compare`
+
     spread = np.std(values, ddof=1) / np.sqrt(len(values))
     reach = float(stdtrit(len(values) - 1, 0.975) * spread)
     centre = float(np.mean(values))

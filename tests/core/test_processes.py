@@ -41,7 +41,7 @@ def _start(arguments):
         "JAX_PLATFORMS": "cpu",
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "hyper_meta.cli.main", *arguments],
+        [sys.executable, "-m", "hyper_meta", *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

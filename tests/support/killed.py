@@ -12,12 +12,12 @@ import time
 
 # Imported for the children.
 import hyper_meta.workflows.run  # noqa: F401
-from hyper_meta.cli.main import main as cli
+from hyper_meta.cli.main import main
 
 
 def _run(arguments):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os._exit(cli.main(arguments))
+    os._exit(main(arguments))
 
 
 def _kill(child, path, seconds):
