@@ -1,13 +1,11 @@
 """The pictures of the report: plain data in, PNG bytes out.
 
-Figures are made without pyplot, so there is no open figure or setting to leave behind. Colours are
-those of Okabe and Ito (2008), told apart by the colour-blind; shapes and line styles say the same.
+Each takes what it shows as a record or as arrays, and reads no file.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -20,12 +18,20 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-SKY, PINK, GREY, INK = "#56B4E9", "#CC79A7", "#8C8C8C", "#333333"
-PALETTE = (BLUE, ORANGE, GREEN, RED, SKY, PINK, INK)
-SHAPES = "os^Dv"
-STYLES = ((0, (5, 1, 1, 1, 1, 1)), ":", "-.", "--", "-")
-DOTS_PER_INCH = 150
+from hyper_meta.eval.figure_style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    PALETTE,
+    PINK,
+    RED,
+    SHAPES,
+    STYLES,
+    clean,
+    png,
+)
+
 INTERVAL = "95% interval over tasks"
 
 HistoryEntry = Mapping[str, float]  # what a training stage notes after a chunk of steps
@@ -82,7 +88,7 @@ def accuracy_by_scale(panels: Sequence[ScalePanel]) -> bytes:
     for axes, panel in zip(grid.flat, panels, strict=False):
         _draw_scales(axes, panel, looks)
     _legend(figure, grid, Patch(color=BLUE, alpha=0.18, linewidth=0, label=INTERVAL))
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_scales(axes: Axes, panel: ScalePanel, looks: Mapping[str, tuple[str, Any]]) -> None:
@@ -135,7 +141,7 @@ def accuracy_by_shots(panels: Sequence[ShotPanel]) -> bytes:
         axes.set_xlabel("examples per answer")
         axes.set_title(panel.title, fontsize=11)
     _legend(figure, grid, Line2D([], [], color=GREY, linewidth=0.9, label=INTERVAL))
-    return _png(figure)
+    return png(figure)
 
 
 def _panels(count: int) -> tuple[Figure, np.ndarray]:
@@ -145,7 +151,7 @@ def _panels(count: int) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(9, 3.4 * rows + 1.6), layout="constrained")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes in grid.flat:
-        _clean(axes)
+        clean(axes)
     for axes in grid[:, 0]:
         axes.set_ylabel("accuracy (%)")
     for axes in grid.flat[count:]:
@@ -198,7 +204,7 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[HistoryEntry]]
     figure.legend(
         handles=[*lines, star], loc="outside lower center", ncols=7, frameon=False, fontsize=9
     )
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_history(
@@ -218,84 +224,14 @@ def _draw_history(
     if not any(len(line.get_xdata()) for line in score.get_lines()):
         score.set_yticks([])
         score.text(0.5, 0.5, "none", transform=score.transAxes, ha="center", color=GREY)
-    _clean(loss)
-    _clean(score)
+    clean(loss)
+    clean(score)
 
 
 def _column(rows: Sequence[HistoryEntry], name: str) -> tuple[list[float], list[float]]:
     """Steps and values of the rows that have the value."""
     there = [row for row in rows if name in row]
     return [row["step"] for row in there], [row[name] for row in there]
-
-
-def principal_plane(latents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The plane that keeps the most variance of latents [T, Z].
-
-    Returns its origin [Z], its orthonormal axes [2, Z], each with its largest entry positive, and
-    the share of the variance along each [2].
-    """
-    origin = latents.mean(axis=0)
-    _, spread, axes = np.linalg.svd(latents - origin, full_matrices=False)
-    axes = axes[:2]
-    largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1, keepdims=True), axis=1)
-    return origin, axes * np.sign(largest), spread[:2] ** 2 / np.sum(spread**2)
-
-
-def latent_map(
-    adapted: np.ndarray,
-    adapted_families: Sequence[str],
-    generated: np.ndarray,
-    generated_families: Sequence[str],
-) -> bytes:
-    """Latents in the principal plane of the adapted ones, coloured by question family.
-
-    adapted: [T_train, Z]; generated: [T_test, Z]; families: one name for each row.
-    """
-    origin, plane, share = principal_plane(adapted)
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    axes = figure.subplots()
-    families = sorted({*adapted_families, *generated_families})
-    handles = []
-    for number, family in enumerate(families):
-        colour = PALETTE[number % len(PALETTE)]
-        shape = SHAPES[number // len(PALETTE) % len(SHAPES)]
-        small = {"facecolor": colour, "marker": shape, "s": 16, "alpha": 0.5, "linewidth": 0}
-        large = {"facecolor": colour, "marker": shape, "s": 60, "edgecolor": "black"}
-        for latents, names, look, order in (
-            (adapted, adapted_families, small, 2),
-            (generated, generated_families, large, 3),
-        ):
-            points = (latents[np.array(names) == family] - origin) @ plane.T
-            axes.scatter(points[:, 0], points[:, 1], zorder=order, **look)
-        handles.append(Line2D([], [], linestyle="", color=colour, marker=shape, label=family))
-    axes.set_xlabel(f"first principal component ({share[0]:.0%} of the variance)")
-    axes.set_ylabel(f"second principal component ({share[1]:.0%})")
-    _clean(axes)
-    handles += _kinds_of_latents()
-    figure.legend(
-        handles=handles,
-        loc="outside right center",
-        ncols=-(-len(handles) // 30),
-        frameon=False,
-        fontsize=9,
-    )
-    return _png(figure)
-
-
-def _kinds_of_latents() -> list[Line2D]:
-    style = {"linestyle": "", "color": GREY, "marker": "o"}
-    return [
-        Line2D([], [], linestyle="", label=" "),
-        Line2D([], [], **style, markersize=4, label="adapted to a training task"),
-        Line2D(
-            [],
-            [],
-            **style,
-            markersize=8,
-            markeredgecolor="black",
-            label="generated for a test task",
-        ),
-    ]
 
 
 def example_scenes(scenes: Sequence[Scene]) -> bytes:
@@ -310,7 +246,7 @@ def example_scenes(scenes: Sequence[Scene]) -> bytes:
             axes.remove()
         else:
             _draw_scene(axes, scene)
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_scene(axes: Axes, scene: Scene) -> None:
@@ -340,15 +276,3 @@ def _draw_scene(axes: Axes, scene: Scene) -> None:
 def _wrap(text: str, width: int) -> str:
     """Text in lines of at most so many characters, its dollar signs no mathematics."""
     return "\n".join(textwrap.wrap(text, width)).replace("$", r"\$")
-
-
-def _clean(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
-    return buffer.getvalue()

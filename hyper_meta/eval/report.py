@@ -17,6 +17,7 @@ from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import flatten, write_bytes, write_json
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval import pictures
+from hyper_meta.eval.latent_map import latent_map
 from hyper_meta.eval.markdown import compose, headline
 from hyper_meta.eval.results import (
     ALL,
@@ -123,7 +124,7 @@ def draw_pictures(
         drawn["training_curves.png"] = pictures.training_curves(histories)
     shown = seeds[0].shown or {}
     if "latents" in shown:
-        drawn["latents.png"] = pictures.latent_map(
+        drawn["latents.png"] = latent_map(
             shown["adapted"],
             [task.family for task in tasks["train"]],
             shown["latents"],

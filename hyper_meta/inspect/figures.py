@@ -1,6 +1,6 @@
 """The figures of the notebook, from what `inspection` computes: arrays in, matplotlib figures out.
 
-A plane is what eval.pictures.principal_plane gives; every map shows the adapted latents [T, Z] of
+A plane is what eval.latent_map.principal_plane gives; every map shows the adapted latents [T, Z] of
 the training tasks in it.
 """
 
@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from hyper_meta.eval.pictures import BLUE, GREEN, GREY, INK, ORANGE, PALETTE
+from hyper_meta.eval.figure_style import BLUE, GREEN, GREY, INK, ORANGE, PALETTE
 from hyper_meta.inspect.runs import STATISTICS, Movement, Neighbours
 
 DOTS_PER_INCH = 110
@@ -217,7 +217,7 @@ def _scatter(axes: Axes, points: np.ndarray, **look: Any) -> None:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """Without pyplot, as in eval.pictures; a notebook shows what a cell ends with."""
+    """Without pyplot, as in eval.figure_style; a notebook shows what a cell ends with."""
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
 
 

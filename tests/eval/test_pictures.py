@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from hyper_meta.eval import pictures
+from hyper_meta.eval.figure_style import PALETTE, SHAPES
+from hyper_meta.eval.latent_map import latent_map, principal_plane
 
 
 def _size(png):
@@ -55,7 +57,7 @@ def drawn():
         "many stages": pictures.training_curves(
             {str(n): {"seed_0": rows, "seed_1": rows} for n in range(9)}
         ),
-        "latents": pictures.latent_map(
+        "latents": latent_map(
             rng.normal(size=(40, 6)), families, rng.normal(size=(3, 6)), ["new", *families[:2]]
         ),
         "scenes": pictures.example_scenes(
@@ -84,7 +86,7 @@ def test_pictures_are_the_same_every_time():
 
 
 def test_families_have_looks_of_their_own():
-    looks = list(itertools.product(pictures.PALETTE, pictures.SHAPES))
+    looks = list(itertools.product(PALETTE, SHAPES))
     assert len(set(looks)) == len(looks) >= 17
 
 
@@ -92,7 +94,7 @@ def test_principal_plane_is_the_plane_that_data_lie_in():
     rng = np.random.default_rng(0)
     true_axes = np.linalg.qr(rng.normal(size=(7, 2)))[0].T
     latents = rng.normal(size=(200, 2)) * [5, 1] @ true_axes + rng.normal(size=7)
-    origin, axes, share = pictures.principal_plane(latents)
+    origin, axes, share = principal_plane(latents)
     np.testing.assert_allclose(axes @ axes.T, np.eye(2), atol=1e-12)
     np.testing.assert_allclose(axes.T @ axes, true_axes.T @ true_axes, atol=1e-12)
     np.testing.assert_allclose((latents - origin) @ axes.T @ axes + origin, latents, atol=1e-12)
@@ -102,6 +104,6 @@ def test_principal_plane_is_the_plane_that_data_lie_in():
 
 def test_principal_plane_does_not_flip():
     latents = np.random.default_rng(0).normal(size=(50, 4)) * [4, 3, 2, 1]
-    _, axes, _ = pictures.principal_plane(latents)
-    _, mirrored, _ = pictures.principal_plane(-latents)
+    _, axes, _ = principal_plane(latents)
+    _, mirrored, _ = principal_plane(-latents)
     np.testing.assert_allclose(axes, mirrored, atol=1e-12)

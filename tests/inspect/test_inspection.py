@@ -16,7 +16,7 @@ from hyper_meta.core.types import UserError
 from hyper_meta.data.table import build_table
 from hyper_meta.data.tasks import Task
 from hyper_meta.diffusion.classifier_guidance import GENERATOR
-from hyper_meta.eval.pictures import principal_plane
+from hyper_meta.eval.latent_map import principal_plane
 from hyper_meta.inspect import figures as figures
 from hyper_meta.inspect import runs as inspection
 from hyper_meta.inspect.runs import Movement, Neighbours, Run
