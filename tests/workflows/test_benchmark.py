@@ -10,7 +10,7 @@ from hyper_meta.cli.main import main
 from hyper_meta.core.configuration import load_settings
 from hyper_meta.core.files import read_json
 from hyper_meta.core.settings import BenchmarkSettings
-from hyper_meta.workflows import benchmark
+from hyper_meta.workflows import benchmark, benchmark_tables, benchmark_works
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "benchmark.py")
 DIM, HIDDEN, WIDTH, LATENT, BATCH, INNER, NUM_TASKS = 8, 4, 6, 5, 4, 2, 12
@@ -45,10 +45,10 @@ def measured(tmp_path_factory):
     out = tmp_path_factory.mktemp("benchmark") / "figures.json"
     overrides = [f"--config.{setting}" for setting in SMALL]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark, "EMBED_DIM", DIM)
-        patch.setattr(benchmark, "NUM_IMAGES", 50)
-        patch.setattr(benchmark, "NUM_TASKS", NUM_TASKS)
-        patch.setattr(benchmark, "NUM_TEST", 3)
+        patch.setattr(benchmark_tables, "EMBED_DIM", DIM)
+        patch.setattr(benchmark_tables, "NUM_IMAGES", 50)
+        patch.setattr(benchmark_tables, "NUM_TASKS", NUM_TASKS)
+        patch.setattr(benchmark_tables, "NUM_TEST", 3)
         patch.setattr(benchmark, "PEAK_SIZE", {"cpu": 64})
         patch.setattr(benchmark, "WARM_RUNS", 1)
         command = ["benchmark", "--config", CONFIG, "--out", str(out), *overrides]
@@ -62,7 +62,7 @@ def _settings(*overrides):
 
 
 def test_what_is_named_is_measured(measured):
-    known = benchmark.works(_settings())
+    known = benchmark_works.works(_settings())
     named = [name for name in known if any(part in name for part in MEASURED)]
     assert list(measured["work"]) == named and len(named) == 17
     for name, row in measured["work"].items():
@@ -96,7 +96,7 @@ def test_products_are_those_of_a_training_step(measured):
 
 
 def test_random_tasks_have_the_sizes_of_meta_vqa():
-    tables, _ = benchmark.load_tables(_settings("--config.data_dir=nowhere"))
+    tables, _ = benchmark_tables.load_tables(_settings("--config.data_dir=nowhere"))
     sizes = tables["train"].support_size + tables["train"].query_size
     assert len(sizes) == 870 and len(tables["test"].support_size) == 373
     assert 78 < sizes.mean() < 90  # 85.6
