@@ -108,7 +108,7 @@ def digits_vqa_dir(shared_folder):
     """Digits-VQA as the builder writes it, built once."""
     data_dir = shared_folder / "data"
     with FileLock(shared_folder / "data.lock"):
-        datasets.prepare("digits_vqa", data_dir)
+        datasets.build("digits_vqa", data_dir)
     return data_dir
 
 

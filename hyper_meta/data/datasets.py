@@ -55,7 +55,7 @@ class File(NamedTuple):
     path: Path | None
 
 
-def prepare(name: str, data_dir: Path, manual_dir: Path | None = None) -> None:
+def build(name: str, data_dir: Path, manual_dir: Path | None = None) -> None:
     """Builds a data set under data_dir unless it is there.
 
     Args:

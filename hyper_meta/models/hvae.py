@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from hyper_meta.core.losses import gaussian_kl
 
 
-class Encoder(nn.Module):
+class WeightsEncoder(nn.Module):
     """[..., P] float32 -> mean and log-variance of the posterior, [..., Z] float32 each.
 
     hidden_dims: widths of the ReLU layers. The log-variance starts around -1 (method.md section 4).

@@ -77,7 +77,7 @@ def prepare(config: ConfigDict, data_dir: Path, manual_dir: Path | None) -> None
     if not is_prepared:
         _tell_time(encoder, datasets.BUILDERS[config.dataset].num_images)
     try:
-        datasets.prepare(config.dataset, data_dir, manual_dir)
+        datasets.build(config.dataset, data_dir, manual_dir)
     except UserError as error:
         if not missing:
             raise
@@ -167,7 +167,7 @@ def load_and_encode(
 ) -> tuple[dict[str, list[Task]], Features, dict[str, str]]:
     """The tasks of a data set that is built here, their features, and the hashes they come from."""
     name = config.dataset
-    datasets.prepare(name, data_dir)
+    datasets.build(name, data_dir)
     tasks = datasets.load_tasks(name, data_dir)
     if "validation" not in tasks:
         tasks |= hold_out(tasks["train"], config.validation_share, seed=VALIDATION_SEED)

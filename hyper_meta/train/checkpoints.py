@@ -27,7 +27,7 @@ _UNFINISHED = ".unfinished"
 _CHECKSUMS = "checksums.json"
 
 
-def prepare(directory: Path) -> None:
+def create_folder(directory: Path) -> None:
     """Creates the folder of a stage's checkpoints.
 
     Raises:

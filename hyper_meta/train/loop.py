@@ -92,7 +92,7 @@ def run_stage(
     step = int(state.step)
     if step == stage.num_steps:
         return state, history
-    processes.from_main(lambda: checkpoints.prepare(directory))
+    processes.from_main(lambda: checkpoints.create_folder(directory))
     run_steps, end_chunk = _compile(stage, steps_key)
     state, size = parallel.replicate(state), _steps_at_once(stage)
     # The last row of an interrupted chunk holds its sums.

@@ -81,7 +81,7 @@ def test_images_are_read_from_any_on(digits_vqa_dir, start):
 def test_preparing_again_changes_nothing(digits_vqa_dir):
     files = {path: path.stat().st_mtime_ns for path in digits_vqa_dir.rglob("*record*")}
     fingerprint = datasets.fingerprint("digits_vqa", digits_vqa_dir)
-    datasets.prepare("digits_vqa", digits_vqa_dir)
+    datasets.build("digits_vqa", digits_vqa_dir)
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert datasets.fingerprint("digits_vqa", digits_vqa_dir) == fingerprint
     assert len(fingerprint) == 64
@@ -91,7 +91,7 @@ def test_the_fingerprint_is_that_of_the_data_whoever_builds_them(digits_vqa_dir,
     """Another process writes other bytes."""
     script = """
 import sys; from pathlib import Path; from hyper_meta.data import datasets
-datasets.prepare("digits_vqa", Path(sys.argv[1]))
+datasets.build("digits_vqa", Path(sys.argv[1]))
 print(datasets.fingerprint("digits_vqa", Path(sys.argv[1])))
 """
     command = [sys.executable, "-c", script, str(tmp_path)]
@@ -102,10 +102,10 @@ print(datasets.fingerprint("digits_vqa", Path(sys.argv[1])))
 
 def test_an_unknown_data_set_is_refused_with_the_known_names(tmp_path):
     with pytest.raises(UserError, match=r"unknown data set 'mnist'.*digits_vqa"):
-        datasets.prepare("mnist", tmp_path)
+        datasets.build("mnist", tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot build digits_vqa in"):
-        datasets.prepare("digits_vqa", tmp_path / "file" / "data")
+        datasets.build("digits_vqa", tmp_path / "file" / "data")

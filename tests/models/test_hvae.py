@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyper_meta.models.hvae import Encoder, hvae_loss, sample_posterior
+from hyper_meta.models.hvae import WeightsEncoder, hvae_loss, sample_posterior
 
 P, Z, BATCH = 50, 3, 7
 
@@ -11,7 +11,7 @@ P, Z, BATCH = 50, 3, 7
 @pytest.fixture
 def encoder():
     """The module and parameters that all matter, biases included."""
-    module = Encoder((6, 5), Z)
+    module = WeightsEncoder((6, 5), Z)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(P))["params"]
     rng = np.random.default_rng(0)
     return module, jax.tree.map(lambda x: np.float32(0.5 * rng.normal(size=x.shape)), shapes)
@@ -40,7 +40,7 @@ def test_posterior_equals_numpy(encoder, rows):
 
 
 def test_weights_of_unit_scale_have_hidden_units_of_unit_scale():
-    module = Encoder((2000,), Z)
+    module = WeightsEncoder((2000,), Z)
     x = np.random.default_rng(2).normal(size=500).astype(np.float32)
     params = module.init(jax.random.key(1), x)["params"]
     first = params["Dense_0"]

@@ -157,7 +157,7 @@ def locked():
 def test_no_permission_is_an_error(locked):
     before = _listing(locked)
     for directory in (locked / "run", locked / "new"):
-        for write in (checkpoints.prepare, lambda directory: _save(directory, 2)):
+        for write in (checkpoints.create_folder, lambda directory: _save(directory, 2)):
             with pytest.raises(UserError, match="Permission denied.*: get permission there or"):
                 write(directory)
     assert _listing(locked) == before
@@ -167,7 +167,7 @@ def test_no_permission_is_an_error(locked):
 def test_a_folder_in_the_way_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write checkpoints to .*: choose another folder"):
-        checkpoints.prepare(tmp_path / "file" / "run")
+        checkpoints.create_folder(tmp_path / "file" / "run")
 
 
 Usage = namedtuple("Usage", "total used free")

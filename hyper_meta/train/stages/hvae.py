@@ -28,7 +28,7 @@ from hyper_meta.diffusion.classifier_guidance import (
     generate_weights,
 )
 from hyper_meta.models.generator import Generator, join_layers, split_layers
-from hyper_meta.models.hvae import Encoder, hvae_loss
+from hyper_meta.models.hvae import WeightsEncoder, hvae_loss
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.state import TrainState, create_state
 
@@ -38,7 +38,7 @@ COLUMNS = 4096  # weights that are rotated at once, to save memory
 
 def encoder_module(config: ConfigDict) -> nn.Module:
     """The encoder that the config describes."""
-    return Encoder(tuple(config.hvae.hidden_dims), config.hvae.latent_dim)
+    return WeightsEncoder(tuple(config.hvae.hidden_dims), config.hvae.latent_dim)
 
 
 def decoder_module(config: ConfigDict, num_components: int) -> nn.Module:
@@ -51,10 +51,10 @@ def hvae_stage(
 ) -> Stage:
     """HVAE on adapted weights [T, R, P] float32, fine-tuned from start [P] (method.md section 4).
 
-    Of (w - mean) / s it sees the K principal components, see `measure`; s is the deviation of each
-    weight, or 1 where hvae.standardise is off. Best by the loss on a tenth of the training tasks,
-    which are not fitted, nor part of `measure`. Raises UserError for less than two tasks, or a
-    start that is no weights of these.
+    Of (w - mean) / s it sees the K principal components, see `weights_statistics`; s is the
+    deviation of each weight, or 1 where hvae.standardise is off. Best by the loss on a tenth of the
+    training tasks, which are neither fitted nor part of the statistics. Raises UserError for less
+    than two tasks, or a start that is no weights of these.
     """
     settings, (num_tasks, repeats, num_weights) = config.hvae, weights.shape
     if num_tasks < 2 or start.shape != (num_weights,):
@@ -63,7 +63,7 @@ def hvae_stage(
             "tasks [T, R, P] and the weights [P] they started from are expected"
         )
     held_out, fitted = _divide(config.seed, num_tasks)
-    statistics = measure(
+    statistics = weights_statistics(
         weights, fitted, standardise=settings.standardise, components=settings.components
     )
     components, norms = project(statistics, weights)
@@ -105,10 +105,10 @@ def hvae_stage(
     )
 
 
-def measure(
+def weights_statistics(
     weights: np.ndarray, tasks: np.ndarray, *, standardise: bool, components: int
 ) -> dict[str, np.ndarray]:
-    """What weights [T, R, P] are standardised and rotated by, of these tasks of them.
+    """The statistics by which weights [T, R, P] are standardised and rotated, of the given tasks.
 
     Returns {"mean": [P], "scale": [P], "directions": [K, P], "size": []} float32: the orthonormal
     directions of largest variance of (w - mean) / scale, the largest first, and the root mean
@@ -127,7 +127,7 @@ def measure(
 def _principal(
     statistics: dict[str, np.ndarray], weights: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.float32]:
-    """("directions", "size") of `measure`, from the eigenvectors of the rows' Gram matrix."""
+    """The "directions" and "size" of `weights_statistics`, from the rows' Gram matrix."""
     rows = weights.reshape(-1, weights.shape[-1])
     count = min(count, len(rows) - 1, rows.shape[1])
     gram = sum(part @ part.T for _, part in _standardised_columns(statistics, rows))

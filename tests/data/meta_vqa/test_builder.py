@@ -32,7 +32,7 @@ def official(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built(official, tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("built")
-    datasets.prepare("meta_vqa", data_dir, official)
+    datasets.build("meta_vqa", data_dir, official)
     return data_dir
 
 
@@ -87,19 +87,19 @@ def test_unpacked_files_serve_as_well(official, tmp_path):
     assert {file.path.name for file in places} == {
         file.unpacked for file in ALL if file not in sources.PUBLISHED.values()
     }
-    datasets.prepare("meta_vqa", tmp_path / "data", manual)
+    datasets.build("meta_vqa", tmp_path / "data", manual)
     assert len(datasets.load_tasks("meta_vqa", tmp_path / "data")["train"]) == 8
 
 
 def test_files_are_downloaded_once_and_checked(official, tmp_path, monkeypatch):
     served = official_vqa.serve(monkeypatch, downloader, official)
     assert all(file.path is None for file in datasets.needed("meta_vqa", tmp_path))
-    datasets.prepare("meta_vqa", tmp_path)
+    datasets.build("meta_vqa", tmp_path)
     assert sorted(served) == sorted(file.url for file in ALL[:6])
     assert all(file.path.exists() for file in datasets.needed("meta_vqa", tmp_path))
     # What was built may be lost, what was downloaded serves again.
     shutil.rmtree(tmp_path / "meta_vqa")
-    datasets.prepare("meta_vqa", tmp_path)
+    datasets.build("meta_vqa", tmp_path)
     assert len(served) == 6
 
 
@@ -110,7 +110,7 @@ def test_a_file_of_another_hash_is_refused(official, tmp_path, monkeypatch, by):
     (other / name).write_bytes((official / name).read_bytes() + b"more")
     official_vqa.serve(monkeypatch, downloader, other)
     with pytest.raises(UserError, match=f"(?s)cannot build meta_vqa.*{name}.*wrong checksum"):
-        datasets.prepare("meta_vqa", tmp_path / "data", other if by == "hand" else None)
+        datasets.build("meta_vqa", tmp_path / "data", other if by == "hand" else None)
     assert not datasets.is_prepared("meta_vqa", tmp_path / "data")
 
 
@@ -120,7 +120,7 @@ def test_a_failing_download_is_an_error_in_words(tmp_path, monkeypatch):
 
     monkeypatch.setattr(downloader, "_open_url", refuse)
     with pytest.raises(UserError, match="cannot build meta_vqa in .*no route to"):
-        datasets.prepare("meta_vqa", tmp_path)
+        datasets.build("meta_vqa", tmp_path)
 
 
 def test_an_image_that_is_not_in_coco_is_refused_and_nothing_is_left(official, tmp_path):
@@ -131,7 +131,7 @@ def test_an_image_that_is_not_in_coco_is_refused_and_nothing_is_left(official, t
     with pytest.raises(
         UserError, match="lacks 1 of 40 images, the first COCO_val2014_000000000120"
     ):
-        datasets.prepare("meta_vqa", tmp_path / "data", manual)
+        datasets.build("meta_vqa", tmp_path / "data", manual)
     assert not datasets.is_prepared("meta_vqa", tmp_path / "data")
 
 
@@ -153,7 +153,7 @@ def test_the_published_files_are_imported_as_they_are(official, tmp_path):
     (manual / "prompt_meta.json").write_text(json.dumps({q: f"{q[:-1]} {{}}" for q in tasks}))
     with pytest.MonkeyPatch.context() as patch:
         official_vqa.register(patch, manual)
-        datasets.prepare("meta_vqa_published", tmp_path / "data", manual)
+        datasets.build("meta_vqa_published", tmp_path / "data", manual)
     built = datasets.load_tasks("meta_vqa_published", tmp_path / "data")
     assert [task.sentence for task in built["train"]] == parts["meta_train.json"]
     assert built["test"][0].template == "What is 4 {}"
