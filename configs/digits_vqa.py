@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     config.encoder = "bundled"  # or a folder in the Hugging Face format, or a name on the Hub
     config.encoder_dtype = "float32"  # or "bfloat16": the precision of the encoder's computation
     config.image_resize = "crop"  # the encoder's own; or "square": the whole image is squeezed
+    config.question_tokens = False  # True: the states of a question's tokens are encoded too
     config.skip_corrupt_images = False  # True leaves them out, False refuses the first one
 
     config.compilation_cache = "~/.cache/hyper_meta/compiled"  # "" for no cache

@@ -4,27 +4,31 @@
   `meta_vqa.split_files`.
 - features/: a feature store, as `hyper-meta prepare` writes it (see `features`); or
 - features.npz, no pickle: image_ids [I], questions [n], answer_prompts [m] strings, and their
-  image_features [I, D], question_features [n, D], answer_features [m, D], float16 or float32.
+  image_features [I, D], question_features [n, Dq], answer_features [m, D], float16 or float32.
   Prompts are found by their text, the template filled with the answer.
+- question_tokens.npz, no pickle, may be absent: questions [n] strings, tokens [n, L, W] float16 or
+  float32, mask [n, L] bool, False where padded.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 
-from hyper_meta.core.types import UserError
+from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data.features import MANIFEST, Features, check_finite, read_store
 from hyper_meta.data.meta_vqa.split_files import read_tasks
 from hyper_meta.data.tasks import Task, hold_out
 
 TASK_FILES = ("meta_train.json", "meta_test.json", "prompt_meta.json")
-NPZ, STORE = "features.npz", "features"
+NPZ, STORE, TOKENS = "features.npz", "features", "question_tokens.npz"
 FILES = (*TASK_FILES, NPZ)
 # Each array of names with that of their features.
 ARRAYS = {
@@ -32,6 +36,8 @@ ARRAYS = {
     "questions": "question_features",
     "answer_prompts": "answer_features",
 }
+TOKEN_ARRAYS = ("questions", "tokens", "mask")
+FLOATS = (np.float16, np.float32)
 # ||a - b|| / ||a|| of two features of one sentence: above what float16 and batching leave.
 TOLERANCE = 1e-2
 
@@ -39,8 +45,8 @@ TOLERANCE = 1e-2
 def load(
     folder: Path, *, validation_share: float, seed: int
 ) -> tuple[dict[str, list[Task]], Features]:
-    """Returns ({"train" | "validation" | "test": tasks}, features of all their images and
-    sentences), checked to be complete and finite.
+    """Returns ({"train" | "validation" | "test": tasks}, features of all their images, questions
+    and answer prompts), checked to be complete and finite.
 
     validation_share: of the tasks of meta_train.json, in (0, 1), drawn by the seed alone. The group
     of a task is its split; its family the first two words of its question. Raises UserError for
@@ -54,7 +60,10 @@ def load(
         path, features = folder / NPZ, _read_npz(folder / NPZ)
     else:
         path, features = folder / STORE, read_store(folder / STORE)[1]
-    return tasks, _select(path, features, everyone)
+    features = _select(path, features, everyone)
+    if (folder / TOKENS).exists():
+        features = _with_tokens(folder / TOKENS, features)
+    return tasks, features
 
 
 def fingerprint(folder: Path) -> str:
@@ -80,26 +89,36 @@ def _check_files(folder: Path) -> tuple[str, ...]:
             f"data folder {folder} has no {', '.join(missing)}: give one that holds "
             f"{', '.join(FILES)}"
         )
-    return files
+    return (*files, TOKENS) if (folder / TOKENS).is_file() else files
 
 
 def _read_npz(path: Path) -> Features:
-    """The content of features.npz, of the right shapes and types and of one D; questions, then
-    answer prompts."""
-    arrays = _read_arrays(path)
-    texts = ("questions", "answer_prompts")
+    """The content of features.npz, of the right shapes and types; images and answers of one D."""
+    arrays = _read_arrays(path, [name for pair in ARRAYS.items() for name in pair])
+    for pair in ARRAYS.items():
+        keys, values = (arrays[name] for name in pair)
+        fits = values.ndim == 2 and len(keys) == len(values) and values.dtype in FLOATS
+        if not fits or not _are_names(keys):
+            raise UserError(
+                f"{path} has {_described(arrays, pair)}, strings [n] and float16 or float32 [n, D] "
+                "are expected"
+            )
+    widths = {name: arrays[name].shape[1] for name in ("image_features", "answer_features")}
+    if len(set(widths.values())) > 1:
+        raise UserError(
+            f"{path} has features of unequal width {widths}: use one encoder for images and answers"
+        )
     return Features(
         image_ids=tuple(arrays["image_ids"].tolist()),
         image_features=arrays["image_features"],
-        sentences=tuple(name for kind in texts for name in arrays[kind].tolist()),
-        sentence_features=np.concatenate(
-            [arrays[ARRAYS[kind]].astype(np.float32) for kind in texts]
-        ),
+        questions=tuple(arrays["questions"].tolist()),
+        question_features=SentenceFeatures(arrays["question_features"].astype(np.float32)),
+        prompts=tuple(arrays["answer_prompts"].tolist()),
+        prompt_features=arrays["answer_features"].astype(np.float32),
     )
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    names = [name for pair in ARRAYS.items() for name in pair]
+def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in names if name not in file.files]
@@ -108,36 +127,77 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is damaged, it is no npz without pickle: {error}") from error
     if missing:
         raise UserError(f"{path} has no arrays {', '.join(missing)}: add them")
-    for pair in ARRAYS.items():
-        keys, values = (arrays[name] for name in pair)
-        fit = keys.ndim == 1 and values.ndim == 2 and len(keys) == len(values) and keys.size
-        if not fit or keys.dtype.kind != "U" or values.dtype not in (np.float16, np.float32):
-            given = (f"{name} {arrays[name].dtype} {list(arrays[name].shape)}" for name in pair)
-            raise UserError(
-                f"{path} has {' and '.join(given)}, strings [n] and float16 or float32 [n, D] are "
-                "expected"
-            )
-    widths = {name: arrays[name].shape[1] for name in ARRAYS.values()}
-    if len(set(widths.values())) > 1:
-        raise UserError(f"{path} has features of unequal width {widths}: use one encoder for all")
     return arrays
 
 
+def _are_names(keys: np.ndarray) -> bool:
+    return keys.ndim == 1 and keys.size > 0 and keys.dtype.kind == "U"
+
+
+def _described(arrays: dict[str, np.ndarray], names: Sequence[str]) -> str:
+    given = (f"{name} {arrays[name].dtype} {list(arrays[name].shape)}" for name in names)
+    return " and ".join(given)
+
+
+def _with_tokens(path: Path, features: Features) -> Features:
+    """The features with the token states of their questions, those of question_tokens.npz."""
+    arrays = _read_arrays(path, TOKEN_ARRAYS)
+    names, tokens, mask = (arrays[name] for name in TOKEN_ARRAYS)
+    fits = tokens.ndim == 3 and tokens.dtype in FLOATS and mask.dtype == bool
+    fits = fits and len(names) == len(tokens) and mask.shape == tokens.shape[:2]
+    if not fits or not _are_names(names):
+        raise UserError(
+            f"{path} has {_described(arrays, TOKEN_ARRAYS)}, strings [n], float16 or float32 "
+            "[n, L, W] and bool [n, L] are expected"
+        )
+    known = tuple(names.tolist())
+    questions, rows = _rows(path, "questions", known, set(features.questions))
+    tokens = np.where(mask[..., None], tokens, 0).astype(np.float32)
+    _check_tokens(path, questions, tokens[rows], mask[rows])
+    _check_repeated(path, known, tokens.reshape(len(known), -1))
+    place = {question: row for row, question in enumerate(questions)}
+    order = [rows[place[question]] for question in features.questions]
+    with_tokens = features.question_features.replace(tokens=tokens[order], mask=mask[order])
+    return dataclasses.replace(features, question_features=with_tokens)
+
+
+def _check_tokens(
+    path: Path, questions: Sequence[str], tokens: np.ndarray, mask: np.ndarray
+) -> None:
+    """tokens: [n, L, W]; mask: [n, L]. Raises UserError for a question without a token, or with one
+    that is not finite."""
+    for bad, what in (
+        (~mask.any(axis=1), "without any token"),
+        (~np.isfinite(tokens).all(axis=(1, 2)), "with NaN or infinity in their tokens"),
+    ):
+        if bad.any():
+            raise UserError(
+                f"{path} has {bad.sum()} questions {what}, the first "
+                f"{questions[int(bad.argmax())]!r}: encode them again"
+            )
+
+
 def _select(path: Path, given: Features, tasks: Sequence[Task]) -> Features:
-    """The features of the images and sentences that tasks use, once each, in file order."""
+    """The features of the images, questions and prompts that tasks use, once each, in file
+    order."""
     images = {image for task in tasks for image, _ in (*task.support, *task.query)}
-    sentences = {text for task in tasks for text in (task.sentence, *task.prompts())}
+    asked = {task.sentence for task in tasks}
+    answers = {prompt for task in tasks for prompt in task.prompts()}
     image_ids, image_rows = _rows(path, "images", given.image_ids, images)
-    sentence_names, sentence_rows = _rows(path, "sentences", given.sentences, sentences)
+    questions, question_rows = _rows(path, "questions", given.questions, asked)
+    prompts, prompt_rows = _rows(path, "answer prompts", given.prompts, answers)
     features = Features(
         image_ids=image_ids,
         image_features=given.image_features[image_rows].astype(np.float32),
-        sentences=sentence_names,
-        sentence_features=given.sentence_features[sentence_rows],
+        questions=questions,
+        question_features=jax.tree.map(lambda leaf: leaf[question_rows], given.question_features),
+        prompts=prompts,
+        prompt_features=given.prompt_features[prompt_rows],
     )
     check_finite(features, str(path))
     _check_repeated(path, given.image_ids, given.image_features)
-    _check_repeated(path, given.sentences, given.sentence_features)
+    _check_repeated(path, given.questions, given.question_features.pooled)
+    _check_repeated(path, given.prompts, given.prompt_features)
     return features
 
 

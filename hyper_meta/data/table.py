@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hyper_meta.core.types import Examples, TaskBatch, UserError
+from hyper_meta.core.types import Examples, SentenceFeatures, TaskBatch, UserError
 from hyper_meta.data.batching import Batches, BatchShape
+from hyper_meta.data.features import Features
 from hyper_meta.data.tasks import Task
 
 
@@ -24,14 +25,14 @@ from hyper_meta.data.tasks import Task
 class TaskTable:
     """T tasks with their features, for the device.
 
-    image_features: [I, D] float32; question_features: [T, D] float32; answer_features: [R, D]
-    float32, the answers of all tasks one after another; item_image, item_label: [M] int32, each
+    image_features: [I, D] float32; questions: leading axis T; answer_features: [R, D] float32, the
+    answers of all tasks one after another; item_image, item_label: [M] int32, each
     task's support examples and then its query examples, one task after another; item_offset,
     support_size, query_size, answer_offset, answer_count: [T] int32.
     """
 
     image_features: jax.Array
-    question_features: jax.Array
+    questions: SentenceFeatures
     answer_features: jax.Array
     item_image: jax.Array
     item_label: jax.Array
@@ -52,37 +53,22 @@ class DataSet:
     source: dict[str, str]
 
 
-def build_table(
-    tasks: Sequence[Task],
-    *,
-    image_ids: Sequence[str],
-    image_features: np.ndarray,
-    sentences: Sequence[str],
-    sentence_features: np.ndarray,
-) -> TaskTable:
-    """Joins tasks with the features of their images and sentences.
+def build_table(tasks: Sequence[Task], features: Features) -> TaskTable:
+    """Joins tasks with the features of their images, questions and answer prompts.
 
-    image_features: [I, D] float32, in the order of image_ids; sentence_features: [n, D] float32, in
-    the order of sentences. Raises UserError where a task has an image or sentence without features.
+    Raises UserError where a task has an image or sentence without features.
     """
-    image_row = {image: row for row, image in enumerate(image_ids)}
-    sentence_row = {sentence: row for row, sentence in enumerate(sentences)}
     items = [item for task in tasks for item in (*task.support, *task.query)]
     prompts = [prompt for task in tasks for prompt in task.prompts()]
-    try:
-        item_image = [image_row[image] for image, _ in items]
-        question_rows = [sentence_row[task.sentence] for task in tasks]
-        prompt_rows = [sentence_row[prompt] for prompt in prompts]
-    except KeyError as missing:
-        raise UserError(f"no features for {missing}: rebuild the feature store") from None
+    question_rows = _rows(features.questions, [task.sentence for task in tasks])
     support_size = np.array([len(task.support) for task in tasks], np.int32)
     query_size = np.array([len(task.query) for task in tasks], np.int32)
     answer_count = np.array([len(task.answers) for task in tasks], np.int32)
     return TaskTable(
-        image_features=image_features,
-        question_features=sentence_features[question_rows],
-        answer_features=sentence_features[prompt_rows],
-        item_image=np.array(item_image, np.int32),
+        image_features=features.image_features,
+        questions=jax.tree.map(lambda leaf: leaf[question_rows], features.question_features),
+        answer_features=features.prompt_features[_rows(features.prompts, prompts)],
+        item_image=_rows(features.image_ids, [image for image, _ in items]),
         item_label=np.array([label for _, label in items], np.int32),
         item_offset=_offsets(support_size + query_size),
         support_size=support_size,
@@ -90,6 +76,16 @@ def build_table(
         answer_offset=_offsets(answer_count),
         answer_count=answer_count,
     )
+
+
+def _rows(names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """[n] int32: where each of n wanted names is among names. Raises UserError for one that is
+    not."""
+    row = {name: number for number, name in enumerate(names)}
+    try:
+        return np.array([row[name] for name in wanted], np.int32)
+    except KeyError as missing:
+        raise UserError(f"no features for {missing}: rebuild the feature store") from None
 
 
 def _offsets(sizes: np.ndarray) -> np.ndarray:
@@ -110,7 +106,7 @@ def gather(table: TaskTable, batch: Batches, shape: BatchShape) -> TaskBatch:
     answers = table.answer_features[jnp.minimum(answer, len(table.answer_features) - 1)]
     read = functools.partial(_gather_examples, table, batch)
     return TaskBatch(
-        question=table.question_features[ids],
+        question=jax.tree.map(lambda leaf: leaf[ids], table.questions),
         answers=jnp.where(answer_mask[..., None], answers, 0),
         answer_mask=answer_mask,
         support=read(start, num_support, shape.support),

@@ -1,7 +1,7 @@
 """Classifier guidance: a latent moved until HyperCLIP reads the question in its weights
 (method.md section 5).
 
-Axes: P adapter weights, Z latent, W width of the generator's last hidden layer, D embedding.
+Axes: P adapter weights, Z latent, W width of the generator's last hidden layer, Dq question.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from jax import lax
 
 from hyper_meta.core.losses import normalise
 from hyper_meta.models.generator import apply_hidden, split_layers
+from hyper_meta.models.sentences import SentenceMoments
 
 # Names of the update rules: gradients -> updates, to be multiplied by minus the learning rate.
 OPTIMIZERS = {"adam": optax.scale_by_adam, "sgd": optax.identity}
@@ -49,13 +50,12 @@ GENERATOR = Factors(
 class Statistics:
     """What weights and questions are standardised by; measured on the training tasks.
 
-    weight_mean, weight_std: [P] float32; question_mean, question_std: [D] float32.
+    weight_mean, weight_std: [P] float32; questions: of those of the tasks.
     """
 
     weight_mean: jax.Array
     weight_std: jax.Array
-    question_mean: jax.Array
-    question_std: jax.Array
+    questions: SentenceMoments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +87,6 @@ def standardise_weights(statistics: Statistics, weights: jax.Array) -> jax.Array
     return (weights - statistics.weight_mean) / statistics.weight_std
 
 
-def standardise_questions(statistics: Statistics, questions: jax.Array) -> jax.Array:
-    """[..., D] float32 to mean 0 and deviation 1 over the training questions."""
-    return (questions - statistics.question_mean) / statistics.question_std
-
-
 def weight_moments(
     factors: Factors, params: Any, latents: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -116,7 +111,7 @@ def floor_deviation(deviation: jax.Array) -> jax.Array:
 
 
 def fold_embed(factors: Factors, module: nn.Module, model: Any) -> Callable:
-    """HyperCLIP of generated weights, latent [..., Z] -> [..., D], that never makes the weights.
+    """HyperCLIP of generated weights, latent [..., Z] -> [..., Dq], that never makes the weights.
 
     The generator's last layer, the standardisation and the encoder's first layer are all affine:
     together one [W, 128] matrix, made once. It acts on the difference from the hidden units of e0,
@@ -147,7 +142,7 @@ def guidance_loss(
 ) -> jax.Array:
     """-cos(embed(e), q) + pull / 2 ||e - e0||^2, [] float32 (method.md section 5).
 
-    latent, start: [Z]; question: [D], of any length.
+    latent, start: [Z]; question: [Dq], of any length.
     """
     cosine = jnp.sum(normalise(embed_fn(latent)) * normalise(question))
     return 0.5 * pull * jnp.sum(jnp.square(latent - start)) - cosine
@@ -171,8 +166,8 @@ def guide(
     so that with SGD the noise of a step has the deviation langevin * sqrt(rate_i) (Welling and Teh
     2011, equation 4, at langevin sqrt(2) with rate for their epsilon / 2).
 
-    embed_fn: [Z] -> [D]; start: [Z]; question: [D]; rate: [], positive; pull: [], at least 0; both
-    may be traced. key: a PRNG key, of the noise.
+    embed_fn: [Z] -> [Dq]; start: [Z]; question: [Dq]; rate: [], positive; pull: [], at least 0;
+    both may be traced. key: a PRNG key, of the noise.
     """
     tx, num_steps = OPTIMIZERS[settings.optimizer](), max(settings.steps)
     asked = jnp.asarray(settings.steps)[:, None]

@@ -1,6 +1,6 @@
 """Guidance of a denoiser: by its condition (classifier-free) and by a support loss (few-shot).
 
-Axes: B batch, D embedding, Z latent.
+Axes: B batch, Z latent.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from hyper_meta.core.losses import normalise
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.diffusion.noise import NoiseProcess, decode_prediction, levels
 from hyper_meta.diffusion.samplers import DenoiseFn
 
@@ -17,7 +18,7 @@ def classifier_free(
     predict_fn: Callable[..., jax.Array],
     process: NoiseProcess,
     *,
-    condition: jax.Array,
+    condition: SentenceFeatures,
     scale: float | jax.Array | None,
     prediction: str,
 ) -> DenoiseFn:
@@ -33,8 +34,9 @@ def classifier_free(
     Both questions go through the network in one call of 2B rows.
 
     Args:
-      predict_fn: (z_t [2B, Z], t [2B] or [1] int32, condition [2B, D], keep [2B] bool) -> [2B, Z].
-      condition: [B, D] float32.
+      predict_fn: (z_t [2B, Z], t [2B] or [1] int32, condition of leading axis 2B, keep [2B] bool)
+        -> [2B, Z].
+      condition: standardised sentences, leading axis B.
       scale: scalar or [B] float32; may be traced, so every scale shares one compilation. None is
         scale 1 in calls of B rows.
       prediction: a key of noise.PREDICTIONS.
@@ -42,7 +44,7 @@ def classifier_free(
     Raises:
       ValueError: unknown prediction, when the denoise_fn is called.
     """
-    batch_size = condition.shape[0]
+    batch_size = len(condition.pooled)
 
     def conditional_output(z_t, t):
         return predict_fn(z_t, t, condition, jnp.ones(batch_size, bool))
@@ -50,7 +52,7 @@ def classifier_free(
     def guided_output(z_t, t):
         keep = jnp.arange(2 * batch_size) >= batch_size
         weight = jnp.broadcast_to(scale, (batch_size,))[:, None]
-        z_t, conditions = (jnp.concatenate([array, array]) for array in (z_t, condition))
+        z_t, conditions = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), (z_t, condition))
         t = t if len(t) == 1 else jnp.concatenate([t, t])
         unconditional, conditional = jnp.split(predict_fn(z_t, t, conditions, keep), 2)
         return (1 - weight) * unconditional + weight * conditional

@@ -9,60 +9,42 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hyper_meta.core.losses import normalise
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.diffusion import guidance
 from hyper_meta.diffusion.noise import NoiseProcess
 from hyper_meta.diffusion.samplers import Noise, ddim_sample, ddpm_sample, from_latents, from_noise
+from hyper_meta.models.sentences import (
+    SentenceMoments,
+    measure_sentences,
+    moments,
+    standardise_sentences,
+)
 
 
 @struct.dataclass
 class Statistics:
     """What latents and questions are standardised by; measured on the training tasks.
 
-    latent_mean, latent_std: [Z] float32; question_mean, question_std: [D] float32; clip: []
-    float32, the largest standardised latent entry, to which predictions are held.
+    latent_mean, latent_std: [Z] float32; questions: of those of the tasks; clip: [] float32, the
+    largest standardised latent entry, to which predictions are held.
     """
 
     latent_mean: jax.Array
     latent_std: jax.Array
-    question_mean: jax.Array
-    question_std: jax.Array
+    questions: SentenceMoments
     clip: jax.Array
 
 
-def moments(values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and standard deviation (at least 1e-6) over the first axis of [n, ...] float32."""
-    return values.mean(axis=0), jnp.maximum(values.std(axis=0), 1e-6)
-
-
-def measure(latents: jax.Array, questions: jax.Array) -> Statistics:
-    """Statistics of latents [n, Z] and questions [T, D], float32."""
+def measure(latents: jax.Array, questions: SentenceFeatures) -> Statistics:
+    """Statistics of latents [n, Z] float32 and of questions with leading axis T."""
     latent_mean, latent_std = moments(latents)
-    question_mean, question_std = moments(questions)
     clip = jnp.abs((latents - latent_mean) / latent_std).max()
-    return Statistics(latent_mean, latent_std, question_mean, question_std, clip)
+    return Statistics(latent_mean, latent_std, measure_sentences(questions), clip)
 
 
 def standardise_latents(statistics: Statistics, latents: jax.Array) -> jax.Array:
     """[..., Z] float32 to mean 0 and deviation 1 over the latent data set."""
     return (latents - statistics.latent_mean) / statistics.latent_std
-
-
-def standardise_questions(statistics: Statistics, questions: jax.Array) -> jax.Array:
-    """[..., D] float32 to mean 0 and deviation 1 over the training questions."""
-    return (questions - statistics.question_mean) / statistics.question_std
-
-
-def question_cosine(
-    asked: jax.Array, known: jax.Array, scales: tuple[jax.Array, jax.Array]
-) -> jax.Array:
-    """Cosine of questions asked [n, D] and known [m, D], float32: [n, m].
-
-    scales: the `moments` of the training questions, by which both are standardised.
-    """
-    mean, std = scales
-    asked, known = (normalise((x - mean) / std) for x in (asked, known))
-    return asked @ known.T
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +101,7 @@ def draw_latents(
     denoiser: Denoiser,
     sampling: Sampling,
     *,
-    questions: jax.Array,
+    questions: SentenceFeatures,
     scale: jax.Array | None,
     noise: Noise,
     start: jax.Array,
@@ -128,7 +110,7 @@ def draw_latents(
     """One latent per row, in the generator's units: [B, Z] float32.
 
     Args:
-      questions: [B, D] float32, raw.
+      questions: leading axis B, as the encoder gives them.
       scale: [B] float32, the classifier-free guidance scale; None is 1, at half the work.
       noise: of the rows.
       start: [Z] or [B, Z] float32 in the generator's units, e0; unused at start_time 1.
@@ -142,7 +124,7 @@ def draw_latents(
     denoise_fn = guidance.classifier_free(
         denoiser.predict_fn,
         process,
-        condition=standardise_questions(statistics, questions),
+        condition=standardise_sentences(statistics.questions, questions),
         scale=scale,
         prediction=sampling.prediction,
     )

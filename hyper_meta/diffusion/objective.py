@@ -1,6 +1,6 @@
 """The training objective of a conditional denoiser.
 
-Axes: B batch, D embedding, Z latent, S diffusion steps.
+Axes: B batch, Z latent, S diffusion steps.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.diffusion.noise import NoiseProcess, diffuse, prediction_target
+from hyper_meta.models.sentences import keep_sentences
 
 
 def denoising_loss(
@@ -16,7 +18,7 @@ def denoising_loss(
     process: NoiseProcess,
     *,
     z0: jax.Array,
-    condition: jax.Array,
+    condition: SentenceFeatures,
     mask: jax.Array,
     keys: jax.Array,
     drop_rate: float,
@@ -31,9 +33,9 @@ def denoising_loss(
     is dropped from its own key, so the draws do not depend on how a batch is divided over devices.
 
     Args:
-      predict_fn: (z_t [B, Z], t [B] int32, condition [B, D], keep [B] bool) -> [B, Z].
+      predict_fn: (z_t [B, Z], t [B] int32, condition of leading axis B, keep [B] bool) -> [B, Z].
       z0: [B, Z] float32, standardised latents.
-      condition: [B, D] float32.
+      condition: standardised sentences, leading axis B.
       mask: [B] bool; a row that is False adds exactly zero, even where it holds NaN.
       keys: [B] PRNG keys, one per example.
       drop_rate: in [0, 1], the probability that an example's condition is dropped.
@@ -50,7 +52,7 @@ def denoising_loss(
     """
     # Masked rows are zero before the network too: in the gradient, 0 * NaN would be NaN.
     z0 = jnp.where(mask[:, None], z0, 0)
-    condition = jnp.where(mask[:, None], condition, 0)
+    condition = keep_sentences(condition, mask)
     t, noise, keep = _draw(keys, process.num_steps, z0=z0, drop_rate=drop_rate)
     target = prediction_target(process, z0, t=t, noise=noise, prediction=prediction)
     output = predict_fn(diffuse(process, z0, t=t, noise=noise), t, condition, keep)

@@ -22,9 +22,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPTokenizer
 
-from hyper_meta.core.types import UserError
-from hyper_meta.encoders.clip import (
-    CLIP,
+from hyper_meta.core.types import SentenceFeatures, UserError
+from hyper_meta.encoders.clip import CLIP
+from hyper_meta.encoders.clip_config import (
     LEGACY_EOS_TOKEN_ID,
     CLIPConfig,
     clip_config_from_dict,
@@ -180,6 +180,20 @@ def encode_texts(encoder: Encoder, token_ids: jax.Array) -> jax.Array:
     """[B, L] int32 of `tokenize` -> [B, D] float32, not normalised. Pure, as `encode_images`."""
     variables = {"params": encoder.params}
     return _network(encoder).apply(variables, token_ids, method=CLIP.encode_text)
+
+
+def encode_questions(
+    encoder: Encoder, token_ids: jax.Array, *, with_tokens: bool
+) -> SentenceFeatures:
+    """[B, L] int32 of `tokenize` -> the features of B sentences, float32, Dq = D and W the width of
+    the text tower. Pure, as `encode_images`.
+
+    with_tokens: also the states [B, L, W] of their tokens, with a mask that ends at the end token.
+    """
+    if not with_tokens:
+        return SentenceFeatures(encode_texts(encoder, token_ids))
+    variables = {"params": encoder.params}
+    return _network(encoder).apply(variables, token_ids, method=CLIP.encode_tokens)
 
 
 def _network(encoder: Encoder) -> CLIP:

@@ -9,7 +9,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hyper_meta.core.types import UserError
-from hyper_meta.encoders.clip import CLIP, CLIPConfig
+from hyper_meta.encoders.clip import CLIP
+from hyper_meta.encoders.clip_config import CLIPConfig
 
 
 class Layout(NamedTuple):

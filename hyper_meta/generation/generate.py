@@ -10,6 +10,7 @@ Whatever is wrong with an argument or a file is a UserError, raised before anyth
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,16 +31,17 @@ from hyper_meta.core.arguments import (
 )
 from hyper_meta.core.configuration import stored_settings
 from hyper_meta.core.files import read_json
-from hyper_meta.core.types import UserError
-from hyper_meta.diffusion.latent_sampling import measure, moments, question_cosine
+from hyper_meta.core.types import SentenceFeatures, UserError
+from hyper_meta.diffusion.latent_sampling import measure
 from hyper_meta.encoders.folder import (
     Encoder,
-    encode_texts,
+    encode_questions,
     tokenize,
 )
 from hyper_meta.generation.predict import fetch_encoder
 from hyper_meta.generation.weights_file import Weights
 from hyper_meta.methods.interface import seed_dir
+from hyper_meta.models.sentences import measure_sentences, sentence_cosine
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.preparation.prepare import PRECOMPUTED, EncoderChoice, chosen_encoder
 from hyper_meta.train import checkpoints
@@ -124,7 +126,7 @@ def generate(
     check_seed(seed)
     if template is not None:
         check_template(template)
-    question = _embed(model.encoder, [task])
+    question = _embed_questions(model, [task])
     (latents,) = sample_tasks(
         model.sampler,
         parallel.replicate({**model.hyperldm, "start": model.space["e0"]}),
@@ -145,7 +147,7 @@ def generate(
         samples=networks[1:],
         network=network,
         task=task,
-        templates=nearest_templates(model, question[0]) if template is None else {template: []},
+        templates=nearest_templates(model, question) if template is None else {template: []},
         encoder=model.encoder_choice,
         encoder_fingerprint=model.encoder.fingerprint,
         method="hnet_hyperldm",
@@ -154,12 +156,12 @@ def generate(
     )
 
 
-def nearest_templates(model: Model, question: np.ndarray) -> dict[str, list[str]]:
+def nearest_templates(model: Model, question: SentenceFeatures) -> dict[str, list[str]]:
     """The answer templates of training with their answers, by the nearness of their sentences to a
-    question [D] float32: the cosine of standardised embeddings."""
+    question, of leading axis 1: the cosine of standardised embeddings."""
     sentences = list(model.templates)
-    known = _embed(model.encoder, sentences)
-    (cosine,) = question_cosine(question[None], known, moments(known))
+    known = _embed_questions(model, sentences)
+    (cosine,) = sentence_cosine(measure_sentences(known), question, known)
     nearest_first = np.argsort(-cosine, stable=True)
     ordered = dict.fromkeys(model.templates[sentences[row]] for row in nearest_first)
     return {template: model.answers[template] for template in ordered}
@@ -174,7 +176,9 @@ def _noted(folder: Path, notes: Any, name: str) -> Any:
 def _abstract_tree(config: ConfigDict, encoder: Encoder) -> dict[str, Any]:
     """Shapes of what the evaluation saves."""
     embed_dim, latent_dim = encoder.config.projection_dim, config.hnet.latent_dim
-    latent, question = (jnp.zeros((1, dim)) for dim in (latent_dim, embed_dim))
+    latent, token_ids = jnp.zeros((1, latent_dim)), jnp.zeros((1, 1), jnp.int32)
+    encode = functools.partial(encode_questions, with_tokens=config.question_tokens)
+    question = jax.eval_shape(encode, encoder, token_ids)
     time, keep = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
     key = jax.random.key(0)
     generator = generator_module(config, configured_network(config.network, embed_dim))
@@ -190,6 +194,8 @@ def _abstract_tree(config: ConfigDict, encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def _embed(encoder: Encoder, sentences: Sequence[str]) -> np.ndarray:
-    """[n, D] float32."""
-    return np.asarray(jax.jit(encode_texts)(encoder, tokenize(encoder, sentences)))
+def _embed_questions(model: Model, sentences: Sequence[str]) -> SentenceFeatures:
+    """The features of n sentences, numpy, leading axis n."""
+    run = jax.jit(encode_questions, static_argnames="with_tokens")
+    token_ids = tokenize(model.encoder, sentences)
+    return jax.device_get(run(model.encoder, token_ids, with_tokens=model.config.question_tokens))

@@ -1,6 +1,6 @@
 """What the notebook shows of a finished run: its latent space, what moves in it, its networks.
 
-Latents [n, Z], questions [n, D] and weights [n, P] are float32 numpy arrays, all of HNet's space.
+Latents [n, Z] and weights [n, P] are float32 numpy arrays, all of HNet's space.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from hyper_meta.core.arguments import check_task
 from hyper_meta.core.configuration import stored_settings
 from hyper_meta.core.losses import correct_sum, normalise
 from hyper_meta.core.settings import RunSettings, changed
-from hyper_meta.core.types import TaskBatch, UserError
+from hyper_meta.core.types import SentenceFeatures, TaskBatch, UserError
 from hyper_meta.data.batching import Batches, BatchShape
 from hyper_meta.data.table import gather
 from hyper_meta.data.tasks import Task
-from hyper_meta.diffusion.classifier_guidance import fold_embed, standardise_questions
-from hyper_meta.diffusion.latent_sampling import moments, question_cosine
-from hyper_meta.encoders.folder import Encoder, encode_texts, tokenize
+from hyper_meta.diffusion.classifier_guidance import fold_embed
+from hyper_meta.encoders.folder import Encoder, encode_questions, tokenize
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
 from hyper_meta.methods.hyperclip import guided_latents
@@ -36,6 +35,13 @@ from hyper_meta.methods.hyperldm import chosen_scale, question_sampler, sampled_
 from hyper_meta.methods.interface import Setup, choices, choose, compile_scores, remember, seed_dir
 from hyper_meta.methods.registry import METHODS, in_order
 from hyper_meta.methods.spaces import Space, latent_scores
+from hyper_meta.models.sentences import (
+    measure_sentences,
+    sentence_cosine,
+    stack_sentences,
+    standardise_sentences,
+    take,
+)
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.preparation.prepare import PRECOMPUTED, chosen_encoder, load_data, open_encoder
 from hyper_meta.train import checkpoints
@@ -169,8 +175,13 @@ def _spelling(sentence: str) -> str:
     return " ".join(sentence.split()).casefold()
 
 
-def embed_sentence(run: Run, sentence: str) -> np.ndarray:
-    """[D]: of the data set's question, or of any other sentence by its encoder.
+def embed_sentences(run: Run, sentences: Sequence[str]) -> SentenceFeatures:
+    """The features of n sentences, leading axis n."""
+    return stack_sentences([embed_sentence(run, sentence) for sentence in sentences])
+
+
+def embed_sentence(run: Run, sentence: str) -> SentenceFeatures:
+    """The features of the data set's question, or of any other sentence by its encoder.
 
     Raises UserError for another sentence in a run of precomputed features.
     """
@@ -180,8 +191,11 @@ def embed_sentence(run: Run, sentence: str) -> np.ndarray:
         if run.encoder is None:
             raise UserError(f"the features came without an encoder, and {error}") from error
         check_task(sentence)
-        return np.asarray(encode_texts(run.encoder, tokenize(run.encoder, [sentence])))[0]
-    return np.asarray(run.setup.tables[split].question_features[row])
+        with_tokens = run.setup.tables["train"].questions.tokens is not None
+        token_ids = tokenize(run.encoder, [sentence])
+        features = encode_questions(run.encoder, token_ids, with_tokens=with_tokens)
+        return take(jax.device_get(features), 0)
+    return take(run.setup.tables[split].questions, row)
 
 
 def example_questions(run: Run, count: int) -> list[str]:
@@ -264,7 +278,7 @@ def _descent(run: Run) -> scoring.TaskFn:
 def sample(run: Run, sentences: Sequence[str], scale: float) -> np.ndarray:
     """HyperLDM's latents of n sentences: [n, K, Z]. A sample starts from the same noise at every
     scale."""
-    questions = np.stack([embed_sentence(run, sentence) for sentence in sentences])
+    questions = embed_sentences(run, sentences)
     return question_sampler(run.setup, "hnet", run.space, run.trained[HYPERLDM])(questions, scale)
 
 
@@ -298,16 +312,15 @@ def guidance_movements(run: Run, sentences: Sequence[str], num_places: int) -> l
     rate, pull, _ = best_guidance(run)
     steps = steps_between(max(run.config.hyperclip.guidance.steps), num_places)
     config = changed(run.config, {"hyperclip.guidance.steps": tuple(map(int, steps[1:]))})
-    questions = np.stack([embed_sentence(run, sentence) for sentence in sentences])
-    guide_fn = compile_guidance(config, run.space.factors, run.setup.embed_dim)
+    questions = embed_sentences(run, sentences)
+    guide_fn = compile_guidance(config, run.space.factors, run.setup.question_dim)
     model = parallel.replicate(_hyperclip(run))
     latents = guide_fn(model, questions, rate, pull, config.seed)
     start = np.broadcast_to(run.space.params["e0"], latents[:, :1].shape)
     movements = []
-    for sentence, question, path in zip(
-        sentences, questions, np.concatenate([start, latents], axis=1), strict=True
-    ):
-        curves = {"cosine": cosine(run, path, question)}
+    paths = zip(sentences, np.concatenate([start, latents], axis=1), strict=True)
+    for row, (sentence, path) in enumerate(paths):
+        curves = {"cosine": cosine(run, path, take(questions, row))}
         movements.append(_movement(run, sentence, steps, path, curves))
     return movements
 
@@ -345,21 +358,21 @@ def _hyperclip(run: Run) -> dict[str, Any]:
     return hyperclip_model(left["params"], left["statistics"], run.space.params)
 
 
-def cosine(run: Run, latents: np.ndarray, question: np.ndarray) -> np.ndarray:
-    """[n] in [-1, 1]: of what HyperCLIP reads in the networks of latents [n, Z], and question [D],
+def cosine(run: Run, latents: np.ndarray, question: SentenceFeatures) -> np.ndarray:
+    """[n] in [-1, 1]: of what HyperCLIP reads in the networks of latents [n, Z], and one question,
     which guidance raises."""
     model = _hyperclip(run)
-    module = hyperclip_module(run.config, run.setup.embed_dim)
+    module = hyperclip_module(run.config, run.setup.question_dim)
     read = fold_embed(run.space.factors, module, model)(jnp.asarray(latents))
-    asked = standardise_questions(model["statistics"], question)
+    asked = standardise_sentences(model["statistics"].questions, question).pooled
     return np.asarray(normalise(read) @ normalise(asked))
 
 
 def neighbours(run: Run, sentence: str, count: int) -> Neighbours:
     """The count training tasks that are nearest to a sentence by its text and by its latent."""
-    known = run.setup.tables["train"].question_features
-    asked = embed_sentence(run, sentence)[None]
-    cosines = np.asarray(question_cosine(asked, known, moments(known)))[0]
+    known = run.setup.tables["train"].questions
+    cosines = sentence_cosine(measure_sentences(known), embed_sentences(run, [sentence]), known)
+    cosines = np.asarray(cosines)[0]
     samples = sample(run, [sentence], best_scale(run))[0]
     std = np.asarray(run.trained[HYPERLDM]["statistics"].latent_std)
     distances = latent_distances(samples.mean(axis=0), run.adapted, std)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from hyper_meta.core.losses import correct_sum, cross_entropy_sum
-from hyper_meta.core.types import Examples, TaskBatch
+from hyper_meta.core.types import Examples, SentenceFeatures, TaskBatch
 from hyper_meta.meta.learners import Learner
 from hyper_meta.networks.base import BaseNetwork
 
@@ -36,9 +36,9 @@ class InnerLoop:
 def adapt_tasks(learner: Learner, params: Any, groups: Sequence[TaskBatch], loop: InnerLoop) -> Any:
     """The points, leaves [T, ...], of all T tasks of the groups, one group after another: each
     where num_steps SGD steps from the learner's start on the task's support set end."""
-    questions = jnp.concatenate([group.question for group in groups])
+    questions = questions_of(groups)
 
-    def start(question: jax.Array) -> Any:
+    def start(question: SentenceFeatures) -> Any:
         return learner.start(params, question, loop.num_steps)
 
     return _descend(learner, params, groups, loop, jax.vmap(start)(questions), _read_nothing)[0]
@@ -113,7 +113,7 @@ def _descend(
     read: Callable[[Any, jax.Array], Any],
 ) -> tuple[Any, Any]:
     """(the last points [T, ...], read(points, number of steps so far) before each step)."""
-    questions = jnp.concatenate([group.question for group in groups])
+    questions = questions_of(groups)
     losses_of = jax.vmap(functools.partial(task_loss, learner.network))
 
     def group_losses(weights: jax.Array, group: TaskBatch) -> jax.Array:
@@ -129,6 +129,12 @@ def _descend(
         return moved, read(points, number)
 
     return jax.lax.scan(step, start, jnp.arange(loop.num_steps))
+
+
+def questions_of(groups: Sequence[TaskBatch]) -> SentenceFeatures:
+    """The questions of all T tasks of the groups, leading axis T, one group after another."""
+    questions = [group.question for group in groups]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *questions)
 
 
 def by_group(fn: Callable, weights: jax.Array, groups: Sequence[Any]) -> Any:

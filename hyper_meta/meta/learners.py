@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.models.generator import apply_hidden, split_layers
 from hyper_meta.networks.base import BaseNetwork
 
@@ -24,8 +25,8 @@ class Learner:
     network: whose weights these are.
     start: (params, question, num_steps) -> the point where num_steps steps may start.
     weights: (params, question, point) -> weights [P].
-    step: (loss_fn, params, questions [T, D], points [T, ...], learning_rate, first_order=bool) ->
-    the points of T tasks after one SGD step, where loss_fn gives the sum of the tasks' losses from
+    step: (loss_fn, params, T questions, points [T, ...], learning_rate, first_order=bool) -> the
+    points of T tasks after one SGD step, where loss_fn gives the sum of the tasks' losses from
     their weights [T, P]; with first_order the gradient is a constant. moves: whether steps do
     anything.
     """
@@ -44,10 +45,10 @@ def latent_learner(network: BaseNetwork, generate: Callable, *, pull: float = 0.
     1/2 ||e - e0||^2 in the inner loss, which keeps the latent calm.
     """
 
-    def start(params: Any, question: jax.Array, num_steps: int) -> jax.Array:
+    def start(params: Any, question: SentenceFeatures, num_steps: int) -> jax.Array:
         return params["e0"]
 
-    def weights(params: Any, question: jax.Array, point: jax.Array) -> jax.Array:
+    def weights(params: Any, question: SentenceFeatures, point: jax.Array) -> jax.Array:
         return generate(params["generator"], point)
 
     def step(loss_fn, params, questions, points, learning_rate, *, first_order):
@@ -67,7 +68,7 @@ def weights_learner(network: BaseNetwork) -> Learner:
 
 
 def fixed_learner(network: BaseNetwork, generate: Callable) -> Learner:
-    """Weights from the question alone, generate(params, question [D]) -> [P]: nothing moves."""
+    """Weights from the question alone, generate(params, question) -> [P]: nothing moves."""
 
     def step(loss_fn, params, questions, points, learning_rate, *, first_order):
         return points
@@ -81,10 +82,12 @@ def fixed_learner(network: BaseNetwork, generate: Callable) -> Learner:
     )
 
 
-def generator_learner(network: BaseNetwork, prepare: Callable[[jax.Array], jax.Array]) -> Learner:
+def generator_learner(
+    network: BaseNetwork, prepare: Callable[[SentenceFeatures], jax.Array]
+) -> Learner:
     """The conditional hypernetwork of which every weight moves; params are a Generator's.
 
-    prepare: question [D] -> the generator's input [D].
+    prepare: question -> the generator's input [Dq].
 
     A task has one question, so the generator sees one input, and the gradient of its last layer,
     nearly all of its weights, is an outer product: of the hidden units h and of g = d loss / d
@@ -96,7 +99,7 @@ def generator_learner(network: BaseNetwork, prepare: Callable[[jax.Array], jax.A
     "taken": [] int32}.
     """
 
-    def start(params: Any, question: jax.Array, num_steps: int) -> Any:
+    def start(params: Any, question: SentenceFeatures, num_steps: int) -> Any:
         hidden, last = split_layers(params)
         width, num_weights = last["kernel"].shape
         slots = max(1, num_steps)  # a scan of no steps is traced too
@@ -107,14 +110,14 @@ def generator_learner(network: BaseNetwork, prepare: Callable[[jax.Array], jax.A
             "taken": jnp.zeros((), jnp.int32),
         }
 
-    def code_and_weights(params: Any, question: jax.Array, point: Any) -> tuple:
+    def code_and_weights(params: Any, question: SentenceFeatures, point: Any) -> tuple:
         code = apply_hidden(point["hidden"], prepare(question))
         _, last = split_layers(params)
         # Slots without a step yet hold zero updates.
         moved = (point["codes"] @ code + 1) @ point["updates"]
         return code, code @ last["kernel"] + last["bias"] - moved
 
-    def weights(params: Any, question: jax.Array, point: Any) -> jax.Array:
+    def weights(params: Any, question: SentenceFeatures, point: Any) -> jax.Array:
         return code_and_weights(params, question, point)[1]
 
     def step(loss_fn, params, questions, points, learning_rate, *, first_order):

@@ -17,6 +17,7 @@ from hyper_meta.meta.inner_loop import (
     InnerLoop,
     adapt_tasks,
     by_group,
+    questions_of,
     task_correct,
     task_loss,
 )
@@ -34,11 +35,8 @@ def meta_objective(learner: Learner, loop: InnerLoop) -> Objective:
         params: Any, groups: Sequence[TaskBatch]
     ) -> tuple[jax.Array, tuple[jax.Array, dict]]:
         points = adapt_tasks(learner, params, groups, loop)
-        questions, mask = (
-            jnp.concatenate([getattr(group, name) for group in groups])
-            for name in ("question", "mask")
-        )
-        weights = jax.vmap(learner.weights, (None, 0, 0))(params, questions, points)
+        mask = jnp.concatenate([group.mask for group in groups])
+        weights = jax.vmap(learner.weights, (None, 0, 0))(params, questions_of(groups), points)
 
         def judge(weights: jax.Array, group: TaskBatch) -> tuple[jax.Array, jax.Array, jax.Array]:
             examples = group.query if loop.num_steps else all_examples(group)

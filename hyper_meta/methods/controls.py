@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from hyper_meta.core import parallel
-from hyper_meta.diffusion.latent_sampling import moments, question_cosine
 from hyper_meta.eval.rows import NEAREST
 from hyper_meta.meta import scoring
 from hyper_meta.methods.hyperldm import (
@@ -23,16 +22,17 @@ from hyper_meta.methods.interface import (
     Scores,
     Setup,
     compile_scores,
-    question_features,
+    questions_of,
 )
 from hyper_meta.methods.spaces import Space, latent_scores
+from hyper_meta.models.sentences import measure_sentences, noise_sentences, sentence_cosine, take
 
 
 def nearest_tasks(setup: Setup, split: str, number: int = 1) -> np.ndarray:
     """[T, number] int: the training tasks whose questions are nearest to each of the split, nearest
     first, by the cosine of standardised embeddings."""
-    known = setup.tables["train"].question_features
-    cosine = question_cosine(question_features(setup, split), known, moments(known))
+    known = setup.tables["train"].questions
+    cosine = sentence_cosine(measure_sentences(known), questions_of(setup, split), known)
     return np.argsort(-np.asarray(cosine), axis=1, stable=True)[:, :number]
 
 
@@ -88,7 +88,7 @@ def _question_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
     def asked(variant: str, title: str, questions: Any) -> Row:
         def score(split: str, _: None, shots: int | None) -> Scores:
             rng = np.random.default_rng([setup.config.seed, len(split)])
-            wrong = questions(rng, question_features(setup, split))
+            wrong = questions(rng, questions_of(setup, split))
             return run(sample(wrong, scale).mean(axis=1, keepdims=True), split)
 
         return Row(f"hnet_hyperldm.{variant}", f"HNet + HyperLDM, {title}", "control", score)
@@ -99,24 +99,26 @@ def _question_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
     def shuffled(split: str, _: None, shots: int | None) -> Scores:
         return run_shuffled(latents(split, scale).mean(axis=1, keepdims=True), split)
 
-    known = setup.tables["train"].question_features
-    mean, std = known.mean(axis=0), known.std(axis=0)
+    known = setup.tables["train"].questions
+    num_known = len(known.pooled)
     return [
         Row("hnet_hyperldm.unguided", "HNet + HyperLDM, guidance 0", "control", unguided),
         asked(
             "training_question",
             "a random training question",
-            lambda rng, q: known[rng.integers(len(known), size=len(q))],
+            lambda rng, q: take(known, rng.integers(num_known, size=len(q.pooled))),
         ),
         asked(
             "other_question",
             "another task's question",
-            lambda rng, q: np.roll(q, 1 + rng.integers(len(q) - 1), axis=0),
+            lambda rng, q: take(
+                q, np.roll(np.arange(len(q.pooled)), 1 + rng.integers(len(q.pooled) - 1))
+            ),
         ),
         asked(
             "noise_question",
             "noise for a question",
-            lambda rng, q: (mean + std * rng.normal(size=q.shape)).astype(np.float32),
+            lambda rng, q: noise_sentences(rng, known, len(q.pooled)),
         ),
         Row(
             "hnet_hyperldm.shuffled_answers",

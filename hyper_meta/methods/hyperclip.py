@@ -14,7 +14,7 @@ from hyper_meta.methods.interface import (
     Row,
     Scores,
     Setup,
-    question_features,
+    questions_of,
     remember,
 )
 from hyper_meta.methods.spaces import Space, fit_guide, latent_scores
@@ -62,12 +62,12 @@ def guided_latents(
     setup: Setup, name: str, space: Space, trained: dict[str, Any]
 ) -> Callable[[str], dict[Setting, np.ndarray]]:
     """split -> {setting: latents [T, Z]}, computed once."""
-    guide_fn = compile_guidance(setup.config, space.factors, setup.embed_dim)
+    guide_fn = compile_guidance(setup.config, space.factors, setup.question_dim)
     model = hyperclip_model(trained["params"], trained["statistics"], space.params)
 
     def of_split(split: str) -> dict[Setting, np.ndarray]:
         def make() -> dict[Setting, np.ndarray]:
-            questions = question_features(setup, split)
+            questions = questions_of(setup, split)
             return guide_tasks(setup.config, guide_fn, parallel.replicate(model), questions)
 
         return remember(setup, ("guided", name, split), make)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hyper_meta.core import parallel
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.meta import scoring
 from hyper_meta.methods.few_shot import few_shot_row
 from hyper_meta.methods.interface import (
@@ -20,7 +21,7 @@ from hyper_meta.methods.interface import (
     Setup,
     choose,
     compile_scores,
-    question_features,
+    questions_of,
     remember,
 )
 from hyper_meta.methods.spaces import Space, fit_guide, latent_scores
@@ -106,7 +107,7 @@ def sampled_latents(
 
     def of(split: str, scale: float) -> np.ndarray:
         def make() -> np.ndarray:
-            return sample(question_features(setup, split), scale)
+            return sample(questions_of(setup, split), scale)
 
         return remember(setup, ("sampled", space_name, split, scale), make)
 
@@ -115,8 +116,8 @@ def sampled_latents(
 
 def question_sampler(
     setup: Setup, space_name: str, space: Space, left: dict[str, Any]
-) -> Callable[[np.ndarray, float], np.ndarray]:
-    """(questions [T, D], scale) -> latents [T, K, Z] of config.hyperldm.num_samples samples."""
+) -> Callable[[SentenceFeatures, float], np.ndarray]:
+    """(T questions, scale) -> latents [T, K, Z] of config.hyperldm.num_samples samples."""
     sampler = remember(setup, "sampler", lambda: compile_sampler(setup.config))
     ldm = parallel.replicate({**left, "start": space.params["e0"]})
     return lambda questions, scale: sample_tasks(

@@ -17,9 +17,11 @@ from ml_collections import ConfigDict
 
 from hyper_meta.core import processes
 from hyper_meta.core.files import write_json
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.data.table import TaskTable
 from hyper_meta.data.tasks import Task
 from hyper_meta.meta import scoring
+from hyper_meta.models.sentences import take
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.train import checkpoints
@@ -32,7 +34,15 @@ Scores = tuple[np.ndarray, np.ndarray]
 
 
 # Settings that the training of every method reads.
-SHARED = ("seed", "dataset", "validation_share", "encoder", "network", "batching")
+SHARED = (
+    "seed",
+    "dataset",
+    "validation_share",
+    "encoder",
+    "question_tokens",
+    "network",
+    "batching",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +69,11 @@ class Setup:
     def network(self) -> BaseNetwork:
         """What is generated."""
         return configured_network(self.config.network, self.embed_dim)
+
+    @property
+    def question_dim(self) -> int:
+        """Dq."""
+        return self.tables["train"].questions.pooled.shape[1]
 
 
 class RowName(NamedTuple):
@@ -194,11 +209,9 @@ def rows_of(setup: Setup, split: str) -> np.ndarray:
     return np.arange(num_validation, num_validation + len(setup.tasks["test"]))
 
 
-def question_features(setup: Setup, split: str) -> np.ndarray:
-    """[T, D] float32."""
-    num_validation = len(setup.tasks["validation"])
-    questions = setup.tables["evaluation"].question_features
-    return questions[:num_validation] if split == "validation" else questions[num_validation:]
+def questions_of(setup: Setup, split: str) -> SentenceFeatures:
+    """The questions of a split, "validation" or "test", leading axis T."""
+    return take(setup.tables["evaluation"].questions, rows_of(setup, split))
 
 
 def compile_scores(setup: Setup, key: Any, task_fn: scoring.TaskFn) -> Callable:

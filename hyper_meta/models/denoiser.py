@@ -1,12 +1,15 @@
 """Denoisers of latents: multilayer perceptrons that see the noisy latent, the step and a sentence.
 
-Axes: B batch, D embedding, Z latent.
+Axes: B batch, Dq question, Z latent.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from hyper_meta.core.types import SentenceFeatures
+from hyper_meta.models.sentences import keep_sentences
 
 
 def time_embedding(t: jax.Array, *, dim: int, max_period: float = 1e4) -> jax.Array:
@@ -83,7 +86,7 @@ class DenoiserV1(nn.Module):
         self,
         z: jax.Array,
         t: jax.Array,
-        condition: jax.Array,
+        condition: SentenceFeatures,
         keep: jax.Array,
         *,
         deterministic: bool = True,
@@ -93,18 +96,18 @@ class DenoiserV1(nn.Module):
         Args:
           z: [B, Z] float32.
           t: [B] int32, or [1] where all rows share it.
-          condition: [B, D] float32.
-          keep: [B] bool; where False the condition is replaced by zeros, the null condition.
+          condition: standardised sentences, leading axis B; the pooled features are read.
+          keep: [B] bool; where False the condition is replaced by the null sentence, zeros.
           deterministic: False turns dropout on and needs a "dropout" rng. One rng covers the whole
             batch; vmap over rows with a key each where splitting a batch must change nothing.
         """
-        condition = jnp.where(keep[:, None], condition, 0)
-        context = condition, time_embedding(t, dim=self.time_dim)
+        question = keep_sentences(condition, keep).pooled
+        context = question, time_embedding(t, dim=self.time_dim)
         x = self.blocks(z, context, deterministic)
         return nn.Dense(self.latent_dim, kernel_init=nn.initializers.zeros)(x)
 
     def blocks(self, z: jax.Array, context: tuple, deterministic: bool) -> jax.Array:
-        """[B, Z] latents and ([B, D] condition, [B or 1, time_dim] step) -> [B, hidden_dim]."""
+        """[B, Z] latents and ([B, Dq] question, [B or 1, time_dim] step) -> [B, hidden_dim]."""
         inputs = z, *context
         for _ in range(self.num_blocks):
             layer = HiddenLayer(self.hidden_dim, self.dropout_rate)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 class Film(nn.Module):
-    """Question [..., D] float32 -> scale and shift of the hidden units, each [..., H] float32.
+    """Question [..., Dq] float32 -> scale and shift of the hidden units, each [..., H] float32.
 
     hidden_dims: widths of the ReLU layers; adapter_dim: H. The last layer starts at zero and the
     scale at one, so an untrained Film leaves the adapter as it is.

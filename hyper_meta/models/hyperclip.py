@@ -14,18 +14,18 @@ FIRST_SCALE, MAX_SCALE = 1 / 0.07, 100.0
 
 
 class HyperCLIP(nn.Module):
-    """Standardised weights [..., P] float32 -> embedding [..., D] float32, of any length.
+    """Standardised weights [..., P] float32 -> embedding [..., Dq] float32, of any length.
 
-    hidden_dims: widths of the softplus layers; embed_dim: D. The first layer's 1/sqrt(P) is in the
-    forward pass: with P terms to a sum, steps of Adam on a kernel of that scale would be far too
-    long.
+    hidden_dims: widths of the softplus layers; question_dim: Dq. The first layer's 1/sqrt(P) is in
+    the forward pass: with P terms to a sum, steps of Adam on a kernel of that scale would be far
+    too long.
     """
 
     hidden_dims: Sequence[int]
-    embed_dim: int
+    question_dim: int
 
     def setup(self) -> None:
-        first, *others = *self.hidden_dims, self.embed_dim
+        first, *others = *self.hidden_dims, self.question_dim
         unit = nn.initializers.normal(1.0)
         self.layers = [nn.Dense(first, kernel_init=unit), *map(nn.Dense, others)]
         self.log_scale = self.param(
@@ -36,7 +36,7 @@ class HyperCLIP(nn.Module):
         return self.finish(self.layers[0](weights / jnp.sqrt(weights.shape[-1])))
 
     def finish(self, x: jax.Array) -> jax.Array:
-        """What follows the first linear layer: its output [..., 128] -> [..., D].
+        """What follows the first linear layer: its output [..., 128] -> [..., Dq].
 
         Apart, because guidance folds the first layer into the generator's last.
         """

@@ -4,6 +4,8 @@ ones, and what is encoded survives an interruption, part by part."""
 from __future__ import annotations
 
 import collections
+import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -11,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,10 +23,17 @@ from tqdm import tqdm
 
 from hyper_meta.core import parallel
 from hyper_meta.core.files import write_bytes
-from hyper_meta.core.types import UserError
+from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data.features import Features
 from hyper_meta.data.images import CorruptImage, decode
-from hyper_meta.encoders.folder import Encoder, encode_images, encode_texts, preprocess, tokenize
+from hyper_meta.encoders.folder import (
+    Encoder,
+    encode_images,
+    encode_questions,
+    encode_texts,
+    preprocess,
+    tokenize,
+)
 
 MOST_IN_BATCH = 256  # of one device
 # Floats of one layer in a batch of images, at most: what keeps an accelerator busy, and what does
@@ -41,6 +50,13 @@ class Images(NamedTuple):
     read: Callable[[int], Iterator[tuple[str, bytes]]]
 
 
+class Sentences(NamedTuple):
+    """What is asked, and the answer prompts, each once."""
+
+    questions: tuple[str, ...]
+    prompts: tuple[str, ...]
+
+
 class Part(NamedTuple):
     """ids: of n images; features: [n, D] float32; skipped: ids of images that are corrupt."""
 
@@ -52,13 +68,13 @@ class Part(NamedTuple):
 def encode_data_set(
     encoder: Encoder,
     images: Images,
-    sentences: Sequence[str],
+    sentences: Sentences,
     folder: Path,
     *,
     source: dict[str, str],
     skip_corrupt: bool,
 ) -> Features:
-    """Encodes images and sentences on all local devices.
+    """Encodes images, and sentences as a whole, on all local devices.
 
     folder: where parts are kept until `finished`; those of another source are encoded again.
     skip_corrupt: leaves out images that cannot be decoded, else the first is a UserError.
@@ -66,14 +82,28 @@ def encode_data_set(
     run = compile_encoding(encoder, encode_images)
     kept = {"folder": folder, "source": source, "skip_corrupt": skip_corrupt}
     parts = list(encode_parts(encoder, images, run=run, **kept))
-    tokens = tokenize(encoder, sentences)
+    texts = sorted({*sentences.questions, *sentences.prompts})
+    pooled = _encode_sentences(encoder, texts, encode_texts)
+    row = {text: number for number, text in enumerate(texts)}
+    question_rows, prompt_rows = ([row[text] for text in part] for part in sentences)
     return Features(
         image_ids=tuple(name for part in parts for name in part.ids),
         image_features=np.concatenate([part.features for part in parts]),
-        sentences=tuple(sentences),
-        sentence_features=_encode_tokens(encoder, tokens),
+        questions=sentences.questions,
+        question_features=SentenceFeatures(pooled[question_rows]),
+        prompts=sentences.prompts,
+        prompt_features=pooled[prompt_rows],
         skipped=tuple(name for part in parts for name in part.skipped),
     )
+
+
+def with_tokens(encoder: Encoder, features: Features) -> Features:
+    """The features with the token states of their questions too, all else as it is."""
+    encode = functools.partial(encode_questions, with_tokens=True)
+    encoded = _encode_sentences(encoder, features.questions, encode)
+    known = features.question_features
+    questions = known.replace(tokens=encoded.tokens, mask=encoded.mask)
+    return dataclasses.replace(features, question_features=questions)
 
 
 def finished(folder: Path) -> None:
@@ -181,10 +211,10 @@ def _next_batch(
 
 
 def compile_encoding(encoder: Encoder, encode: Callable) -> Callable:
-    """(inputs [n, ...], size) -> [n, D] float32, computed as a batch of that size on the
-    local devices.
+    """(inputs [n, ...], size) -> what `encode` makes of them, numpy leaves [n, ...], computed as a
+    batch of that size on the local devices.
 
-    encode: `encode_images` or `encode_texts`.
+    encode: (encoder, inputs) -> leaves [n, ...]; of no images, features [0, D].
     """
     mapped = parallel.compile_map(lambda encoder, _, batch: encode(encoder, batch), local=True)
     replicated = parallel.replicate(encoder)
@@ -194,17 +224,20 @@ def compile_encoding(encoder: Encoder, encode: Callable) -> Callable:
         if not len(inputs):
             return np.zeros((0, dim), np.float32)
         fill = [inputs[0]] * (size - len(inputs))
-        return mapped(replicated, None, np.stack([*inputs, *fill]))[: len(inputs)]
+        encoded = mapped(replicated, None, np.stack([*inputs, *fill]))
+        return jax.tree.map(lambda leaf: leaf[: len(inputs)], encoded)
 
     return run
 
 
-def _encode_tokens(encoder: Encoder, tokens: np.ndarray) -> np.ndarray:
-    """[n, L] int32 -> [n, D] float32."""
+def _encode_sentences(encoder: Encoder, sentences: Sequence[str], encode: Callable) -> Any:
+    """What `encode` makes of n sentences, numpy leaves [n, ...]."""
+    tokens = tokenize(encoder, sentences)
     size = MOST_IN_BATCH * jax.local_device_count()
-    run = compile_encoding(encoder, encode_texts)
+    run = compile_encoding(encoder, encode)
     starts = tqdm(range(0, len(tokens), size), desc="encoding sentences", unit="batch")
-    return np.concatenate([run(tokens[start : start + size], size) for start in starts])
+    parts = [run(tokens[start : start + size], size) for start in starts]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def _part_path(folder: Path, start: int) -> Path:

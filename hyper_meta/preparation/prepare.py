@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -9,15 +10,22 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from hyper_meta.core.types import UserError
+from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data import datasets, precomputed
-from hyper_meta.data.features import Features, cached_features
+from hyper_meta.data.features import Features, cached_features, check_finite, write_store
 from hyper_meta.data.images import decode
 from hyper_meta.data.table import DataSet, build_table
 from hyper_meta.data.tasks import Task, hold_out, without_images
 from hyper_meta.encoders import hub
 from hyper_meta.encoders.folder import Encoder, bundled_encoder_path, load_encoder
-from hyper_meta.preparation.encoding import Images, encode_data_set, finished, images_per_second
+from hyper_meta.preparation.encoding import (
+    Images,
+    Sentences,
+    encode_data_set,
+    finished,
+    images_per_second,
+    with_tokens,
+)
 
 PRECOMPUTED = "precomputed"  # the data set that brings its own features
 VALIDATION_SEED = 0  # of the validation tasks that are split off; the same in every run
@@ -88,9 +96,10 @@ def prepare(config: ConfigDict, data_dir: Path, manual_dir: Path | None) -> None
         ) from error
     tasks, features, _ = load_and_encode(config, data_dir, encoder)
     sizes = ", ".join(f"{len(part)} {split}" for split, part in tasks.items())
+    num_sentences = len({*features.questions, *features.prompts})
     print(
         f"ready: {sizes} tasks, {len(features.image_ids):,} images and "
-        f"{len(features.sentences):,} sentences encoded in {data_dir}"
+        f"{num_sentences:,} sentences encoded in {data_dir}"
     )
 
 
@@ -134,22 +143,18 @@ def load_data(config: ConfigDict) -> DataSet:
         tasks, features = precomputed.load(
             data_dir, validation_share=config.validation_share, seed=VALIDATION_SEED
         )
+        if config.question_tokens and features.question_features.tokens is None:
+            raise UserError(
+                f"question_tokens=True given, {data_dir} has no token states of questions: add "
+                f"{precomputed.TOKENS}, or give --config.question_tokens=False"
+            )
         source = {"dataset": precomputed.fingerprint(data_dir), "encoder": PRECOMPUTED}
     else:
         _check_prepared(config.dataset, data_dir)
         encoder = open_encoder(chosen_encoder(config))
         tasks, features, source = load_and_encode(config, data_dir, encoder)
     parts = {**tasks, "evaluation": [*tasks["validation"], *tasks["test"]]}
-    tables = {
-        name: build_table(
-            part,
-            image_ids=features.image_ids,
-            image_features=features.image_features,
-            sentences=features.sentences,
-            sentence_features=features.sentence_features,
-        )
-        for name, part in parts.items()
-    }
+    tables = {name: build_table(part, features) for name, part in parts.items()}
     return DataSet(tasks, tables, source)
 
 
@@ -191,7 +196,10 @@ def _features(
     source: dict[str, str],
     folder: Path,
 ) -> Features:
-    """The store in folder, computed unless it is there."""
+    """The store in folder, computed unless it is there; with token states where they are asked for.
+
+    A store with token states serves runs without, too: all else in it is the same.
+    """
     name, data_dir = config.dataset, folder.parents[1]
     parts = folder.with_name(f"{folder.name}.parts")
     everyone = [task for split in tasks.values() for task in split]
@@ -204,7 +212,10 @@ def _features(
                 datasets.count_images(name, data_dir),
                 lambda start: datasets.iterate_images(name, data_dir, start),
             ),
-            sorted({text for task in everyone for text in (task.sentence, *task.prompts())}),
+            Sentences(
+                tuple(sorted({task.sentence for task in everyone})),
+                tuple(sorted({prompt for task in everyone for prompt in task.prompts()})),
+            ),
             parts,
             source=source,
             skip_corrupt=config.skip_corrupt_images,
@@ -216,6 +227,21 @@ def _features(
             f"{folder} lacks {len(features.skipped)} corrupt images, the first "
             f"{features.skipped[0]}: give --config.skip_corrupt_images=True, or delete it"
         )
+    return _tokens_as_asked(config, encoder, features, source, folder)
+
+
+def _tokens_as_asked(
+    config: ConfigDict, encoder: Encoder, features: Features, source: dict[str, str], folder: Path
+) -> Features:
+    """The features with or without token states of questions; added to the store once."""
+    questions = features.question_features
+    if not config.question_tokens:
+        whole = SentenceFeatures(questions.pooled)
+        return dataclasses.replace(features, question_features=whole)
+    if questions.tokens is None:
+        features = with_tokens(encoder, features)
+        check_finite(features, "the encoder's output")
+        write_store(folder, source, features)
     return features
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from hyper_meta.core.settings import BenchmarkSettings
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.data import precomputed
+from hyper_meta.data.features import Features
 from hyper_meta.data.table import TaskTable, build_table
 from hyper_meta.data.tasks import Task
 
@@ -33,13 +35,7 @@ def load_tables(config: BenchmarkSettings) -> tuple[dict[str, TaskTable], str]:
             folder, validation_share=config.validation_share, seed=config.seed
         )
         tasks["train"] += tasks.pop("validation")
-        joined = {
-            "image_ids": features.image_ids,
-            "image_features": features.image_features,
-            "sentences": features.sentences,
-            "sentence_features": features.sentence_features,
-        }
-        return {name: build_table(part, **joined) for name, part in tasks.items()}, str(folder)
+        return {name: build_table(part, features) for name, part in tasks.items()}, str(folder)
     rng = np.random.default_rng(config.seed)
     images = rng.normal(size=(NUM_IMAGES, EMBED_DIM)).astype(np.float32)
     tables = {"train": NUM_TASKS, "test": NUM_TEST}
@@ -52,7 +48,7 @@ def load_tables(config: BenchmarkSettings) -> tuple[dict[str, TaskTable], str]:
 def _random_table(
     rng: np.random.Generator, images: np.ndarray, number: int, more_answers: int
 ) -> TaskTable:
-    tasks, sentences = [], []
+    tasks: list[Task] = []
     for row in range(number):
         support, query, answers = SIZES[row % len(SIZES)]
         answers *= more_answers
@@ -62,11 +58,18 @@ def _random_table(
         ]
         names = tuple(map(str, range(answers)))
         tasks.append(Task(f"question {row}", names, f"answer {row} {{}}", "", "", *parts))
-        sentences += [tasks[-1].sentence, *tasks[-1].prompts()]
-    return build_table(
-        tasks,
-        image_ids=[str(row) for row in range(len(images))],
-        image_features=images,
-        sentences=sentences,
-        sentence_features=rng.normal(size=(len(sentences), EMBED_DIM)).astype(np.float32),
+    questions = tuple(task.sentence for task in tasks)
+    prompts = tuple(prompt for task in tasks for prompt in task.prompts())
+    pooled, prompt_features = (
+        rng.normal(size=(len(names), EMBED_DIM)).astype(np.float32)
+        for names in (questions, prompts)
     )
+    features = Features(
+        image_ids=tuple(map(str, range(len(images)))),
+        image_features=images,
+        questions=questions,
+        question_features=SentenceFeatures(pooled),
+        prompts=prompts,
+        prompt_features=prompt_features,
+    )
+    return build_table(tasks, features)

@@ -15,6 +15,7 @@ from jax import lax
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings, changed
 from hyper_meta.core.settings.run import TrainingSettings
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.data.table import TaskTable
 from hyper_meta.diffusion.classifier_guidance import GENERATOR, generate_weights
 from hyper_meta.encoders.folder import bundled_encoder_path, encode_images, load_encoder
@@ -174,10 +175,10 @@ def _hyperclip_guidance(config: RunSettings, tables: dict) -> Work:
     """Every test task guided for ten steps."""
     ten = changed(config, {"hyperclip.guidance.steps": (10,)})
     stage, space = _guide_stage(config, "hyperclip", tables)
-    state, questions = stage.init(jax.random.key(0)), np.asarray(tables["test"].question_features)
-    guide_fn = compile_guidance(ten, GENERATOR, questions.shape[1])
+    state, questions = stage.init(jax.random.key(0)), tables["test"].questions
+    guide_fn = compile_guidance(ten, GENERATOR, questions.pooled.shape[1])
     model = parallel.replicate(hyperclip_model(state.params, state.statistics, space))
-    return Work("tasks", len(questions), lambda: guide_fn(model, questions, 0.01, 0.0, 0))
+    return Work("tasks", len(questions.pooled), lambda: guide_fn(model, questions, 0.01, 0.0, 0))
 
 
 def _hyperldm(config: RunSettings, tables: dict) -> Work:
@@ -197,7 +198,7 @@ def _sampler(config: RunSettings, steps: int, tables: dict) -> tuple[Callable, d
     )
     sampler = compile_sampler(shorter)
 
-    def sample(questions: np.ndarray, scale: float) -> np.ndarray:
+    def sample(questions: SentenceFeatures, scale: float) -> np.ndarray:
         return sample_tasks(sampler, ldm, questions, scale=scale, num_samples=1, seed=0)
 
     return sample, space
@@ -206,19 +207,19 @@ def _sampler(config: RunSettings, steps: int, tables: dict) -> tuple[Callable, d
 def _sampling(config: RunSettings, steps: int, scale: float, tables: dict) -> Work:
     """One latent of every training task."""
     sample, _ = _sampler(config, steps, tables)
-    questions = np.asarray(tables["train"].question_features)
-    return Work("tasks", len(questions), lambda: sample(questions, scale))
+    questions = tables["train"].questions
+    return Work("tasks", len(questions.pooled), lambda: sample(questions, scale))
 
 
 def _evaluation(config: RunSettings, tables: dict) -> Work:
     """A latent of every test task by 50 guided steps, and the score of its network."""
     sample, space = _sampler(config, 50, tables)
-    questions = np.asarray(tables["test"].question_features)
+    questions = tables["test"].questions
     network = stages.stage_network(config, tables["test"])
     method = scoring.latent_method(network, functools.partial(generate_weights, GENERATOR))
     score = stages.compile_pass(config, scoring.scores_of(method), tables["test"])
     params = parallel.replicate(space)
-    return Work("tasks", len(questions), lambda: score(params, sample(questions, 2.0)))
+    return Work("tasks", len(questions.pooled), lambda: score(params, sample(questions, 2.0)))
 
 
 def _product(config: RunSettings, name: str, tables: dict) -> Work:

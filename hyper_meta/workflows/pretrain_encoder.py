@@ -15,7 +15,8 @@ from hyper_meta.data.digits_vqa.captions import make_captions, trained_concepts
 from hyper_meta.data.digits_vqa.families import FAMILIES
 from hyper_meta.data.digits_vqa.questions import fill
 from hyper_meta.data.digits_vqa.scenes import render, sample_scenes
-from hyper_meta.encoders.clip import CLIP, CLIPConfig, TowerConfig
+from hyper_meta.encoders.clip import CLIP
+from hyper_meta.encoders.clip_config import CLIPConfig, TowerConfig
 from hyper_meta.encoders.folder import (
     Encoder,
     encode_images,

@@ -82,7 +82,7 @@ def no_compute(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("computed something")
 
-    for name in ("sample_tasks", "_embed"):
+    for name in ("sample_tasks", "_embed_questions"):
         monkeypatch.setattr(generating, name, refuse)
     for name in ("_embed_answers", "_encode"):
         monkeypatch.setattr(predicting, name, refuse)

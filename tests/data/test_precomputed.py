@@ -1,13 +1,16 @@
+import dataclasses
 import json
+import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from published import META_VQA
 
 import hyper_meta
 from hyper_meta.core.configuration import load_settings
-from hyper_meta.core.types import UserError
+from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data import precomputed
 from hyper_meta.data.batching import (
     cap_sizes,
@@ -115,29 +118,22 @@ def test_tasks_are_those_of_the_files(folder):
 def test_features_are_those_of_the_files_and_only_those_in_use(folder):
     tasks, features = _load(folder)
     assert features.image_ids == ("e", "d", "c", "b", "a", "f")
-    assert set(features.sentences) == {*TRAIN, *TEST, *_prompts()}
-    assert len(features.sentences) == len(set(features.sentences))
+    assert features.questions == (*TRAIN, *TEST)
+    assert set(features.prompts) == set(_prompts())
+    assert len(features.prompts) == len(set(features.prompts))
+    assert features.question_features.tokens is None
     for names, values in (
         (features.image_ids, features.image_features),
-        (features.sentences, features.sentence_features),
+        (features.questions, features.question_features.pooled),
+        (features.prompts, features.prompt_features),
     ):
         assert values.dtype == np.float32
         np.testing.assert_array_equal(values, _vectors(names))
     for split in tasks.values():
-        table = _table(split, features)
+        table = build_table(split, features)
         rows = table.item_image[: table.support_size[0]]
         support = [image for image, _ in split[0].support]
         np.testing.assert_array_equal(table.image_features[rows], _vectors(support))
-
-
-def _table(tasks, features):
-    return build_table(
-        tasks,
-        image_ids=features.image_ids,
-        image_features=features.image_features,
-        sentences=features.sentences,
-        sentence_features=features.sentence_features,
-    )
 
 
 def _many(num):
@@ -173,22 +169,29 @@ def test_a_share_that_leaves_no_tasks_is_refused(folder, share):
         _load(folder, share)
 
 
+def _assert_same(one, other):
+    for field in dataclasses.fields(Features):
+        pair = getattr(one, field.name), getattr(other, field.name)
+        jax.tree.map(np.testing.assert_array_equal, *pair)
+
+
 def test_a_feature_store_serves_as_well(folder):
     tasks, expected = _load(folder)
     arrays = _arrays()
     store = Features(
         image_ids=tuple(arrays["image_ids"].tolist()),
         image_features=arrays["image_features"].astype(np.float32),
-        sentences=(*arrays["questions"].tolist(), *arrays["answer_prompts"].tolist()),
-        sentence_features=np.concatenate([arrays["question_features"], arrays["answer_features"]]),
+        questions=tuple(arrays["questions"].tolist()),
+        question_features=SentenceFeatures(arrays["question_features"]),
+        prompts=tuple(arrays["answer_prompts"].tolist()),
+        prompt_features=arrays["answer_features"],
     )
     before = precomputed.fingerprint(folder)
     (folder / "features.npz").unlink()
     write_store(folder / "features", {"encoder": "another"}, store)
     again, features = _load(folder)
-    assert again == tasks and features.sentences == expected.sentences
-    np.testing.assert_array_equal(features.image_features, expected.image_features)
-    np.testing.assert_array_equal(features.sentence_features, expected.sentence_features)
+    assert again == tasks
+    _assert_same(features, expected)
     assert precomputed.fingerprint(folder) != before
     path = folder / "features" / "features.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
@@ -332,9 +335,9 @@ def _only(arrays, name, kind):
     "name, kind, message",
     [
         ("a", "image_ids", "no features for 1 images of the tasks, the first 'a'"),
-        ("Where?", "questions", "no features for 1 sentences of the tasks, the first 'Where?'"),
-        ("it is {}", "answer_prompts", "1 sentences of the tasks, the first 'it is {}'"),
-        ("3 dogs", "answer_prompts", "1 sentences of the tasks, the first '3 dogs'"),
+        ("Where?", "questions", "no features for 1 questions of the tasks, the first 'Where?'"),
+        ("it is {}", "answer_prompts", "1 answer prompts of the tasks, the first 'it is {}'"),
+        ("3 dogs", "answer_prompts", "1 answer prompts of the tasks, the first '3 dogs'"),
     ],
 )
 def test_what_has_no_features_is_refused_by_name(tmp_path, name, kind, message):
@@ -379,8 +382,115 @@ def test_empty_and_unequally_wide_features_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"has image_ids <U6 \[0\]"):
         _load(_write(tmp_path / "data", arrays=empty))
     arrays["image_features"] = arrays["image_features"][:, :-1]
-    with pytest.raises(UserError, match="unequal width .*'image_features': 4, 'question"):
+    with pytest.raises(UserError, match="unequal width .*'image_features': 4, 'answer_f.*': 5"):
         _load(_write(tmp_path / "data", arrays=arrays))
+
+
+@pytest.mark.parametrize("width", [1, 4, 9])
+def test_questions_may_be_of_another_width(tmp_path, width):
+    arrays = _arrays()
+    arrays["question_features"] = np.resize(arrays["question_features"], (6, width))
+    _, features = _load(_write(tmp_path / "data", arrays=arrays))
+    np.testing.assert_array_equal(
+        features.question_features.pooled, arrays["question_features"][:5]
+    )
+    assert features.image_features.shape[1] == features.prompt_features.shape[1] == DIM
+
+
+LENGTH, TOKEN_DIM = 4, 3
+
+
+def _tokens(**changes):
+    """question_tokens.npz: the questions in another order, one of them not asked."""
+    names = [*reversed([*TRAIN, *TEST]), "Not asked?"]
+    mask = np.arange(LENGTH) < np.arange(len(names))[:, None] % LENGTH + 1
+    values = [ord(name[0]) + len(name) for name in names]
+    tokens = np.array(values)[:, None, None] + np.arange(LENGTH * TOKEN_DIM).reshape(LENGTH, -1)
+    arrays = {"questions": np.array(names), "tokens": tokens.astype(np.float16), "mask": mask}
+    return arrays | changes
+
+
+def _write_tokens(folder, **changes):
+    np.savez(folder / "question_tokens.npz", **_tokens(**changes))
+    return folder
+
+
+def test_token_states_of_questions_are_those_of_their_file(folder):
+    before = precomputed.fingerprint(folder), _load(folder)[1]
+    _, features = _load(_write_tokens(folder))
+    questions, given = features.question_features, _tokens()
+    assert features.questions == (*TRAIN, *TEST)
+    rows = [list(given["questions"]).index(name) for name in features.questions]
+    expected = np.where(given["mask"][..., None], given["tokens"], 0)
+    np.testing.assert_array_equal(questions.tokens, expected[rows])
+    np.testing.assert_array_equal(questions.mask, given["mask"][rows])
+    assert questions.tokens.dtype == np.float32 and questions.mask.dtype == bool
+    np.testing.assert_array_equal(questions.pooled, before[1].question_features.pooled)
+    after = precomputed.fingerprint(folder)
+    spoiled = np.where(given["mask"][..., None], given["tokens"], np.float16("nan"))
+    again = _load(_write_tokens(folder, tokens=spoiled))[1]
+    np.testing.assert_array_equal(again.question_features.tokens, questions.tokens)
+    other = precomputed.fingerprint(folder)
+    assert len({before[0], after, other}) == 3
+
+
+BAD_TOKENS = {
+    "a question missing": (
+        lambda x: {name: values[1:] for name, values in x.items()},
+        r"no features for 1 questions of the tasks, the first 'What color\?'",
+    ),
+    "no mask": (lambda x: x | {"mask": None}, "has no arrays mask: add them"),
+    "flat": (
+        lambda x: x | {"tokens": x["tokens"][..., 0]},
+        r"tokens float16 \[6, 4\] and mask bool \[6, 4\], strings \[n\], float16 or float32 \[n",
+    ),
+    "doubles": (lambda x: x | {"tokens": x["tokens"].astype(float)}, r"tokens float64 \[6, 4, 3\]"),
+    "a mask of numbers": (lambda x: x | {"mask": x["mask"].astype(int)}, r"mask int64 \[6, 4\]"),
+    "a shorter mask": (lambda x: x | {"mask": x["mask"][:, 1:]}, r"mask bool \[6, 3\]"),
+    "a row too few": (lambda x: x | {"questions": x["questions"][1:]}, r"questions <U17 \[5\]"),
+    "no token": (
+        lambda x: x | {"mask": x["mask"] & (x["questions"] != "Where?")[:, None]},
+        "has 1 questions without any token, the first 'Where",
+    ),
+    "NaN": (
+        lambda x: (
+            x
+            | {
+                "tokens": x["tokens"]
+                * np.where(x["questions"] == "Where?", np.nan, 1)[:, None, None].astype(np.float16)
+            }
+        ),
+        "has 1 questions with NaN or infinity in their tokens, the first 'Where",
+    ),
+    "named twice": (
+        lambda x: {
+            "questions": np.append(x["questions"], "Where?"),
+            "tokens": np.concatenate([x["tokens"], x["tokens"][:1]]),
+            "mask": np.concatenate([x["mask"], x["mask"][:1]]),
+        },
+        "has 1 names that come again with other features, the first 'Where",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TOKENS)
+def test_token_states_that_do_not_fit_are_refused_by_name(folder, case):
+    change, message = BAD_TOKENS[case]
+    arrays = {name: values for name, values in change(_tokens()).items() if values is not None}
+    np.savez(folder / "question_tokens.npz", **arrays)
+    with pytest.raises(UserError, match=message) as caught:
+        _load(folder)
+    assert "question_tokens.npz" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_damaged_and_pickled_token_states_are_refused(folder):
+    path = folder / "question_tokens.npz"
+    path.write_bytes(b"abc")
+    with pytest.raises(UserError, match="question_tokens.npz is damaged"):
+        _load(folder)
+    np.savez(path, **_tokens(questions=_tokens()["questions"].astype(object)))
+    with pytest.raises(UserError, match="question_tokens.npz is damaged, it is no npz without"):
+        _load(folder)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -395,7 +505,9 @@ def test_features_that_are_not_finite_are_refused_by_name(tmp_path, bad, kind, n
     assert repr(name) in str(e.value)
 
 
-@pytest.mark.parametrize("kind, name", [("image_ids", "a"), ("answer_prompts", "2 cats")])
+@pytest.mark.parametrize(
+    "kind, name", [("image_ids", "a"), ("questions", "Where?"), ("answer_prompts", "2 cats")]
+)
 def test_one_name_with_two_features_is_refused_and_with_equal_ones_is_not(tmp_path, kind, name):
     arrays = _arrays()
     values = precomputed.ARRAYS[kind]
@@ -404,11 +516,12 @@ def test_one_name_with_two_features_is_refused_and_with_equal_ones_is_not(tmp_pa
     once = _load(_write(tmp_path / "data"))[1]
     arrays[values] = np.concatenate([arrays[values], same])
     twice = _load(_write(tmp_path / "data", arrays=arrays))[1]
-    assert (twice.image_ids, twice.sentences) == (once.image_ids, once.sentences)
-    np.testing.assert_array_equal(twice.image_features, once.image_features)
-    np.testing.assert_array_equal(twice.sentence_features, once.sentence_features)
+    assert twice.image_ids == once.image_ids
+    assert (twice.questions, twice.prompts) == (once.questions, once.prompts)
+    _assert_same(twice, once)
     arrays[values][-1] *= 1.1
-    with pytest.raises(UserError, match=f"1 names that come again .* the first '{name}'"):
+    message = f"1 names that come again .* the first '{re.escape(name)}'"
+    with pytest.raises(UserError, match=message):
         _load(_write(tmp_path / "data", arrays=arrays))
 
 
@@ -434,6 +547,15 @@ def test_meta_vqa_has_the_published_counts(meta_vqa):
     assert features.image_features.shape == (64_665, 384)
 
 
+def test_the_tokens_of_meta_vqa_average_to_its_questions(meta_vqa):
+    """As its README says: the masked mean of the token states is the question's embedding."""
+    questions = meta_vqa[1].question_features
+    assert questions.tokens.shape == (1243, 13, 384)
+    mask = questions.mask[..., None]
+    mean = (questions.tokens * mask).sum(axis=1) / mask.sum(axis=1)
+    np.testing.assert_allclose(mean, questions.pooled, atol=1e-3)
+
+
 def _sizes(tasks):
     return np.array([[len(t.support), len(t.query), len(t.answers)] for t in tasks])
 
@@ -441,7 +563,7 @@ def _sizes(tasks):
 def test_without_an_adapter_meta_vqa_is_as_its_readme_says(meta_vqa):
     """The highest cosine is the right answer of 44.3% of the query examples, mean over tasks."""
     tasks, features, _ = meta_vqa
-    table = _table(tasks["test"], features)
+    table = build_table(tasks["test"], features)
     answers = table.answer_features / np.linalg.norm(table.answer_features, axis=1, keepdims=True)
     accuracies = []
     for task in range(len(table.answer_count)):
@@ -458,7 +580,7 @@ def test_the_config_of_meta_vqa_wastes_a_third_of_its_examples_at_most(meta_vqa)
     tasks, features, config = meta_vqa
     batching = config.batching
     for split in tasks:
-        sizes = task_shapes(_table(tasks[split], features))
+        sizes = task_shapes(build_table(tasks[split], features))
         shapes = choose_shapes(sizes, batching.num_shapes)
         passes = whole_pass(sizes, shapes, max_examples=batching.max_examples, multiple=1)
         assert wasted_share(passes, sizes, [[shape] for shape in shapes]) < 1 / 3

@@ -19,6 +19,7 @@ from hyper_meta.diffusion.classifier_guidance import (
     weight_moments,
 )
 from hyper_meta.models.hyperclip import HyperCLIP
+from hyper_meta.models.sentences import SentenceMoments
 
 P, D = MODULE.num_weights, 5
 ENCODER = HyperCLIP((6, 4), D)
@@ -40,7 +41,11 @@ def model(latents):
     params = jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape)), shapes)
     moments = weight_moments(GENERATOR, space["generator"], latents)
     question = rng.normal(size=(2, D)).astype(np.float32)
-    return {"hyperclip": params, "statistics": Statistics(*moments, *question), **space}
+    return {
+        "hyperclip": params,
+        "statistics": Statistics(*moments, SentenceMoments(*question)),
+        **space,
+    }
 
 
 def unfolded(model, latent):

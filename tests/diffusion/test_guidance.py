@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.diffusion.guidance import classifier_free, few_shot
 from hyper_meta.diffusion.noise import decode_prediction, score
 from hyper_meta.diffusion.samplers import Noise, ddim_sample, from_noise
@@ -14,6 +15,10 @@ WEIGHT = _RNG.normal(size=(3, 4))
 NOISE = _RNG.normal(size=(3, 3))
 COVARIANCE = NOISE @ NOISE.T + 0.2 * np.eye(3)
 QUESTION = _RNG.normal(size=(6, 4))
+
+
+def sentences(pooled, dtype=None):
+    return SentenceFeatures(jnp.asarray(pooled, dtype))
 
 
 def exact_score(z_t, ab, question, keep):
@@ -32,7 +37,7 @@ def exact_network(process, alpha_bar, *, prediction):
 
     def predict_fn(z_t, t, condition, keep):
         ab = ab_table[t][:, None]
-        mean = jnp.where(keep[:, None], condition @ WEIGHT.T, 0)
+        mean = jnp.where(keep[:, None], condition.pooled @ WEIGHT.T, 0)
         covariance = jnp.where(keep[:, None, None], COVARIANCE, marginal)
         total = ab[..., None] * covariance + (1 - ab[..., None]) * jnp.eye(3)
         whitened = jnp.linalg.solve(total, (z_t - jnp.sqrt(ab) * mean)[..., None])
@@ -45,7 +50,10 @@ def exact_network(process, alpha_bar, *, prediction):
 
 def elementwise_network(z_t, t, condition, keep):
     """Row by row to the last bit whatever the batch, so that equality can be asked for exactly."""
-    return jnp.sin(z_t) + jnp.where(keep[:, None], condition[:, :3], 0.7) * (t[:, None] + 1) / 1000
+    return (
+        jnp.sin(z_t)
+        + jnp.where(keep[:, None], condition.pooled[:, :3], 0.7) * (t[:, None] + 1) / 1000
+    )
 
 
 @pytest.fixture
@@ -58,7 +66,7 @@ def noisy():
 @pytest.mark.parametrize(("scale", "kept"), [(0.0, False), (1.0, True)])
 def test_scales_zero_and_one_are_exactly_the_two_models(process, noisy, prediction, scale, kept):
     z_t, t = (jnp.asarray(array) for array in noisy)
-    z_t, question = z_t.astype(jnp.float32), jnp.asarray(QUESTION, jnp.float32)
+    z_t, question = z_t.astype(jnp.float32), sentences(QUESTION, jnp.float32)
     guided = classifier_free(
         elementwise_network, process, condition=question, scale=scale, prediction=prediction
     )(z_t, t)
@@ -69,7 +77,7 @@ def test_scales_zero_and_one_are_exactly_the_two_models(process, noisy, predicti
 
 def test_without_a_scale_the_null_condition_is_never_asked(process, noisy):
     z_t, t = (jnp.asarray(array) for array in noisy)
-    question, calls = jnp.asarray(QUESTION, jnp.float32), []
+    question, calls = sentences(QUESTION, jnp.float32), []
 
     def network(z_t, t, condition, keep):
         calls.append(keep)
@@ -80,7 +88,7 @@ def test_without_a_scale_the_null_condition_is_never_asked(process, noisy):
         for scale in (None, 1.0)
     ]
     np.testing.assert_array_equal(*answers)
-    assert calls[0].all() and len(calls[0]) == len(question) and len(calls[1]) == 2 * len(question)
+    assert calls[0].all() and len(calls[0]) == len(QUESTION) and len(calls[1]) == 2 * len(QUESTION)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
@@ -91,7 +99,7 @@ def test_guided_score_is_the_closed_form(process64, alpha_bar, noisy, prediction
     denoise_fn = classifier_free(
         exact_network(process, alpha_bar, prediction=prediction),
         process,
-        condition=jnp.asarray(QUESTION),
+        condition=sentences(QUESTION),
         scale=jnp.asarray(scale),
         prediction=prediction,
     )
@@ -111,7 +119,7 @@ def test_guided_score_is_the_closed_form(process64, alpha_bar, noisy, prediction
 def test_mixing_v_is_mixing_eps(process64, alpha_bar, noisy, scale):
     process = process64(1000)
     z_t, t = (jnp.asarray(array) for array in noisy)
-    question = jnp.asarray(QUESTION)
+    question = sentences(QUESTION)
     network = exact_network(process, alpha_bar, prediction="v")
 
     def decoded(keep):
@@ -129,7 +137,7 @@ def test_one_network_call_and_one_compilation_for_all_scales(process):
     calls = []
 
     def network(z_t, t, condition, keep):
-        calls.append((z_t.shape, t.shape, condition.shape, keep.shape))
+        calls.append((z_t.shape, t.shape, condition.pooled.shape, keep.shape))
         return elementwise_network(z_t, t, condition, keep)
 
     keys = jax.random.split(jax.random.key(0), 6)
@@ -140,7 +148,7 @@ def test_one_network_call_and_one_compilation_for_all_scales(process):
             classifier_free(
                 network,
                 process,
-                condition=jnp.asarray(QUESTION, jnp.float32),
+                condition=sentences(QUESTION, jnp.float32),
                 scale=scale,
                 prediction="v",
             ),
@@ -164,7 +172,7 @@ def test_conditional_sampling_recovers_the_conditional_law(process, alpha_bar):
             classifier_free(
                 exact_network(process, alpha_bar, prediction="v"),
                 process,
-                condition=jnp.broadcast_to(jnp.asarray(QUESTION[0], jnp.float32), (count, 4)),
+                condition=sentences(np.broadcast_to(QUESTION[0], (count, 4)), jnp.float32),
                 scale=1.0,
                 prediction="v",
             ),
@@ -183,7 +191,7 @@ def test_conditional_sampling_recovers_the_conditional_law(process, alpha_bar):
 def test_unknown_prediction(process, noisy):
     z_t, t = noisy
     denoise_fn = classifier_free(
-        elementwise_network, process, condition=QUESTION, scale=1.0, prediction="x"
+        elementwise_network, process, condition=sentences(QUESTION), scale=1.0, prediction="x"
     )
     with pytest.raises(ValueError, match="unknown prediction"):
         denoise_fn(z_t, t)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.diffusion.latent_sampling import (
     Denoiser,
     FewShot,
@@ -16,13 +17,13 @@ from hyper_meta.diffusion.latent_sampling import (
 )
 from hyper_meta.diffusion.noise import noise_process
 from hyper_meta.diffusion.samplers import Noise
+from hyper_meta.models.sentences import SentenceMoments, take
 
 STEPS, ROWS = 20, 6
 STATISTICS = Statistics(
     latent_mean=np.float32([1, -2, 0.5]),
     latent_std=np.float32([0.1, 2, 0.7]),
-    question_mean=np.float32([0.3, -1, 2, 0]),
-    question_std=np.float32([2, 0.5, 1, 3]),
+    questions=SentenceMoments(np.float32([0.3, -1, 2, 0]), np.float32([2, 0.5, 1, 3])),
     clip=np.float32(1.5),
 )
 START = np.float32([1.1, 0, 1])
@@ -32,7 +33,7 @@ PLAIN = Sampling("v", sampling_steps=5, posterior_variance=0.0, start_time=1.0)
 
 def network(z_t, t, condition, keep, xp=jnp):
     """A predict_fn of elementwise operations; in numpy too."""
-    given = xp.where(keep[:, None], condition[:, :3], 0.3)
+    given = xp.where(keep[:, None], condition.pooled[:, :3], 0.3)
     return xp.sin(2 * z_t) - 0.8 * z_t + given * xp.cos(0.1 * t[:, None])
 
 
@@ -44,7 +45,7 @@ def raw_gradient(latents):
 def inputs(count=ROWS):
     rng = np.random.default_rng(0)
     return {
-        "questions": jnp.asarray(rng.normal(size=(count, 4)), jnp.float32),
+        "questions": SentenceFeatures(jnp.asarray(rng.normal(size=(count, 4)), jnp.float32)),
         "scale": jnp.linspace(0, 4, count),
         "noise": Noise(jax.random.split(jax.random.key(0), count)),
         "start": START,
@@ -78,7 +79,8 @@ def test_the_whole_of_ddim_in_numpy(alpha_bar, share, times, strength):
     assert [t for _, t in seen] == times
     mean, std = STATISTICS.latent_mean, STATISTICS.latent_std
     given = inputs()
-    condition = (given["questions"] - STATISTICS.question_mean) / STATISTICS.question_std
+    questions = STATISTICS.questions
+    condition = SentenceFeatures((given["questions"].pooled - questions.mean) / questions.std)
     scale = np.asarray(given["scale"])[:, None]
     z, ab = seen[0][0], alpha_bar(STEPS)
     for t, s in zip(times, [*times[1:], None], strict=True):
@@ -151,7 +153,7 @@ def test_a_row_does_not_depend_on_the_others(start_time):
     few_shot = FewShot(raw_gradient, 0.1)
     whole = draw(sampling, few_shot=few_shot)
     for row in (0, 4):
-        alone = {k: inputs()[k][row : row + 1] for k in ("questions", "scale")}
+        alone = {k: take(inputs()[k], slice(row, row + 1)) for k in ("questions", "scale")}
         alone["noise"] = Noise(inputs()["noise"].keys[row : row + 1])
         np.testing.assert_allclose(
             draw(sampling, few_shot=few_shot, **alone)[0], whole[row], rtol=1e-4, atol=1e-5

@@ -9,6 +9,7 @@ import pytest
 import scipy.integrate
 from gaussian_laws import assert_moments, exact_eps, reverse_map
 
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.diffusion.guidance import classifier_free
 from hyper_meta.diffusion.noise import noise_process
 from hyper_meta.diffusion.samplers import Noise, Start, ddim_sample, ddpm_sample, from_noise
@@ -67,7 +68,7 @@ def exact_network(model, alpha_bar, dtype):
     gains, signal, sigma, weight, marginal_mean = (jnp.asarray(array, dtype) for array in arrays)
 
     def predict_fn(z_t, t, condition, keep):
-        mean = jnp.where(keep[:, None], condition @ weight, marginal_mean)
+        mean = jnp.where(keep[:, None], condition.pooled @ weight, marginal_mean)
         centred = z_t - signal[t] * mean
         return jnp.einsum("bij,bj->bi", gains[keep.astype(int), t], centred) - sigma[t] * mean
 
@@ -80,7 +81,9 @@ def denoiser(model, process, alpha_bar, *, condition, scale, count):
     return classifier_free(
         exact_network(model, alpha_bar(process.num_steps), dtype),
         process,
-        condition=jnp.broadcast_to(jnp.asarray(condition, dtype), (count, len(condition))),
+        condition=SentenceFeatures(
+            jnp.broadcast_to(jnp.asarray(condition, dtype), (count, len(condition)))
+        ),
         scale=scale,
         prediction="v",
     )

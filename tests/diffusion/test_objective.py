@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.diffusion.noise import noise_process
 from hyper_meta.diffusion.objective import denoising_loss
 
@@ -13,7 +14,7 @@ def make_batch(size, seed=0):
     rng = np.random.default_rng(seed)
     return {
         "z0": jnp.asarray(rng.normal(size=(size, 3)), jnp.float32),
-        "condition": jnp.asarray(rng.normal(size=(size, 4)), jnp.float32),
+        "condition": SentenceFeatures(jnp.asarray(rng.normal(size=(size, 4)), jnp.float32)),
         "mask": jnp.ones(size, bool),
         "keys": jax.random.split(jax.random.key(seed), size),
     }
@@ -23,7 +24,7 @@ def linear(params):
     """A predict_fn that uses every input."""
 
     def predict_fn(z_t, t, condition, keep):
-        condition = jnp.where(keep[:, None], condition, 0)
+        condition = jnp.where(keep[:, None], condition.pooled, 0)
         return z_t @ params["z"] + condition @ params["q"] + params["t"] * t[:, None] / 1000
 
     return predict_fn
@@ -64,7 +65,7 @@ def test_loss_by_hand(process, alpha_bar, prediction):
     expected = np.sum(np.mean((0.5 - targets[prediction]) ** 2, axis=1))
     np.testing.assert_allclose(total, expected, rtol=1e-5)
     assert count == 16
-    np.testing.assert_array_equal(seen["condition"], batch["condition"])
+    np.testing.assert_array_equal(seen["condition"].pooled, batch["condition"].pooled)
 
 
 def random_metrics(size, rank=2):
@@ -129,7 +130,7 @@ def test_masked_rows_change_nothing_even_when_nan(process, in_metric):
     mask[kept] = True
     spoiled = batch | {
         "z0": jnp.where(mask[:, None], batch["z0"], jnp.nan),
-        "condition": jnp.where(mask[:, None], batch["condition"], jnp.nan),
+        "condition": SentenceFeatures(jnp.where(mask[:, None], batch["condition"].pooled, jnp.nan)),
         "mask": jnp.asarray(mask),
     }
     if in_metric:
@@ -164,8 +165,8 @@ def test_splitting_the_batch_changes_nothing(process):
     ]
     parts = [recorded(process, half, drop_rate=0.3) for half in halves]
     for name, value in whole.items():
-        joined = np.concatenate([seen[name] for _, seen in parts])
-        np.testing.assert_allclose(joined, value, rtol=1e-6)
+        joined = jax.tree.map(lambda *x: np.concatenate(x), *[seen[name] for _, seen in parts])
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), joined, value)
     (total, count), _ = recorded(process, batch, drop_rate=0.3)
     np.testing.assert_allclose(sum(loss[0] for loss, _ in parts), total, rtol=1e-6)
     assert sum(loss[1] for loss, _ in parts) == count

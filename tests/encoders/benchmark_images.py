@@ -20,7 +20,7 @@ from test_clip import hugging_face_model
 from test_real_configurations import CHECKPOINTS, config_dict
 from transformers import CLIPImageProcessorPil
 
-from hyper_meta.encoders.clip import clip_config_from_dict
+from hyper_meta.encoders.clip_config import clip_config_from_dict
 from hyper_meta.encoders.folder import Encoder, encode_images
 from hyper_meta.encoders.weights import params_from_tensors
 from hyper_meta.preparation import encoding

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyper_meta.encoders.clip import CLIP, CLIPConfig, TowerConfig
+from hyper_meta.encoders.clip import CLIP
+from hyper_meta.encoders.clip_config import CLIPConfig, TowerConfig
 from hyper_meta.encoders.folder import load_encoder, save_encoder
 from hyper_meta.encoders.tokenizer import train_tokenizer
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from hyper_meta.core.types import UserError
-from hyper_meta.encoders.clip import CLIP, clip_config_from_dict, clip_config_to_dict
+from hyper_meta.encoders.clip import CLIP
+from hyper_meta.encoders.clip_config import clip_config_from_dict, clip_config_to_dict
 from hyper_meta.encoders.weights import params_from_tensors, tensors_from_params
 
 SMALL_TEXT = {
@@ -77,6 +78,14 @@ def hugging_face_embed(model, pixels, token_ids):
         return image.numpy(), text.numpy(), model.logit_scale.exp().numpy()
 
 
+def hugging_face_states(model, token_ids):
+    """[B, L, W], the last_hidden_state of the PyTorch model's text tower, as numpy."""
+    import torch
+
+    with torch.no_grad():
+        return model.text_model(torch.tensor(token_ids, dtype=torch.long)).last_hidden_state.numpy()
+
+
 def numpy_state(model) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
@@ -105,6 +114,28 @@ def test_equals_hugging_face_pytorch(name):
         difference = np.abs(np.asarray(ours) - theirs).max()
         print(f"{name}: {side} max abs difference {difference:.2e} of {np.abs(theirs).max():.2f}")
         assert difference < 1e-5, side
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_token_states_equal_hugging_face_pytorch(name):
+    """Those of every token up to the end token; the embedding is that of encode_text."""
+    model = hugging_face_model(CONFIGS[name])
+    config = clip_config_from_dict(CONFIGS[name])
+    variables = {"params": params_from_tensors(numpy_state(model), config)}
+    _, token_ids = random_inputs(config)
+    features, pooled = (
+        jax.jit(functools.partial(CLIP(config).apply, method=method))(variables, token_ids)
+        for method in (CLIP.encode_tokens, CLIP.encode_text)
+    )
+    expected = hugging_face_states(model, token_ids)
+    # The end token is the sixth of the first two sentences, the last of the others.
+    np.testing.assert_array_equal(features.mask.sum(axis=1), [6, 6, 13, 13])
+    assert (np.diff(features.mask.astype(int), axis=1) <= 0).all()
+    difference = np.abs(np.asarray(features.tokens) - expected)[features.mask].max()
+    assert not features.tokens[~features.mask].any()
+    print(f"{name}: token states max abs difference {difference:.2e}")
+    assert difference < 1e-5
+    np.testing.assert_allclose(features.pooled, pooled, atol=1e-5)
 
 
 def test_initialises_as_hugging_face():

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from hyper_meta.core.types import UserError
-from hyper_meta.encoders.clip import clip_config_to_dict
+from hyper_meta.encoders.clip_config import clip_config_to_dict
 from hyper_meta.encoders.folder import (
     bundled_encoder_path,
     encode_images,

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from test_clip import hugging_face_embed, hugging_face_model, numpy_state
 
-from hyper_meta.encoders.clip import CLIP, clip_config_from_dict
+from hyper_meta.encoders.clip import CLIP
+from hyper_meta.encoders.clip_config import clip_config_from_dict
 from hyper_meta.encoders.weights import params_from_tensors
 
 # The fields of their config.json that differ from transformers' defaults. All of OpenAI's and

@@ -23,7 +23,7 @@ from toy_run import (
     make_run,
 )
 
-from hyper_meta.core.types import UserError
+from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.encoders.folder import (
     encode_images,
     encode_texts,
@@ -33,6 +33,7 @@ from hyper_meta.encoders.folder import (
 from hyper_meta.generation.generate import generate, load_model, nearest_templates
 from hyper_meta.generation.predict import predict
 from hyper_meta.generation.weights_file import load_weights, save_weights
+from hyper_meta.models.sentences import SentenceMoments
 
 
 @pytest.fixture(scope="module")
@@ -149,17 +150,21 @@ def test_the_template_is_the_one_that_knows_the_answers(answers, expected, weigh
 def test_nearness_is_the_cosine_of_standardised_questions(model, monkeypatch):
     axes = np.eye(EMBED_DIM, dtype=np.float32)
     mean, std = 3 * axes[1], 1 + 9 * axes[0]
-    statistics = model.hyperldm["statistics"].replace(question_mean=mean, question_std=std)
+    statistics = model.hyperldm["statistics"].replace(questions=SentenceMoments(mean, std))
     model = dataclasses.replace(model, hyperldm=model.hyperldm | {"statistics": statistics})
     # The sentences lie along the first axes of the standardised space.
     raw = {sentence: axis * std + mean for sentence, axis in zip(TEMPLATES, axes, strict=False)}
     monkeypatch.setattr(
-        "hyper_meta.generation.generate._embed",
-        lambda encoder, sentences: np.stack([raw[sentence] for sentence in sentences]),
+        "hyper_meta.generation.generate._embed_questions",
+        lambda model, sentences: SentenceFeatures(
+            np.stack([raw[sentence] for sentence in sentences])
+        ),
     )
     # Nearest to the third of them, but before standardising to the first.
     asked = (1.9 * axes[0] + 2 * axes[2]) * std + mean
-    assert list(nearest_templates(model, asked)) == [list(TEMPLATES.values())[i] for i in (2, 0, 1)]
+    assert list(nearest_templates(model, SentenceFeatures(asked[None]))) == [
+        list(TEMPLATES.values())[i] for i in (2, 0, 1)
+    ]
 
 
 def test_a_saved_file_is_the_same_weights(weights, tmp_path):

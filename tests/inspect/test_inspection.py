@@ -11,6 +11,7 @@ import pytest
 from adapters import make_adapter, num_weights
 from ml_collections import ConfigDict
 from PIL import Image
+from toy_features import split_features
 
 from hyper_meta.core.types import UserError
 from hyper_meta.data.table import build_table
@@ -65,7 +66,9 @@ def toy():
         "sentences": sentences,
         "sentence_features": rng.normal(size=(len(sentences), EMBED_DIM)).astype(np.float32),
     }
-    tables = {split: build_table(part, **features) for split, part in tasks.items()}
+    everyone = [task for part in tasks.values() for task in part]
+    known = split_features(everyone, **features)
+    tables = {split: build_table(part, known) for split, part in tasks.items()}
     latents = rng.normal(size=(6, 2, LATENT_DIM)).astype(np.float32)
     module = Generator((6, 7), num_weights(EMBED_DIM, HIDDEN_DIM))
     generator = module.init(jax.random.key(1), latents[0])["params"]
@@ -234,7 +237,8 @@ def test_without_an_encoder_a_sentence_must_be_a_question_of_the_data_set(toy):
     run, features = toy
     row = features["sentences"].index("What train 4?")
     found = inspection.embed_sentence(run, "what train 4?")
-    np.testing.assert_array_equal(found, features["sentence_features"][row])
+    np.testing.assert_array_equal(found.pooled, features["sentence_features"][row])
+    assert found.tokens is None and found.mask is None
     with pytest.raises(UserError, match="without an encoder.*no question.*such as 'What test 2"):
         inspection.embed_sentence(run, "What tess 2?")
     with pytest.raises(UserError, match="a question such as"):
@@ -349,7 +353,7 @@ def test_cosine_is_that_of_hyperclip_and_question(opened):
         x = np.asarray(x if n == 0 else np.logaddexp(0, x), np.float64)
         x = x @ np.asarray(layer["kernel"], np.float64) + layer["bias"]
     question = inspection.embed_sentence(opened, "What colour is a seven?")
-    asked = (question - statistics.question_mean) / statistics.question_std
+    asked = (question.pooled - statistics.questions.mean) / statistics.questions.std
     expected = x @ asked / np.linalg.norm(x, axis=1) / np.linalg.norm(asked)
     found = inspection.cosine(opened, latents, question)
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -370,7 +374,7 @@ def test_neighbours_are_the_nearest(opened):
     row = 17
     found = inspection.neighbours(opened, opened.setup.tasks["train"][row].sentence, 5)
     assert found.by_text[0] == row and found.cosines[0] == pytest.approx(1, abs=1e-5)
-    known = np.asarray(train.question_features, np.float64)
+    known = np.asarray(train.questions.pooled, np.float64)
     known = (known - known.mean(0)) / known.std(0)
     known /= np.linalg.norm(known, axis=1, keepdims=True)
     np.testing.assert_allclose(found.cosines, np.sort(known @ known[row])[::-1][:5], atol=1e-4)

@@ -12,6 +12,7 @@ from toy_tasks import ADAPTER_DIM, DIM, NETWORK, as_float64, make_table, one_tas
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task, task_loss
 from hyper_meta.meta.learners import fixed_learner, generator_learner, weights_learner
 from hyper_meta.models.generator import Generator
+from hyper_meta.models.sentences import take
 
 RATE = 0.1
 SIZE = num_weights(DIM, ADAPTER_DIM)
@@ -61,7 +62,7 @@ def test_adaptation_is_differentiable_in_what_the_loss_closes_over(quadratic):
 
 
 def _prepare(question):
-    return 2 * question - 1
+    return 2 * question.pooled - 1
 
 
 def _random_params(module, seed):
@@ -162,7 +163,7 @@ def test_the_learning_rate_may_be_traced_and_is_that_of_each_step():
             start, moved = learner.start(params, task.question, 2), params
             points = jax.tree.map(lambda x: x[None], start)
             for rate in rates:
-                inputs = lambda w: loss_fn(w[0]), params, task.question[None], points, rate
+                inputs = lambda w: loss_fn(w[0]), params, take(task.question, None), points, rate
                 points = learner.step(*inputs, first_order=False)
                 gradient = jax.grad(lambda p: loss_fn(weights_of(p)))(moved)
                 moved = jax.tree.map(lambda leaf, g: leaf - rate * g, moved, gradient)  # noqa: B023
@@ -174,8 +175,8 @@ def test_the_learning_rate_may_be_traced_and_is_that_of_each_step():
 
 def test_nothing_of_a_fixed_learner_moves():
     task = one_task(make_table([(7, 5, 3)]), 0)
-    learner = fixed_learner(NETWORK, lambda params, question: params["w"] * question.sum())
+    learner = fixed_learner(NETWORK, lambda params, question: params["w"] * question.pooled.sum())
     params = {"w": jnp.arange(float(SIZE))}
     point = jax.jit(lambda p, t: adapt_task(learner, p, t, InnerLoop(3, RATE)))(params, task)
     weights = learner.weights(params, task.question, point)
-    np.testing.assert_allclose(weights, np.arange(SIZE) * np.sum(task.question), rtol=1e-5)
+    np.testing.assert_allclose(weights, np.arange(SIZE) * np.sum(task.question.pooled), rtol=1e-5)

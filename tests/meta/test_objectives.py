@@ -20,6 +20,7 @@ from toy_tasks import (
     task_alone,
 )
 
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.data.batching import Batches, BatchShape
 from hyper_meta.data.table import gather
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task, task_loss
@@ -33,7 +34,7 @@ from hyper_meta.meta.objectives import all_examples, meta_objective
 SIZES = [(6, 4, 3), (3, 5, 2), (5, 2, 4)]
 SHAPE = (6, 5, 4)
 HNET, MNET = latent_learner(NETWORK, generate), weights_learner(NETWORK)
-CONDITIONAL = generator_learner(NETWORK, lambda question: question)
+CONDITIONAL = generator_learner(NETWORK, lambda question: question.pooled)
 ADAPTING, STILL = InnerLoop(3, 0.02), InnerLoop(0, 0.0)
 FIRST_ORDER = InnerLoop(3, 0.02, first_order=True)
 LEARNERS = {
@@ -177,13 +178,14 @@ def _poisoned(numbers):
     owners = {
         "image_features": image_owner,
         "answer_features": np.repeat(np.arange(3), [size[2] for size in SIZES]),
-        "question_features": np.arange(3),
     }
-    poisoned = {
-        name: np.where(np.isin(owner, mine)[:, None], getattr(table, name), np.nan)
-        for name, owner in owners.items()
-    }
-    return table.replace(**{k: v.astype(np.float32) for k, v in poisoned.items()})
+
+    def poison(values, owner):
+        return np.where(np.isin(owner, mine)[:, None], values, np.nan).astype(np.float32)
+
+    poisoned = {name: poison(getattr(table, name), owner) for name, owner in owners.items()}
+    questions = SentenceFeatures(poison(table.questions.pooled, np.arange(3)))
+    return table.replace(questions=questions, **poisoned)
 
 
 @pytest.mark.parametrize("name", ["multitask", "maml", "mnet_maml", "conditional_maml"])

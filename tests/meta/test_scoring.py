@@ -25,7 +25,10 @@ from hyper_meta.meta.learners import fixed_learner, latent_learner, weights_lear
 
 # Few different (support, answers): the loop over unpadded tasks compiles each of them.
 SIZES = [(4, 13, 3), (9, 17, 4), (4, 12, 3), (4, 18, 3), (9, 11, 4), (4, 14, 3), (9, 16, 4)]
-HNET, FIXED = latent_learner(NETWORK, generate), fixed_learner(NETWORK, generate)
+HNET, FIXED = (
+    latent_learner(NETWORK, generate),
+    fixed_learner(NETWORK, lambda params, question: generate(params, question.pooled)),
+)
 MNET, SIZE = weights_learner(NETWORK), num_weights(DIM, ADAPTER_DIM)
 BLENDED = weights_learner(make_adapter(DIM, ADAPTER_DIM, 0.9))
 ADAPTER = {"e0": np.random.default_rng(3).normal(size=SIZE).astype(np.float32), "generator": {}}
@@ -98,7 +101,7 @@ def _few_shot(params, task, latents):
 
 
 def _from_question(params, task, latents):
-    return _right(_logits(generate(params, task.question[0]), task), task)
+    return _right(_logits(generate(params, task.question.pooled[0]), task), task)
 
 
 LATENT_METHOD = scoring.latent_method(NETWORK, generate)
@@ -140,7 +143,7 @@ def test_the_ways_to_join_samples_and_answers_differ(table, latents):
 
 def _echo(params, tasks, extra):
     sizes = tasks.support.mask.sum(axis=1)
-    return {"extra": extra["a"] * params["w"], "question": tasks.question, "support": sizes}
+    return {"extra": extra["a"] * params["w"], "question": tasks.question.pooled, "support": sizes}
 
 
 @pytest.mark.parametrize("max_shapes", [1, 3, 20])
@@ -149,7 +152,7 @@ def test_extra_and_output_are_in_the_order_of_the_table(table, max_shapes):
     run = _compile(_echo, table, max_shapes)
     out = run(parallel.replicate({"w": jnp.float32(2)}), extra)
     np.testing.assert_array_equal(out["extra"], 2 * extra["a"])
-    np.testing.assert_array_equal(out["question"], table.question_features)
+    np.testing.assert_array_equal(out["question"], table.questions.pooled)
     np.testing.assert_array_equal(out["support"], [support for support, _, _ in SIZES])
 
 
@@ -160,7 +163,7 @@ def test_a_pass_over_some_tasks_is_that_part_of_the_whole(table, rows):
     extra = {"a": np.arange(len(rows), dtype=np.float32)}
     out = run(params, extra, np.array(rows))
     np.testing.assert_array_equal(out["extra"], extra["a"])
-    np.testing.assert_array_equal(out["question"], table.question_features[rows])
+    np.testing.assert_array_equal(out["question"], table.questions.pooled[rows])
     np.testing.assert_array_equal(out["support"], [SIZES[row][0] for row in rows])
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from toy_setup import DIM, LATENT, NUM_TASKS, make_setup
 
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.eval.rows import NEAREST
 from hyper_meta.meta import scoring
 from hyper_meta.methods import controls
@@ -20,7 +21,9 @@ def setup(tmp_path):
     """Questions whose nearest are others once they are standardised: one entry is large."""
     setup = make_setup(tmp_path)
     stretched = {
-        name: table.replace(question_features=table.question_features * np.float32([9, 1, 1, 1, 1]))
+        name: table.replace(
+            questions=SentenceFeatures(table.questions.pooled * np.float32([9, 1, 1, 1, 1]))
+        )
         for name, table in setup.tables.items()
     }
     return dataclasses.replace(setup, tables=stretched)
@@ -53,11 +56,11 @@ def asked(monkeypatch):
 
     def sampled(questions, scale):
         calls.append((questions, scale))
-        centre = scale + np.asarray(questions)[:, None, :LATENT]
+        centre = scale + np.asarray(questions.pooled)[:, None, :LATENT]
         return centre + np.arange(-1, NUM_SAMPLES - 1)[:, None]
 
     def sampled_latents(setup, *args):
-        questions = {split: setup.tables[split].question_features for split in SPLITS}
+        questions = {split: setup.tables[split].questions for split in SPLITS}
         return lambda split, scale: sampled(questions[split], scale)
 
     monkeypatch.setattr(controls, "chosen_scale", lambda *args: SCALE)
@@ -72,7 +75,7 @@ def _rows(method, setup, trained):
 
 def _nearest(setup, split):
     """For each question the training tasks, from the nearest to the farthest."""
-    known, asked = (setup.tables[name].question_features for name in ("train", split))
+    known, asked = (setup.tables[name].questions.pooled for name in ("train", split))
     mean, std = known.mean(axis=0), known.std(axis=0)
     known, asked = ((x - mean) / std for x in (known, asked))
 
@@ -96,7 +99,7 @@ def test_before_standardising_others_are_the_nearest(setup):
     """So that the test above can fail."""
     asked, known = (
         x / np.linalg.norm(x, axis=1, keepdims=True)
-        for x in (setup.tables[name].question_features for name in ("test", "train"))
+        for x in (setup.tables[name].questions.pooled for name in ("test", "train"))
     )
     standardised = [order[0] for order in _nearest(setup, "test")]
     assert (asked @ known.T).argmax(axis=1).tolist() != standardised
@@ -152,7 +155,8 @@ WRONG = ("training_question", "other_question", "noise_question")
 def test_the_question_is_replaced_at_the_chosen_scale(variant, split, setup, space, scored, asked):
     _question_rows(setup, space)[variant].score(split, None, None)
     ((wrong, scale),) = asked
-    own, known = (setup.tables[name].question_features for name in (split, "train"))
+    wrong = wrong.pooled
+    own, known = (setup.tables[name].questions.pooled for name in (split, "train"))
     assert scale == SCALE and wrong.shape == own.shape and wrong.dtype == np.float32
     assert not (wrong[:, None] == own[:, None]).all(axis=-1).any()
 
@@ -172,11 +176,11 @@ def test_the_question_is_replaced_at_the_chosen_scale(variant, split, setup, spa
 
 def test_noise_has_the_moments_of_the_training_questions(setup, space, scored, asked):
     row = _question_rows(setup, space)["noise_question"]
-    known = setup.tables["train"].question_features
+    known = setup.tables["train"].questions.pooled
     for seed in range(200):
         setup.config.seed = seed
         row.score("test", None, None)
-    noise = np.concatenate([wrong for wrong, _ in asked])
+    noise = np.concatenate([wrong.pooled for wrong, _ in asked])
     error = 5 * known.std(axis=0) / np.sqrt(len(noise))
     assert (np.abs(noise.mean(axis=0) - known.mean(axis=0)) < error).all()
     np.testing.assert_allclose(noise.std(axis=0), known.std(axis=0), rtol=0.15)
@@ -190,7 +194,7 @@ def test_wrong_questions_are_drawn_from_the_seed(setup, space, scored, asked):
         for seed in (0, 0, 1, 2, 3):
             setup.config.seed = seed
             rows[variant].score("test", None, None)
-        first, again, *others = [wrong for wrong, _ in asked]
+        first, again, *others = [wrong.pooled for wrong, _ in asked]
         np.testing.assert_array_equal(first, again)
         assert any(not np.array_equal(first, other) for other in others)
 
@@ -206,9 +210,9 @@ def test_the_right_question_without_guidance_or_with_wrong_answers(
     variant, scale, change, setup, space, scored, asked
 ):
     _question_rows(setup, space)[variant].score("test", None, None)
-    own = setup.tables["test"].question_features
+    own = setup.tables["test"].questions.pooled
     ((questions, used),) = asked
-    np.testing.assert_array_equal(questions, own)
+    np.testing.assert_array_equal(questions.pooled, own)
     ((latents, split, changed),) = scored
     assert (used, split, changed) == (scale, "test", change)
     np.testing.assert_allclose(latents, scale + own[:, None, :LATENT], rtol=1e-5)

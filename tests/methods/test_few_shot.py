@@ -10,6 +10,7 @@ from hyper_meta.meta.inner_loop import InnerLoop, adapt_task, task_correct
 from hyper_meta.methods import few_shot
 from hyper_meta.methods.few_shot import adaptation_curves, choose_rate, few_shot_row
 from hyper_meta.methods.interface import RowName
+from hyper_meta.models.sentences import take
 from hyper_meta.train.stages.meta_learning import generator_module, hnet_learner
 
 BLEND = 0.6
@@ -41,7 +42,7 @@ def whole_task(setup, split, number) -> TaskBatch:
 
     start = table.answer_offset[number]
     return TaskBatch(
-        question=table.question_features[number],
+        question=take(table.questions, number),
         answers=table.answer_features[start : start + len(task.answers)],
         answer_mask=np.ones(len(task.answers), bool),
         support=examples(task.support, first),

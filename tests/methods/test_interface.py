@@ -14,6 +14,7 @@ from hyper_meta.methods.interface import (
     compile_scores,
     fit,
     keep_array,
+    questions_of,
     remember,
     rows_of,
 )
@@ -116,12 +117,14 @@ def test_of_equals_the_first_is_chosen(order):
 
 def test_the_splits_of_the_evaluation_table(tmp_path):
     setup = make_setup(tmp_path)
-    questions = setup.tables["evaluation"].question_features
+    questions = setup.tables["evaluation"].questions.pooled
     for split in ("validation", "test"):
         rows = rows_of(setup, split)
-        np.testing.assert_array_equal(questions[rows], setup.tables[split].question_features)
+        own = setup.tables[split].questions.pooled
+        np.testing.assert_array_equal(questions[rows], own)
+        np.testing.assert_array_equal(questions_of(setup, split).pooled, own)
         assert len(rows) == NUM_TASKS[split]
-    assert setup.embed_dim == DIM
+    assert setup.embed_dim == setup.question_dim == DIM
 
 
 def test_compiled_scores_are_of_the_tasks_of_a_split(tmp_path):
@@ -129,14 +132,14 @@ def test_compiled_scores_are_of_the_tasks_of_a_split(tmp_path):
 
     def task_fn(params, tasks, extra):
         made.append(1)
-        return tasks.question * params["w"], extra
+        return tasks.question.pooled * params["w"], extra
 
     params = parallel.replicate({"w": jnp.float32(3)})
     for split in ("validation", "test", "validation"):
         run = compile_scores(setup, "questions", task_fn)
         extra = np.arange(NUM_TASKS[split])
         questions, back = run(params, extra, split)
-        np.testing.assert_allclose(questions, 3 * setup.tables[split].question_features, rtol=1e-6)
+        np.testing.assert_allclose(questions, 3 * setup.tables[split].questions.pooled, rtol=1e-6)
         np.testing.assert_array_equal(back, extra)
     assert len(made) == 1  # traced for one shape, once
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.methods import ridge
 from hyper_meta.methods.ridge import fit_ridge, predict_latents
 
@@ -42,13 +43,14 @@ def test_a_constant_dimension_of_the_questions_changes_nothing(problem):
     asked = questions[:4] + 0.5
     constant = np.full((len(questions), 1), 3, np.float32)
     with_it = predict_latents(
-        np.append(questions, constant, axis=1),
+        SentenceFeatures(np.append(questions, constant, axis=1)),
         latents,
-        np.append(asked, constant[:4], axis=1),
+        SentenceFeatures(np.append(asked, constant[:4], axis=1)),
         0.1,
     )
     assert with_it.dtype == np.float32
-    np.testing.assert_allclose(with_it, predict_latents(questions, latents, asked, 0.1), rtol=1e-5)
+    without = predict_latents(SentenceFeatures(questions), latents, SentenceFeatures(asked), 0.1)
+    np.testing.assert_allclose(with_it, without, rtol=1e-5)
 
 
 def test_the_worked_example_of_the_docs_is_this_file():

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.models.denoiser import (
     DENOISERS,
     Denoiser,
@@ -13,16 +14,17 @@ from hyper_meta.models.denoiser import (
     denoiser_class,
     time_embedding,
 )
+from hyper_meta.models.sentences import take
 
 VERSIONS = sorted(DENOISERS)
 
 
-def make_inputs(batch=5, latent_dim=6, embed_dim=7):
+def make_inputs(batch=5, latent_dim=6, question_dim=7):
     rng = np.random.default_rng(0)
     return (
         jnp.asarray(rng.normal(size=(batch, latent_dim)), jnp.float32),
         jnp.asarray(rng.integers(0, 1000, size=batch), jnp.int32),
-        jnp.asarray(rng.normal(size=(batch, embed_dim)), jnp.float32),
+        SentenceFeatures(jnp.asarray(rng.normal(size=(batch, question_dim)), jnp.float32)),
         jnp.asarray(np.arange(batch) % 2 == 0),
     )
 
@@ -52,7 +54,7 @@ def hidden_layer(x, layer):
 def in_numpy(version, params, z, t, condition, keep):
     frequency = 10_000.0 ** -(np.arange(5) / 5)
     angle = np.asarray(t, np.float64)[:, None] * frequency
-    condition = np.asarray(condition) * np.asarray(keep)[:, None]
+    condition = np.asarray(condition.pooled) * np.asarray(keep)[:, None]
     context = np.concatenate([condition, np.cos(angle), np.sin(angle)], axis=1)
     if version == "v1":
         x = np.concatenate([z, context], axis=1)
@@ -88,11 +90,12 @@ def test_a_dropped_condition_has_no_say_and_a_kept_one_does(version):
     model, variables = make_model(version)
     z, t, condition, keep = make_inputs()
     predict = functools.partial(jax.jit(model.apply), variables, z, t)
-    output = predict(condition, keep)
-    np.testing.assert_array_equal(np.any(output != predict(condition + 1, keep), axis=1), keep)
-    spoiled = jnp.where(keep[:, None], condition, jnp.nan)
+    output, pooled = predict(condition, keep), condition.pooled
+    other = predict(SentenceFeatures(pooled + 1), keep)
+    np.testing.assert_array_equal(np.any(output != other, axis=1), keep)
+    spoiled = SentenceFeatures(jnp.where(keep[:, None], pooled, jnp.nan))
     np.testing.assert_array_equal(predict(spoiled, keep), output)
-    null = predict(jnp.zeros_like(condition), jnp.ones(5, bool))
+    null = predict(SentenceFeatures(jnp.zeros_like(pooled)), jnp.ones(5, bool))
     np.testing.assert_array_equal(predict(condition, jnp.zeros(5, bool)), null)
 
 
@@ -102,7 +105,7 @@ def test_rows_do_not_touch_each_other(version):
     inputs = make_inputs()
     predict = jax.jit(model.apply)
     whole = predict(variables, *inputs)
-    alone = predict(variables, *(array[2:3] for array in inputs))
+    alone = predict(variables, *take(inputs, slice(2, 3)))
     np.testing.assert_allclose(alone[0], whole[2], rtol=1e-5, atol=1e-5)
 
 
@@ -115,13 +118,13 @@ def test_dropout_is_off_unless_asked_for_and_a_key_a_row_is_independent_of_the_b
     np.testing.assert_array_equal(jax.jit(model.apply)(variables, *inputs), without_dropout)
 
     def one(key, *row):
-        batch = [array[None] for array in row]
+        batch = take(row, None)
         return model.apply(variables, *batch, deterministic=False, rngs={"dropout": key})[0]
 
     keys = jax.random.split(jax.random.key(3), 5)
     predict = jax.jit(jax.vmap(one))
     whole = predict(keys, *inputs)
-    part = predict(keys[3:], *(array[3:] for array in inputs))
+    part = predict(keys[3:], *take(inputs, slice(3, None)))
     np.testing.assert_allclose(part, whole[3:], rtol=1e-5, atol=1e-5)
     assert np.all(np.any(whole != without_dropout, axis=1))
 
@@ -130,7 +133,7 @@ def test_dropout_is_off_unless_asked_for_and_a_key_a_row_is_independent_of_the_b
 def test_learns_a_function_of_latent_step_and_condition(version):
     model = denoiser_class(version)(latent_dim=6, hidden_dim=32, num_blocks=2)
     z, t, condition, keep = make_inputs(batch=64)
-    target = z * jnp.cos(t[:, None] / 200) + jnp.where(keep[:, None], condition[:, :6], 0)
+    target = z * jnp.cos(t[:, None] / 200) + jnp.where(keep[:, None], condition.pooled[:, :6], 0)
     params = jax.jit(model.init)(jax.random.key(0), z, t, condition, keep)
     optimizer = optax.adam(1e-2)
 

@@ -81,8 +81,8 @@ def test_every_image_has_its_features_whatever_it_is_encoded_with(prepared):
         row = features.image_ids.index(name)
         np.testing.assert_allclose(features.image_features[row], alone, atol=1e-5)
     assert not list((prepared / "features").glob("*.parts"))
-    assert "What color is the bowl?" in features.sentences
-    assert "the bowl is red" in features.sentences
+    assert "What color is the bowl?" in features.questions
+    assert "the bowl is red" in features.prompts
 
 
 def test_preparing_again_encodes_nothing(prepared, official, programs, monkeypatch, capsys):
@@ -307,10 +307,12 @@ def test_a_checkpoint_that_transformers_wrote_gives_its_own_features(official, p
     images = dict(datasets.iterate_images("meta_vqa", tmp_path / "data"))
     names = features.image_ids[::20]
     pixels = processor([decode(name, images[name]) for name in names], return_tensors="pt")
-    tokens = tokenizer(list(features.sentences), padding=True, return_tensors="pt")
+    sentences = [*features.questions, *features.prompts]
+    tokens = tokenizer(sentences, padding=True, return_tensors="pt")
     with torch.no_grad():
         image = model.get_image_features(**pixels).pooler_output.numpy()
         text = model.get_text_features(**tokens).pooler_output.numpy()
     rows = [features.image_ids.index(name) for name in names]
     np.testing.assert_allclose(features.image_features[rows], image, atol=1e-5)
-    np.testing.assert_allclose(features.sentence_features, text, atol=1e-5)
+    ours = np.concatenate([features.question_features.pooled, features.prompt_features])
+    np.testing.assert_allclose(ours, text, atol=1e-5)

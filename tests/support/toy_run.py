@@ -11,13 +11,16 @@ from PIL import Image
 import hyper_meta
 from hyper_meta.core.configuration import execute_file, write_settings
 from hyper_meta.core.settings import RunSettings, read_settings
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.diffusion.latent_sampling import Statistics
-from hyper_meta.encoders.clip import CLIP, CLIPConfig, TowerConfig
+from hyper_meta.encoders.clip import CLIP
+from hyper_meta.encoders.clip_config import CLIPConfig, TowerConfig
 from hyper_meta.encoders.folder import (
     load_encoder,
     save_encoder,
 )
 from hyper_meta.encoders.tokenizer import train_tokenizer
+from hyper_meta.models.sentences import SentenceMoments
 from hyper_meta.train import checkpoints
 from hyper_meta.train.stages.hyperldm import denoiser_module
 from hyper_meta.train.stages.meta_learning import generator_module
@@ -102,14 +105,18 @@ def make_run(folder: Path) -> Path:
     denoiser = denoiser_module(config, LATENT_DIM)
     time, keep = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
     statistics = random_like(
-        Statistics(latent[0], latent[0], question[0], question[0], clip=jnp.zeros(()))
+        Statistics(
+            latent[0], latent[0], SentenceMoments(question[0], question[0]), clip=jnp.zeros(())
+        )
     )
+    questions = statistics.questions
     statistics = statistics.replace(
         latent_std=np.abs(statistics.latent_std) + 0.5,
-        question_std=np.abs(statistics.question_std) + 0.5,
+        questions=questions.replace(std=np.abs(questions.std) + 0.5),
         clip=np.float32(3),
     )
-    params = jax.eval_shape(denoiser.init, key, latent, time, question, keep)["params"]
+    condition = SentenceFeatures(question)
+    params = jax.eval_shape(denoiser.init, key, latent, time, condition, keep)["params"]
     tree = {
         "space": {
             "e0": np.full(LATENT_DIM, 2, np.float32),

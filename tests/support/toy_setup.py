@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from toy_features import split_features
 
 import hyper_meta
 from hyper_meta.core.configuration import execute_file
@@ -67,5 +68,6 @@ def make_setup(folder, config=None, seed=0) -> Setup:
     known = {"image_ids": images, "image_features": features(images)}
     known |= {"sentences": sentences, "sentence_features": features(sentences)}
     parts = {**tasks, "evaluation": [*tasks["validation"], *tasks["test"]]}
-    tables = {name: build_table(part, **known) for name, part in parts.items()}
+    known = split_features(everyone, **known)
+    tables = {name: build_table(part, known) for name, part in parts.items()}
     return Setup(tiny_config() if config is None else config, Path(folder), tasks, tables)

@@ -6,8 +6,9 @@ import numpy as np
 
 import hyper_meta
 from hyper_meta.core.configuration import execute_file
-from hyper_meta.core.types import Examples, TaskBatch
+from hyper_meta.core.types import Examples, SentenceFeatures, TaskBatch
 from hyper_meta.data.table import TaskTable
+from hyper_meta.models.sentences import take
 
 REPOSITORY = Path(hyper_meta.__file__).parents[1]
 DIM, NUM_TASKS = 6, 11
@@ -50,7 +51,7 @@ def tiny_table(seed=0) -> TaskTable:
     images = answer_features[answer_offset[task_of_item] + label] @ turn + noise
     return TaskTable(
         image_features=images.astype(np.float32),
-        question_features=rng.normal(size=(NUM_TASKS, DIM)).astype(np.float32),
+        questions=SentenceFeatures(rng.normal(size=(NUM_TASKS, DIM)).astype(np.float32)),
         answer_features=answer_features.astype(np.float32),
         item_image=np.arange(len(label), dtype=np.int32),
         item_label=label.astype(np.int32),
@@ -74,7 +75,7 @@ def whole_task(table, number) -> TaskBatch:
         return Examples(table.image_features[rows], table.item_label[rows], np.ones(size, bool))
 
     return TaskBatch(
-        question=table.question_features[number],
+        question=take(table.questions, number),
         answers=table.answer_features[first : first + answers],
         answer_mask=np.ones(answers, bool),
         support=examples(start, support),

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from adapters import make_adapter, num_weights
+from toy_features import split_features
 
 from hyper_meta.core.types import Examples, TaskBatch
 from hyper_meta.data.table import TaskTable, build_table
 from hyper_meta.data.tasks import Task
 from hyper_meta.models.generator import Generator
+from hyper_meta.models.sentences import take
 
 DIM, ADAPTER_DIM, LATENT = 5, 3, 4
 NETWORK = make_adapter(DIM, ADAPTER_DIM)
@@ -53,13 +55,9 @@ def make_table(sizes, seed=0) -> TaskTable:
     def features(names):
         return (1 + 0.2 * rng.normal(size=(len(names), DIM))).astype(np.float32)
 
-    return build_table(
-        tasks,
-        image_ids=images,
-        image_features=features(images),
-        sentences=sentences,
-        sentence_features=features(sentences),
-    )
+    known = {"image_ids": images, "image_features": features(images)}
+    known |= {"sentences": sentences, "sentence_features": features(sentences)}
+    return build_table(tasks, split_features(tasks, **known))
 
 
 def task_alone(table: TaskTable, number: int) -> TaskBatch:
@@ -75,7 +73,7 @@ def task_alone(table: TaskTable, number: int) -> TaskBatch:
         return Examples(features[None], table.item_label[rows][None], np.ones((1, size), bool))
 
     return TaskBatch(
-        question=table.question_features[number][None],
+        question=take(table.questions, np.array([number])),
         answers=table.answer_features[first : first + answers][None],
         answer_mask=np.ones((1, answers), bool),
         support=examples(start, support),

@@ -18,6 +18,7 @@ from hyper_meta.core.losses import info_nce
 from hyper_meta.core.types import UserError
 from hyper_meta.diffusion.classifier_guidance import GENERATOR, fold_embed, guide
 from hyper_meta.models.generator import Generator
+from hyper_meta.models.sentences import take
 from hyper_meta.train.loop import run_stage
 from hyper_meta.train.stages.hyperclip import (
     compile_guidance,
@@ -47,7 +48,7 @@ def tiny_config(**guidance):
 def latent_data():
     """(latents [T, R, Z], space): the latents are a function of the question, with some noise."""
     rng = np.random.default_rng(0)
-    told = tiny_table().question_features[:, None, :LATENT]
+    told = tiny_table().questions.pooled[:, None, :LATENT]
     latents = np.float32(np.tanh(told) + 0.05 * rng.normal(size=(NUM_TASKS, REPEATS, LATENT)))
     generator = MODULE.init(jax.random.key(0), latents[0, 0])["params"]
     return latents, {"e0": latents.mean(axis=(0, 1)), "generator": generator}
@@ -107,12 +108,12 @@ def test_training_lowers_the_loss_below_chance_and_scores_every_setting(trained)
 
 
 def test_statistics_are_of_the_weights_and_questions_of_training(trained):
-    statistics, questions = trained[0].statistics, tiny_table().question_features
+    statistics, questions = trained[0].statistics, tiny_table().questions.pooled
     latents, space = latent_data()
     weights = MODULE.apply({"params": space["generator"]}, latents.reshape(-1, LATENT))
     for values, mean, std in (
         (weights, statistics.weight_mean, statistics.weight_std),
-        (questions, statistics.question_mean, statistics.question_std),
+        (questions, statistics.questions.mean, statistics.questions.std),
     ):
         np.testing.assert_allclose(mean, np.float64(values).mean(axis=0), rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(std, np.float64(values).std(axis=0), rtol=1e-3)
@@ -125,7 +126,7 @@ def test_without_standardising_weights_enter_as_they_are():
     np.testing.assert_array_equal(statistics.weight_mean, np.zeros(MODULE.num_weights))
     np.testing.assert_array_equal(statistics.weight_std, np.ones(MODULE.num_weights))
     np.testing.assert_allclose(
-        statistics.question_mean, tiny_table().question_features.mean(axis=0), atol=1e-6
+        statistics.questions.mean, tiny_table().questions.pooled.mean(axis=0), atol=1e-6
     )
 
 
@@ -159,7 +160,7 @@ def one_step():
 def expected_step(stage):
     """The same of the contrastive loss of the whole batch at once."""
     latents, space = latent_data()
-    state, questions = stage.init(jax.random.key(0)), tiny_table().question_features
+    state, questions = stage.init(jax.random.key(0)), tiny_table().questions.pooled
     task, repeat, _ = (leaf[0] for leaf in stage.schedule(0, 1)[1])
     everyone = MODULE.apply({"params": space["generator"]}, latents)
     weights = everyone[task, repeat] - everyone.mean(axis=(0, 1))
@@ -200,21 +201,22 @@ def guided_tasks():
     state = make_stage(config).init(jax.random.key(0))
     model = parallel.replicate(hyperclip_model(state.params, state.statistics, space))
     guide_fn = compile_guidance(config, GENERATOR, DIM)
-    return guide_fn(model, tiny_table(2).question_features, 0.1, 0.0, 7)
+    return guide_fn(model, tiny_table(2).questions, 0.1, 0.0, 7)
 
 
 def test_each_question_is_guided_by_itself_from_e0(model, guide_fn):
-    questions = tiny_table(2).question_features
+    questions = tiny_table(2).questions
     replicated = parallel.replicate(model)
     everyone = guide_fn(replicated, questions, 0.1, 0.2, 0)
     assert everyone.shape == (NUM_TASKS, 2, LATENT) and everyone.dtype == np.float32
-    few = guide_fn(replicated, questions[[4, 0]], 0.1, 0.2, 0)
+    few = guide_fn(replicated, take(questions, [4, 0]), 0.1, 0.2, 0)
     np.testing.assert_allclose(few, everyone[[4, 0]], rtol=1e-4, atol=1e-4)
     statistics = model["statistics"]
+    standardised = (questions.pooled - statistics.questions.mean) / statistics.questions.std
     alone = guide(
         fold_embed(GENERATOR, hyperclip_module(tiny_config(), DIM), model),
         model["e0"],
-        question=(questions[4] - statistics.question_mean) / statistics.question_std,
+        question=standardised[4],
         rate=jnp.float32(0.1),
         pull=jnp.float32(0.2),
         key=jax.random.key(0),
@@ -224,10 +226,10 @@ def test_each_question_is_guided_by_itself_from_e0(model, guide_fn):
 
 
 def test_guidance_raises_the_cosine_with_the_question(model, guide_fn):
-    questions = tiny_table().question_features
+    questions = tiny_table().questions
     embed = fold_embed(GENERATOR, hyperclip_module(tiny_config(), DIM), model)
     statistics = model["statistics"]
-    told = (questions - statistics.question_mean) / statistics.question_std
+    told = (questions.pooled - statistics.questions.mean) / statistics.questions.std
 
     def cosine(latents):
         embedded = np.asarray(embed(latents))

@@ -11,12 +11,14 @@ from toy_stages import DIM, NUM_TASKS, tiny_config, tiny_table, whole_task
 
 from hyper_meta.core import parallel
 from hyper_meta.core.configuration import override
-from hyper_meta.diffusion.latent_sampling import standardise_latents, standardise_questions
+from hyper_meta.core.types import SentenceFeatures
+from hyper_meta.diffusion.latent_sampling import standardise_latents
 from hyper_meta.diffusion.noise import SCHEDULES
 from hyper_meta.diffusion.objective import denoising_loss
 from hyper_meta.meta.fisher import fisher_information
 from hyper_meta.meta.inner_loop import task_loss
 from hyper_meta.models.denoiser import DENOISERS
+from hyper_meta.models.sentences import standardise_sentences, take
 from hyper_meta.train.loop import run_stage
 from hyper_meta.train.stages import hyperldm
 from hyper_meta.train.stages.hyperldm import (
@@ -38,7 +40,7 @@ E0 = np.float32([1, -2, 0, 3])
 def latents():
     """[T, R, Z]: a function of the question, far from standardised."""
     rng = np.random.default_rng(0)
-    told = tiny_table().question_features[:, None, :LATENT]
+    told = tiny_table().questions.pooled[:, None, :LATENT]
     noise = 0.05 * rng.normal(size=(NUM_TASKS, REPEATS, LATENT))
     return np.float32(np.tanh(told) * [3, 0.2, 1, 5] + noise + 7)
 
@@ -103,24 +105,25 @@ def rows():
     """Questions [n, D], scales [n] and noise (keys [n, 2], sign [n]) of different rows."""
     keys = jax.random.key_data(jax.random.split(jax.random.key(5), NUM_TASKS))
     scales = np.linspace(0, 4, NUM_TASKS, dtype=np.float32)
-    return tiny_table(2).question_features, scales, (np.asarray(keys), np.ones_like(scales))
+    return tiny_table(2).questions, scales, (np.asarray(keys), np.ones_like(scales))
 
 
 def test_statistics_are_of_the_training_tasks_and_saved_in_the_state(latents, trained):
-    statistics, questions = trained[0].statistics, tiny_table().question_features
+    statistics, questions = trained[0].statistics, tiny_table().questions
     flat = latents.reshape(-1, LATENT)
     expected = {
         "latent_mean": flat.mean(axis=0),
         "latent_std": flat.std(axis=0),
-        "question_mean": questions.mean(axis=0),
-        "question_std": questions.std(axis=0),
         "clip": np.abs((flat - flat.mean(axis=0)) / flat.std(axis=0)).max(),
     }
     for name, value in expected.items():
         np.testing.assert_allclose(getattr(statistics, name), value, rtol=1e-4, atol=1e-5)
+    pooled, measured = questions.pooled, statistics.questions
+    np.testing.assert_allclose(measured.mean, pooled.mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(measured.std, pooled.std(axis=0), rtol=1e-4, atol=1e-5)
     for values in (
         standardise_latents(statistics, flat),
-        standardise_questions(statistics, questions),
+        standardise_sentences(statistics.questions, questions).pooled,
     ):
         np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-4)
         np.testing.assert_allclose(values.std(axis=0), 1, rtol=1e-3)
@@ -179,7 +182,10 @@ def test_scale_zero_does_not_hear_the_question(sampler, ldm, rows):
     questions, scales, noise = rows
     for scale, hears in ((0, False), (1, True)):
         scales = np.full_like(scales, scale)
-        one, other = (sampler(ldm, q, scales, noise) for q in (questions, questions[::-1]))
+        one, other = (
+            sampler(ldm, q, scales, noise)
+            for q in (questions, take(questions, slice(None, None, -1)))
+        )
         changed = np.abs(one - other).max(axis=1) > 1e-3
         # The question in the middle is its own mirror image.
         assert changed.sum() == (NUM_TASKS - 1 if hears else 0)
@@ -187,7 +193,7 @@ def test_scale_zero_does_not_hear_the_question(sampler, ldm, rows):
 
 def test_samples_of_a_task_start_from_the_same_noise_at_every_scale(sampler, trained):
     """An untrained denoiser outputs zero whatever it is asked, which leaves the noise alone."""
-    config, questions = tiny_config(), tiny_table(2).question_features
+    config, questions = tiny_config(), tiny_table(2).questions
     zero = jax.tree.map(np.zeros_like, trained[0].params)
     ldm = parallel.replicate({"params": zero, "statistics": trained[0].statistics, "start": E0})
     assert denoiser_module(config, LATENT).latent_dim == LATENT
@@ -212,9 +218,7 @@ def test_samples_come_in_antithetic_pairs(sampler, trained):
     zero = jax.tree.map(np.zeros_like, trained[0].params)
     statistics = trained[0].statistics
     ldm = parallel.replicate({"params": zero, "statistics": statistics, "start": E0})
-    latents = sample_tasks(
-        sampler, ldm, tiny_table(2).question_features, scale=1.0, num_samples=5, seed=7
-    )
+    latents = sample_tasks(sampler, ldm, tiny_table(2).questions, scale=1.0, num_samples=5, seed=7)
     pairs = latents[:, :4].reshape(2 * NUM_TASKS, 2, LATENT)
     expected = np.tile(statistics.latent_mean, (2 * NUM_TASKS, 1))
     np.testing.assert_allclose(pairs.mean(axis=1), expected, rtol=1e-4, atol=1e-5)
@@ -314,7 +318,7 @@ def loss_of_the_first_step(config, stage, metric):
         outputs_zero,
         process,
         z0=z0,
-        condition=z0,
+        condition=SentenceFeatures(z0),
         mask=np.ones(len(z0), bool),
         keys=keys,
         drop_rate=0.2,
@@ -382,7 +386,7 @@ def guided(trained, space):
 
 def test_without_strength_guided_samples_are_the_plain_ones(guided, ldm):
     sampler = compile_sampler(changed("hyperldm.sampling_steps=20"))
-    questions = tiny_table(1).question_features
+    questions = tiny_table(1).questions
     plain = sample_tasks(sampler, ldm, questions, scale=1.0, num_samples=2, seed=3)
     np.testing.assert_allclose(guided(0.0), plain, rtol=1e-4, atol=1e-4)
 

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from hyper_meta.core import parallel
 from hyper_meta.core.losses import info_nce
 from hyper_meta.data.digits_vqa.scenes import handwriting_table
-from hyper_meta.encoders.clip import CLIP, CLIPConfig, TowerConfig
+from hyper_meta.encoders.clip import CLIP
+from hyper_meta.encoders.clip_config import CLIPConfig, TowerConfig
 from hyper_meta.train.stages import encoder as pretrain
 from hyper_meta.train.state import create_state
 

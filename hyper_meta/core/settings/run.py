@@ -208,6 +208,7 @@ class RunSettings:
     encoder: str = setting('"bundled", a folder, or a name on the Hub')
     encoder_dtype: str = setting("that the encoder computes in", choices=("float32", "bfloat16"))
     image_resize: str = setting("how an image becomes a square", choices=("crop", "square"))
+    question_tokens: bool = setting("whether the states of a question's tokens are encoded too")
     skip_corrupt_images: bool = setting("else the first one is an error")
     compilation_cache: str = setting("folder of compiled programs, or none", may_be_empty=True)
     methods: tuple[str, ...] = setting("trained and scored, with all that they need")

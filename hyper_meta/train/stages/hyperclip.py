@@ -14,7 +14,7 @@ import optax
 from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
-from hyper_meta.core.types import UserError
+from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data.table import TaskTable
 from hyper_meta.diffusion.classifier_guidance import (
     Factors,
@@ -23,28 +23,27 @@ from hyper_meta.diffusion.classifier_guidance import (
     fold_embed,
     generate_weights,
     guide,
-    standardise_questions,
     standardise_weights,
     weight_moments,
 )
-from hyper_meta.diffusion.latent_sampling import moments
 from hyper_meta.meta import scoring
 from hyper_meta.models.hyperclip import HyperCLIP
+from hyper_meta.models.sentences import measure_sentences, standardise_sentences, take
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.encoder import contrastive_sums
 from hyper_meta.train.stages.meta_learning import compile_pass
 from hyper_meta.train.state import TrainState, create_state
 
-# (model, questions [n, D], rate, pull, seed) -> latents [n, len(steps), Z] on the host; model is
-# that of `hyperclip_model`, replicated.
-Guide = Callable[[Any, np.ndarray, float, float, int], np.ndarray]
+# (model, n questions, rate, pull, seed) -> latents [n, len(steps), Z] on the host; model is that of
+# `hyperclip_model`, replicated.
+Guide = Callable[[Any, SentenceFeatures, float, float, int], np.ndarray]
 Setting = tuple[float, float, int]  # learning rate, pull and steps of guidance
 
 
-def hyperclip_module(config: ConfigDict, embed_dim: int) -> HyperCLIP:
-    """The weight encoder that the config describes."""
-    return HyperCLIP(tuple(config.hyperclip.hidden_dims), embed_dim)
+def hyperclip_module(config: ConfigDict, question_dim: int) -> HyperCLIP:
+    """The weight encoder that the config describes, for pooled questions [Dq]."""
+    return HyperCLIP(tuple(config.hyperclip.hidden_dims), question_dim)
 
 
 def guidance_settings(config: ConfigDict) -> Guidance:
@@ -58,9 +57,9 @@ def hyperclip_model(params: Any, statistics: Statistics, space: Any) -> dict[str
     return {"hyperclip": params, "statistics": statistics, **space}
 
 
-def compile_guidance(config: ConfigDict, factors: Factors, embed_dim: int) -> Guide:
+def compile_guidance(config: ConfigDict, factors: Factors, question_dim: int) -> Guide:
     """Compiles guidance for any number of questions, at any rate and pull."""
-    module, settings = hyperclip_module(config, embed_dim), guidance_settings(config)
+    module, settings = hyperclip_module(config, question_dim), guidance_settings(config)
 
     def guided(model: Any, _: None, x: tuple) -> jax.Array:
         questions, rate, pull, keys = x
@@ -70,27 +69,28 @@ def compile_guidance(config: ConfigDict, factors: Factors, embed_dim: int) -> Gu
             settled = {"question": question, "rate": rate, "pull": pull, "key": key}
             return guide(embed_fn, model["e0"], **settled, settings=settings)
 
-        questions = standardise_questions(model["statistics"], questions)
-        return jax.vmap(one)(questions, rate, pull, jax.random.wrap_key_data(keys))
+        asked = standardise_sentences(model["statistics"].questions, questions).pooled
+        return jax.vmap(one)(asked, rate, pull, jax.random.wrap_key_data(keys))
 
     mapped = parallel.compile_map(guided)
 
     def run(model, questions, rate, pull, seed):
-        num_rows = len(questions)
+        num_rows = len(questions.pooled)
         keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), num_rows)))
         rows = questions, np.full(num_rows, rate, np.float32), np.full(num_rows, pull, np.float32)
         padding = -num_rows % parallel.num_devices()
-        padded = [np.concatenate([x, x[:1].repeat(padding, 0)]) for x in (*rows, keys)]
-        return mapped(model, None, tuple(padded))[:num_rows]
+        padded = jax.tree.map(
+            lambda x: np.concatenate([x, x[:1].repeat(padding, 0)]), (*rows, keys)
+        )
+        return mapped(model, None, padded)[:num_rows]
 
     return run
 
 
 def guide_tasks(
-    config: ConfigDict, guide_fn: Guide, model: Any, questions: np.ndarray
+    config: ConfigDict, guide_fn: Guide, model: Any, questions: SentenceFeatures
 ) -> dict[Setting, np.ndarray]:
-    """The guided latents of T questions [T, D] at every setting that is compared: each [T, Z]
-    float32."""
+    """The guided latents of T questions at every setting that is compared: each [T, Z] float32."""
     given, latents = config.hyperclip.guidance, {}
     for rate, pull in itertools.product(given.learning_rates, given.pull):
         path = guide_fn(model, questions, rate, pull, config.seed)
@@ -122,14 +122,14 @@ def hyperclip_stage(
     Raises UserError for a batch larger than the number of tasks.
     """
     train, validation = tables
-    settings, questions = config.hyperclip, train.question_features
+    settings, questions = config.hyperclip, train.questions
     num_tasks, repeats, _ = latents.shape
     if settings.batch_size > num_tasks:
         raise UserError(
             f"stage {name}: hyperclip.batch_size {settings.batch_size} is more than the "
             f"{num_tasks} training tasks, of which a batch has each once: choose a smaller one"
         )
-    module = hyperclip_module(config, questions.shape[1])
+    module = hyperclip_module(config, questions.pooled.shape[1])
     statistics = _measure(config, factors, space["generator"], latents, questions)
 
     def init(key: jax.Array) -> TrainState:
@@ -164,15 +164,19 @@ def _is_matrix(params: Any) -> Any:
 
 
 def _measure(
-    config: ConfigDict, factors: Factors, generator: Any, latents: np.ndarray, questions: np.ndarray
+    config: ConfigDict,
+    factors: Factors,
+    generator: Any,
+    latents: np.ndarray,
+    questions: SentenceFeatures,
 ) -> Statistics:
-    """Of the weights of latents [T, R, Z], unless hyperclip.standardise is off, and of questions
-    [T, D]."""
+    """Of the weights of latents [T, R, Z], unless hyperclip.standardise is off, and of T
+    questions."""
     flat = latents.reshape(-1, latents.shape[-1])
     mean, std = jax.jit(functools.partial(weight_moments, factors))(generator, flat)
     if not config.hyperclip.standardise:
         mean, std = jnp.zeros_like(mean), jnp.ones_like(std)
-    return Statistics(mean, std, *moments(questions))
+    return Statistics(mean, std, measure_sentences(questions))
 
 
 def _contrastive_step(
@@ -188,7 +192,7 @@ def _contrastive_step(
     (latents, questions, generator), (_, (task, repeat, row)) = data, x
     weights = generate_weights(factors, generator, latents[task, repeat])
     weights = standardise_weights(state.statistics, weights)
-    texts = standardise_questions(state.statistics, questions[task])
+    texts = standardise_sentences(state.statistics.questions, take(questions, task)).pooled
     target = jax.nn.one_hot(row, batch_size)
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, dict]]:
@@ -206,7 +210,7 @@ def _compile_validation(
     config: ConfigDict, factors: Factors, space: Any, table: TaskTable
 ) -> Callable[[TrainState], tuple[float, dict[str, float]]]:
     """state -> (the best mean accuracy over the tasks of any setting, that of each)."""
-    guide_fn = compile_guidance(config, factors, table.question_features.shape[1])
+    guide_fn = compile_guidance(config, factors, table.questions.pooled.shape[1])
     generate = functools.partial(generate_weights, factors)
     network = configured_network(config.network, table.image_features.shape[1])
     method = scoring.latent_method(network, generate)
@@ -215,7 +219,7 @@ def _compile_validation(
 
     def validate(state: TrainState) -> tuple[float, dict[str, float]]:
         model = hyperclip_model(state.params, state.statistics, replicated)
-        guided = guide_tasks(config, guide_fn, model, table.question_features)
+        guided = guide_tasks(config, guide_fn, model, table.questions)
         accuracy = {}
         for setting, latents in guided.items():
             right, total = score(replicated, latents[:, None])

@@ -14,7 +14,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
-from hyper_meta.core.types import TaskBatch
+from hyper_meta.core.types import SentenceFeatures, TaskBatch
 from hyper_meta.data.table import TaskTable
 from hyper_meta.diffusion.latent_sampling import (
     Denoiser,
@@ -23,7 +23,6 @@ from hyper_meta.diffusion.latent_sampling import (
     draw_latents,
     measure,
     standardise_latents,
-    standardise_questions,
 )
 from hyper_meta.diffusion.noise import NoiseProcess
 from hyper_meta.diffusion.noise import noise_process as make_process
@@ -34,15 +33,16 @@ from hyper_meta.meta.fisher import fisher_information, standardised_metric
 from hyper_meta.meta.inner_loop import task_loss
 from hyper_meta.meta.objectives import all_examples
 from hyper_meta.models.denoiser import denoiser_class
+from hyper_meta.models.sentences import standardise_sentences, take
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.meta_learning import compile_pass
 from hyper_meta.train.state import TrainState, create_state, smoothed_params
 
-# (ldm, questions [n, D], scale [n], (keys [n, 2] uint32, sign [n])) -> latents [n, Z] on the host;
+# (ldm, n questions, scale [n], (keys [n, 2] uint32, sign [n])) -> latents [n, Z] on the host;
 # ldm is {"params": ..., "statistics": Statistics, "start": [Z]}, replicated.
-Sampler = Callable[[Any, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]], np.ndarray]
+Sampler = Callable[[Any, SentenceFeatures, np.ndarray, tuple[np.ndarray, np.ndarray]], np.ndarray]
 
 
 def denoiser_module(config: ConfigDict, latent_dim: int) -> nn.Module:
@@ -78,7 +78,7 @@ def trained_denoiser(config: ConfigDict, ldm: Any) -> Denoiser:
 
 
 def predict_fn(module: nn.Module, params: Any) -> Callable[..., jax.Array]:
-    """(z_t [B, Z], t [B], condition [B, D], keep [B]) -> [B, Z], for these parameters."""
+    """(z_t [B, Z], t [B], condition of B rows, keep [B]) -> [B, Z], for these parameters."""
     return functools.partial(module.apply, {"params": params})
 
 
@@ -102,28 +102,36 @@ def compile_sampler(config: ConfigDict) -> Sampler:
     mapped = {guided: compiled(guided) for guided in (False, True)}
 
     def run(ldm, questions, scale, noise):
-        padding = -len(questions) % parallel.num_devices()
+        num_rows = len(questions.pooled)
+        padding = -num_rows % parallel.num_devices()
         rows = jax.tree.map(
             lambda x: np.concatenate([x, x[:1].repeat(padding, 0)]), (questions, scale, noise)
         )
         guided = bool((scale != 1).any())
-        return mapped[guided](ldm, None, rows)[: len(questions)]
+        return mapped[guided](ldm, None, rows)[:num_rows]
 
     return run
 
 
 def sample_tasks(
-    sampler: Sampler, ldm: Any, questions: np.ndarray, *, scale: float, num_samples: int, seed: int
+    sampler: Sampler,
+    ldm: Any,
+    questions: SentenceFeatures,
+    *,
+    scale: float,
+    num_samples: int,
+    seed: int,
 ) -> np.ndarray:
-    """num_samples latents for each of T questions [T, D], in one call: [T, K, Z] float32.
+    """num_samples latents for each of T questions, in one call: [T, K, Z] float32.
 
     The k-th sample of a question starts from the same noise at every scale.
     """
-    keys, sign = sample_noise(seed, len(questions), num_samples)
+    num_tasks = len(questions.pooled)
+    keys, sign = sample_noise(seed, num_tasks, num_samples)
     scales = np.full(sign.size, scale, np.float32)
-    repeated = questions.repeat(num_samples, axis=0)
+    repeated = jax.tree.map(lambda leaf: leaf.repeat(num_samples, axis=0), questions)
     latents = sampler(ldm, repeated, scales, (keys.reshape(-1, 2), sign.reshape(-1)))
-    return latents.reshape(len(questions), num_samples, -1)
+    return latents.reshape(num_tasks, num_samples, -1)
 
 
 def sample_noise(seed: int, num_tasks: int, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -161,8 +169,8 @@ def guided_by_support(
             grid = latents.reshape(num_tasks, num_samples, -1)
             return gradients(grid, tasks).reshape(latents.shape)
 
-        def rows(values: jax.Array) -> jax.Array:
-            return jnp.repeat(values, num_samples, axis=0)
+        def rows(values: Any) -> Any:
+            return jax.tree.map(lambda leaf: jnp.repeat(leaf, num_samples, axis=0), values)
 
         latents = draw_latents(
             trained_denoiser(config, params["ldm"]),
@@ -201,7 +209,7 @@ def hyperldm_stage(
     num_samples samples, at the better of the guidance scales that are compared.
     """
     train, validation = tables
-    settings, questions = config.hyperldm, train.question_features
+    settings, questions = config.hyperldm, train.questions
     module = denoiser_module(config, latents.shape[-1])
     statistics = measure(latents.reshape(-1, latents.shape[-1]), questions)
     metric = None
@@ -210,7 +218,7 @@ def hyperldm_stage(
     accuracy_at = _compile_accuracy(config, validation, space, generate)
 
     def init(key: jax.Array) -> TrainState:
-        condition = jnp.zeros((1, questions.shape[1]))
+        condition = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[:1]), questions)
         time, keep = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
         params = module.init(key, latents[:1, 0], time, condition, keep)["params"]
         decay = optax.cosine_decay_schedule(learning_rate, settings.num_steps)
@@ -281,13 +289,14 @@ def _denoising_step(
 ) -> tuple[TrainState, dict]:
     """One update on random repeats of random tasks."""
     (latents, questions, metric), (_, (task, repeat)) = data, x
+    asked = take(questions, task)
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, dict]]:
         total, count = denoising_loss(
             predict_fn(module, params),
             noise_process(config),
             z0=standardise_latents(state.statistics, latents[task, repeat]),
-            condition=standardise_questions(state.statistics, questions[task]),
+            condition=standardise_sentences(state.statistics.questions, asked),
             mask=jnp.ones(task.shape, bool),
             keys=parallel.example_keys(key, len(task)),
             drop_rate=config.hyperldm.drop_rate,
@@ -316,7 +325,7 @@ def _compile_accuracy(
         latents = sample_tasks(
             sampler,
             {"params": params, "statistics": statistics, "start": replicated["e0"]},
-            validation.question_features,
+            validation.questions,
             scale=scale,
             num_samples=config.hyperldm.num_samples,
             seed=config.seed,

@@ -21,7 +21,7 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
-from hyper_meta.core.types import TaskBatch, UserError
+from hyper_meta.core.types import SentenceFeatures, TaskBatch, UserError
 from hyper_meta.data.batching import (
     BatchShape,
     Layout,
@@ -31,7 +31,6 @@ from hyper_meta.data.batching import (
     scheduled_batches,
 )
 from hyper_meta.data.table import TaskTable, gather, perturb, task_shapes
-from hyper_meta.diffusion.latent_sampling import moments
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.latents import stochastic_points
@@ -45,6 +44,7 @@ from hyper_meta.meta.learners import (
 from hyper_meta.meta.objectives import Objective, all_examples, meta_objective
 from hyper_meta.models.film import Film
 from hyper_meta.models.generator import Generator
+from hyper_meta.models.sentences import measure_sentences, standardise_sentences
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.film import film_weights
 from hyper_meta.networks.registry import configured_network
@@ -71,7 +71,7 @@ def stage_network(config: ConfigDict, table: TaskTable) -> BaseNetwork:
 
 
 def generate_fn(module: nn.Module) -> Callable:
-    """(generator params, input [..., Z] or [..., D]) -> weights [..., P]."""
+    """(generator params, input [..., Z] or [..., Dq]) -> weights [..., P]."""
     return lambda params, inputs: module.apply({"params": params}, inputs)
 
 
@@ -143,7 +143,7 @@ def conditional_stage(
     module = Generator(tuple(config.conditional.hidden_dims), network.num_weights)
 
     def init_params(key: jax.Array) -> Any:
-        return module.init(key, jnp.zeros(train.question_features.shape[1:]))["params"]
+        return module.init(key, jnp.zeros(train.questions.pooled.shape[1:]))["params"]
 
     learner = conditional_learner(config, train)
     plan = Plan(name, objective, learning_rate)
@@ -169,7 +169,7 @@ def film_stage(
 
     def init_params(key: jax.Array) -> Any:
         adapter_key, key = jax.random.split(key)
-        question = jnp.zeros(train.question_features.shape[1:])
+        question = jnp.zeros(train.questions.pooled.shape[1:])
         return {
             "adapter": network.init(adapter_key),
             "film": module.init(key, question)["params"],
@@ -190,20 +190,22 @@ def film_learner(config: ConfigDict, train: TaskTable) -> Learner:
     module, prepare = film_module(config), _prepared_questions(config.film, train)
     network = stage_network(config, train)
 
-    def generate(params: Any, question: jax.Array) -> jax.Array:
+    def generate(params: Any, question: SentenceFeatures) -> jax.Array:
         scale, shift = module.apply({"params": params["film"]}, prepare(question))
         return film_weights(params["adapter"], scale, shift, network.embed_dim)
 
     return fixed_learner(network, generate)
 
 
-def _prepared_questions(settings: ConfigDict, train: TaskTable) -> Callable[[jax.Array], jax.Array]:
-    """Questions [..., D] as they are or, with settings.standardise, at mean 0 and deviation 1 over
-    the training questions."""
+def _prepared_questions(
+    settings: ConfigDict, train: TaskTable
+) -> Callable[[SentenceFeatures], jax.Array]:
+    """Pooled questions [..., Dq] as they are or, with settings.standardise, at mean 0 and deviation
+    1 over the training questions."""
     if not settings.standardise:
-        return lambda question: question
-    mean, std = moments(train.question_features)
-    return lambda question: (question - mean) / std
+        return lambda question: question.pooled
+    measured = measure_sentences(train.questions)
+    return lambda question: standardise_sentences(measured, question).pooled
 
 
 def _meta_stage(

@@ -1,0 +1,100 @@
+"""Features of sentences as every model that reads a question takes them: standardised, compared, or
+left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from hyper_meta.core.losses import normalise
+from hyper_meta.core.types import SentenceFeatures
+
+
+def take(sentences: SentenceFeatures, rows: jax.Array) -> SentenceFeatures:
+    """The sentences at rows, int [...] or a slice, of the first axis."""
+    return jax.tree.map(lambda leaf: leaf[rows], sentences)
+
+
+def stack_sentences(sentences: Sequence[SentenceFeatures]) -> SentenceFeatures:
+    """n sentences as one record with leading axis n, numpy; their tokens padded to the most of any
+    of them."""
+    if sentences[0].tokens is None:
+        return SentenceFeatures(np.stack([sentence.pooled for sentence in sentences]))
+    longest = max(len(sentence.mask) for sentence in sentences)
+
+    def padded(leaf: np.ndarray) -> np.ndarray:
+        return np.pad(leaf, [(0, longest - len(leaf)), *[(0, 0)] * (np.ndim(leaf) - 1)])
+
+    return SentenceFeatures(
+        pooled=np.stack([sentence.pooled for sentence in sentences]),
+        tokens=np.stack([padded(sentence.tokens) for sentence in sentences]),
+        mask=np.stack([padded(sentence.mask) for sentence in sentences]),
+    )
+
+
+@struct.dataclass
+class SentenceMoments:
+    """mean, std: [Dq] float32, of the pooled features of the training questions."""
+
+    mean: jax.Array
+    std: jax.Array
+
+
+def moments(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation (at least 1e-6) over the first axis of [n, ...] float32."""
+    return values.mean(axis=0), jnp.maximum(values.std(axis=0), 1e-6)
+
+
+def measure_sentences(sentences: SentenceFeatures) -> SentenceMoments:
+    """The moments of n sentences, leading axis n."""
+    return SentenceMoments(*moments(sentences.pooled))
+
+
+def standardise_sentences(
+    measured: SentenceMoments, sentences: SentenceFeatures
+) -> SentenceFeatures:
+    """Pooled features [..., Dq] at mean 0 and deviation 1 over the measured ones; token states stay
+    as the encoder's last layer norm left them."""
+    return sentences.replace(pooled=(sentences.pooled - measured.mean) / measured.std)
+
+
+def sentence_cosine(
+    measured: SentenceMoments, asked: SentenceFeatures, known: SentenceFeatures
+) -> jax.Array:
+    """[n, m] float32: cosine of the standardised pooled features of sentences asked, leading axis
+    n, and known, leading axis m."""
+    rows, columns = (
+        normalise(standardise_sentences(measured, sentences).pooled) for sentences in (asked, known)
+    )
+    return rows @ columns.T
+
+
+def keep_sentences(sentences: SentenceFeatures, keep: jax.Array) -> SentenceFeatures:
+    """The sentences [B, ...] where keep [B] is True, elsewhere the null sentence: zeros, and no
+    token."""
+
+    def kept(leaf: jax.Array) -> jax.Array:
+        return jnp.where(keep.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jnp.zeros_like(leaf))
+
+    return jax.tree.map(kept, sentences)
+
+
+def noise_sentences(
+    rng: np.random.Generator, known: SentenceFeatures, count: int
+) -> SentenceFeatures:
+    """count sentences of Gaussian noise, numpy, with the moments of known ones: of their pooled
+    features and of their tokens, and as many tokens as one of them has."""
+
+    def noise(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        mean, std = (np.asarray(moment) for moment in moments(values))
+        return (mean + std * rng.normal(size=(*shape, len(mean)))).astype(np.float32)
+
+    pooled = noise(known.pooled, (count,))
+    if known.tokens is None:
+        return SentenceFeatures(pooled)
+    mask = known.mask[rng.integers(len(known.mask), size=count)]
+    return SentenceFeatures(pooled, noise(known.tokens[known.mask], mask.shape), mask)
