@@ -8,6 +8,7 @@ so that help and mistakes are answered at once.
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
 import os
 import signal
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         work_fn = arguments.command.check(arguments, others)
         if argv is None and arguments.command.computes:
             _start_over_with_huge_pages()
+            hide_torch()
         work_fn()
     except KeyboardInterrupt:
         complain("interrupted")
@@ -103,6 +105,18 @@ def _start_over_with_huge_pages() -> None:
     if sys.platform == "linux" and sys.orig_argv and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = HUGE_PAGES
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def hide_torch() -> None:
+    """Lets transformers, imported here, take PyTorch for missing, unless a module is there already.
+
+    Where PyTorch is installed, transformers imports it for its image processor, which makes no use
+    of it and takes longer than all other imports. Only for a process of this program alone.
+    """
+    if sys.modules.keys().isdisjoint({"torch", "transformers"}):
+        sys.modules["torch"] = None  # type: ignore[assignment]
+        importlib.import_module("transformers").utils.is_torch_available()  # keeps the answer
+        del sys.modules["torch"]
 
 
 def _quiet() -> None:

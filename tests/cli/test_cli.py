@@ -473,3 +473,19 @@ def test_the_words_of_a_mistaken_option(capsys):
 def test_flat_names():
     nested = ConfigDict({"a": {"b": {"c": 1}}, "d": (1, 2)})
     assert configuration.flatten(nested.to_dict()) == {"a.b.c": 1, "d": (1, 2)}
+
+
+def test_a_command_that_computes_does_not_import_torch():
+    script = """
+import sys
+from hyper_meta.cli.main import hide_torch
+hide_torch()
+from hyper_meta.workflows import run
+from transformers import CLIPImageProcessorPil
+assert not {name for name in sys.modules if name.split(".")[0] == "torch"}
+import torch
+hide_torch()
+assert sys.modules["torch"] is torch
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,18 +1,54 @@
-"""Runs `hyper-meta ARGUMENTS` once for each [file, seconds], and kills it so long after that file
-appears, or, where it is there already, after the start.
+"""Runs that are killed, again and again, and what they leave compared with an uninterrupted one.
 
-A script: children need to import nothing, and only a process that has not computed may fork.
+As a script: runs `hyper-meta ARGUMENTS` once for each [file, seconds] and kills it so long after
+that file appears, or, where it is there already, after the start. Its children import nothing: they
+are forked from this process. Only a process that has not computed may fork.
 """
 
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 
-# Imported for the children.
-import hyper_meta.workflows.run  # noqa: F401
-from hyper_meta.cli.main import main
+import numpy as np
+from small_quickstart import MARKS, STAGES
+
+# In every stage, between stages, and in evaluation.
+IN_EVERY_STAGE = tuple(
+    mark
+    for mark in MARKS
+    if mark.endswith(("/00000001", "hnet_latents", "rows/6.json", "seed_0/model"))
+)
+
+
+def kill_points(workdir, rng, *, marks=MARKS, others=0):
+    """[file, seconds] of each kill: soon after each mark, and in between soon after the start."""
+    points = [[str(workdir / mark), rng.uniform(0, 0.5)] for mark in marks]
+    for place in reversed(range(1, others + 1)):
+        start = [str(workdir), rng.uniform(0, 5)]
+        points.insert(round(place * len(marks) / (others + 1)), start)
+    return points
+
+
+def run_and_kill(points, command):
+    """How the command ended at each of the points, "killed" or an exit code, and its errors."""
+    done = subprocess.run(
+        [sys.executable, __file__, json.dumps(points), *command], capture_output=True, text=True
+    )
+    return done.stdout.split(), done.stderr
+
+
+def assert_same_bits(workdir, other):
+    """Scores, curves and figures of two finished runs are the same."""
+    for name in ("scores.json", *(f"curves/{stage}.json" for stage in STAGES)):
+        left, right = ((run / "seed_0" / name).read_text() for run in (workdir, other))
+        assert left == right, name
+    left, right = (np.load(run / "seed_0" / "shown.npz") for run in (workdir, other))
+    assert left.files == right.files
+    for name in left.files:
+        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
 
 
 def _run(arguments):
@@ -34,9 +70,15 @@ def _kill(child, path, seconds):
 
 
 if __name__ == "__main__":
-    points, arguments = json.loads(sys.argv[1]), sys.argv[2:]
-    for path, seconds in points:
+    from hyper_meta.cli.main import hide_torch, main
+
+    # Imported for the children.
+    hide_torch()
+    import hyper_meta.workflows.run  # noqa: F401
+
+    places, given = json.loads(sys.argv[1]), sys.argv[2:]
+    for path, seconds in places:
         child = os.fork()
         if child == 0:
-            _run(arguments)
+            _run(given)
         print(_kill(child, path, seconds), flush=True)

@@ -2,29 +2,17 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from killed import IN_EVERY_STAGE, assert_same_bits, kill_points, run_and_kill
 from ml_collections import ConfigDict
 from PIL import Image
 
 from hyper_meta.cli.main import main
 from hyper_meta.workflows import run as pipeline
-
-STAGES = ("hnet_multitask", "hnet_maml", "conditional", "hnet_hyperclip", "hnet_hyperldm")
-# What a run leaves as it goes on.
-MARKS = (
-    "config.json",
-    *(f"seed_0/{stage}/0000000{step}" for stage in STAGES[:3] for step in (1, 2)),
-    "seed_0/hnet_latents",
-    *(f"seed_0/{stage}/0000000{step}" for stage in STAGES[3:] for step in (1, 2)),
-    *("seed_0/rows/6.json", "seed_0/model", "seed_0/shown.npz", "seed_0/scores.json"),
-)
 
 
 def test_the_quickstart_ends_in_a_report(finished_quickstart):
@@ -111,27 +99,14 @@ def test_a_sentence_becomes_weights_that_answer(finished_quickstart, tmp_path, c
 def test_killed_at_any_time_it_ends_with_the_same_bits(
     finished_quickstart, tmp_path, quickstart_command
 ):
+    """In every stage, between stages and in evaluation; tests/kills.py kills more often."""
     workdir, command = tmp_path / "killed", quickstart_command(tmp_path / "killed")
-    rng = np.random.default_rng(0)
-    # Soon after each of these is there, and now and then at some other time.
-    points = [[str(workdir / mark), rng.uniform(0, 0.5)] for mark in MARKS]
-    for place in (13, 10, 7, 4):
-        points.insert(place, [str(workdir), rng.uniform(0, 5)])
-    assert len(points) == 20
-    script = Path(__file__).parents[1] / "support" / "killed.py"
-    done = subprocess.run(
-        [sys.executable, str(script), json.dumps(points), *command], capture_output=True, text=True
-    )
-    assert done.stdout.split() == ["killed"] * len(points), done.stdout + done.stderr
+    points = kill_points(workdir, np.random.default_rng(0), marks=IN_EVERY_STAGE)
+    assert len(points) == 8
+    ended, errors = run_and_kill(points, command)
+    assert ended == ["killed"] * len(points), errors
     assert main(command) == 0
-    curves = [f"curves/{stage}.json" for stage in STAGES]
-    for name in ("scores.json", *curves):
-        assert (workdir / "seed_0" / name).read_text() == (
-            finished_quickstart / "seed_0" / name
-        ).read_text()
-    left, right = (np.load(run / "seed_0" / "shown.npz") for run in (workdir, finished_quickstart))
-    for name in left.files:
-        np.testing.assert_array_equal(left[name], right[name])
+    assert_same_bits(workdir, finished_quickstart)
     shutil.rmtree(workdir)
 
 
