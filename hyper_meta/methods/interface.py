@@ -21,6 +21,7 @@ from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.data.table import TaskTable
 from hyper_meta.data.tasks import Task
 from hyper_meta.meta import scoring
+from hyper_meta.methods.reads import Reads, note_made, note_taken
 from hyper_meta.models.sentences import take
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.registry import configured_network
@@ -51,7 +52,8 @@ class Setup:
 
     config: with this seed; folder: where the seed's results go; tasks: by split; tables: of
     "train", of "validation", and of "evaluation": the validation tasks followed by the test tasks,
-    so that one compiled function scores both; memory: what `remember` holds.
+    so that one compiled function scores both; memory: what `remember` holds; reads:
+    where the settings that trainings read are noted, None for nowhere.
     """
 
     config: ConfigDict
@@ -59,6 +61,7 @@ class Setup:
     tasks: dict[str, list[Task]]
     tables: dict[str, TaskTable]
     memory: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    reads: Reads | None = None
 
     @property
     def embed_dim(self) -> int:
@@ -198,6 +201,10 @@ def remember(setup: Setup, key: Any, make: Callable[[], Any]) -> Any:
     """make(), called once for each key: compiled functions, and what several rows use."""
     if key not in setup.memory:
         setup.memory[key] = make()
+        if setup.reads is not None:
+            note_made(setup.reads, key)
+    elif setup.reads is not None:
+        note_taken(setup.reads, key)
     return setup.memory[key]
 
 

@@ -6,7 +6,9 @@ Every step leaves its result in the work directory and is only restored when it 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,13 @@ from hyper_meta.core.configuration import CONFIG_FILE, read_stored, write_settin
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import flatten
 from hyper_meta.core.settings import RunSettings, as_dict
+from hyper_meta.core.settings.watching import watched
 from hyper_meta.data.table import DataSet
 from hyper_meta.eval.report import write_report
 from hyper_meta.methods.interface import Setup, seed_dir
+from hyper_meta.methods.reads import Reads, note, while_training
 from hyper_meta.methods.registry import METHODS, in_order
+from hyper_meta.preparation.fingerprint import claim_data, data_fingerprint
 from hyper_meta.preparation.prepare import PRECOMPUTED, images_of, load_data
 from hyper_meta.workflows.evaluate import evaluate
 
@@ -32,18 +37,28 @@ FREE_KEYS = ("data_dir", "num_seeds", "compilation_cache")
 CACHE_BYTES = 2**28
 
 
-def run(config: RunSettings, workdir: Path, *, until: str, method: str | None = None) -> None:
+def run(
+    config: RunSettings,
+    workdir: Path,
+    *,
+    until: str,
+    method: str | None = None,
+    before_training: Callable[[], None] = lambda: None,
+) -> None:
     """Runs the pipeline up to and including a step of STEPS, going on where it was left.
 
-    method: trains this one and what it needs, None for all of config.methods. Raises UserError for
-    a setting that names nothing known, a work directory of another config, and whatever the methods
-    raise.
+    method: trains this one and what it needs, None for all of config.methods; before_training:
+    called in process 0 once the work directory is claimed. Raises UserError for a setting that
+    names nothing known, a work directory of another config or of other data, and whatever the
+    methods raise.
     """
     check_choices(config)
     names = in_order(config.methods if method is None else (method,), config)
     use_compilation_cache(config)
     processes.from_main(lambda: claim(config, workdir))
     data = processes.main_first(lambda: load_data(config))
+    processes.from_main(lambda: claim_data(data_fingerprint(config, data), workdir))
+    processes.from_main(before_training)
     for seed in range(config.seed, config.seed + config.num_seeds):
         seeded = dataclasses.replace(config, seed=seed)
         run_seed(seeded, seed_dir(workdir, seed), data, names, evaluates=until != "train")
@@ -102,10 +117,13 @@ def run_seed(
     done = processes.from_main(lambda: (folder / "scores.json").exists())
     if evaluates and done:
         return
-    setup = Setup(config, folder, data.tasks, data.tables)
+    reads = Reads(folder)
+    watching = watched(config, functools.partial(note, reads))
+    setup = Setup(watching, folder, data.tasks, data.tables, reads=reads)
     trained: dict[str, Any] = {}
     for name in names:
-        trained[name] = METHODS[name].train(setup, trained)
+        with while_training(reads, name):
+            trained[name] = METHODS[name].train(setup, trained)
         parallel.free_programs()
     if evaluates:
         rows = [row for name in names for row in METHODS[name].rows(setup, trained)]

@@ -5,6 +5,7 @@ A combination trains only what its settings touch; the rest is linked from those
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -12,13 +13,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyper_meta.core.configuration import stored_settings
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import flatten, read_json, whole_folder, write_bytes, write_json
-from hyper_meta.core.settings import RunSettings, as_dict
+from hyper_meta.core.settings import as_dict
 from hyper_meta.eval.results import check_format, titles_of
 from hyper_meta.eval.rows import find_row
 from hyper_meta.eval.tables import MISSING, Table, as_markdown, interval
+from hyper_meta.methods.interface import seed_dir
+from hyper_meta.methods.reads import are_equal, take_over
+from hyper_meta.methods.registry import in_order
+from hyper_meta.preparation.fingerprint import FILE as DATA_FILE
 from hyper_meta.workflows import run as pipeline
 from hyper_meta.workflows.grid import Combination
 
@@ -64,10 +68,13 @@ def run(
         print(f"{number} of {len(combinations)}: {name}{done}", flush=True)
         if done:
             continue
-        pipeline.claim(combination.config, workdir / name)
-        reuse(combination, workdir)
         try:
-            pipeline.run(combination.config, workdir / name, until="report")
+            pipeline.run(
+                combination.config,
+                workdir / name,
+                until="report",
+                before_training=functools.partial(reuse, combination, workdir),
+            )
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
         finished[name] = read_lines(combination, workdir, rows)
@@ -86,50 +93,34 @@ def is_finished(combination: Combination, workdir: Path) -> bool:
 
 
 def _seed_dirs(combination: Combination, workdir: Path) -> list[Path]:
-    from hyper_meta.methods.interface import seed_dir
-
     first, folder = combination.config.seed, workdir / combination.name
     return [seed_dir(folder, first + n) for n in range(combination.config.num_seeds)]
 
 
 def reuse(combination: Combination, workdir: Path) -> None:
-    """Links into the folder of a combination what the finished seeds of others have trained with
-    the same settings, method by method. What has begun there goes on as it is."""
-    from hyper_meta.methods.registry import in_order
-
-    others = {path.parent: stored_settings(path.parent) for path in workdir.glob("*/config.json")}
-    for name in in_order(combination.config.methods, combination.config):
-        wanted = training_settings(combination.config, name)
-        same = [
-            folder
-            for folder, config in sorted(others.items())
-            if folder.name != combination.name and training_settings(config, name) == wanted
-        ]
-        for target in _seed_dirs(combination, workdir):
-            # The scores are written last: with them, every method of the seed is whole.
-            sources = [folder / target.name for folder in same]
-            whole = [source for source in sources if (source / "scores.json").exists()]
-            for part in next(filter(None, (_trained_parts(path, name) for path in whole)), ()):
-                _link(part, target / part.name)
-
-
-def training_settings(config: RunSettings, name: str) -> tuple[list[str], dict[str, Any]]:
-    """What a method's result depends on besides its seed: the methods that are trained for it, and
-    the settings that they read, as JSON has them."""
-    from hyper_meta.methods.interface import SHARED
-    from hyper_meta.methods.registry import METHODS, in_order
-
-    methods = in_order((name,), config)
-    # Data of one name may differ by folder; seeds are compared by theirs.
-    sections = {*SHARED, "data_dir"} - {"seed"}
-    sections.update(*(METHODS[method].settings for method in methods))
+    """Links into the folder of a combination, which is claimed, what the finished seeds of others
+    have trained on the same data with equal settings, method by method. What has begun there goes
+    on as it is."""
+    config, folder = combination.config, workdir / combination.name
+    data = read_json(folder / DATA_FILE)
+    others = [path.parent for path in sorted(workdir.glob(f"*/{DATA_FILE}"))]
+    same_data = [
+        other for other in others if other != folder and read_json(other / DATA_FILE) == data
+    ]
     values = flatten(json.loads(json.dumps(as_dict(config))))
-    read = {
-        key: value
-        for key, value in values.items()
-        if any(key == section or key.startswith(f"{section}.") for section in sections)
-    }
-    return methods, read
+    for number in range(config.num_seeds):
+        target = seed_dir(folder, config.seed + number)
+        settings = values | {"seed": config.seed + number}
+        # The scores are written last: with them, every method of the seed is whole.
+        sources = [other / target.name for other in same_data]
+        whole = [source for source in sources if (source / "scores.json").exists()]
+        for name in in_order(config.methods, config):
+            needed = in_order((name,), config)
+            source = next((path for path in whole if are_equal(path, needed, settings)), None)
+            if source is not None:
+                take_over(source, target, name)
+                for part in _trained_parts(source, name):
+                    _link(part, target / part.name)
 
 
 def _trained_parts(folder: Path, name: str) -> list[Path]:

@@ -115,4 +115,4 @@ def test_one_method_is_trained_with_what_it_needs(quickstart_command, tmp_path):
     _, *arguments = quickstart_command(tmp_path / "one")
     assert main(["train", *arguments, "--method", "hnet"]) == 0
     left = {path.name for path in (tmp_path / "one" / "seed_0").iterdir()}
-    assert left == {"hnet_maml", "hnet_latents", "curves"}
+    assert left == {"hnet_maml", "hnet_latents", "curves", "reads"}

@@ -1,5 +1,7 @@
 """A grid of runs: what is planned, what is refused, what is trained again, and the table."""
 
+import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +13,11 @@ from hyper_meta.cli.main import main
 from hyper_meta.core.configuration import execute_file
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.settings import as_dict
+from hyper_meta.core.settings.watching import watched
 from hyper_meta.eval.results import RESULTS_FORMAT
+from hyper_meta.methods.reads import Reads, note, while_training
+from hyper_meta.methods.registry import in_order
+from hyper_meta.preparation.fingerprint import claim_data
 from hyper_meta.train import loop
 from hyper_meta.workflows import run as pipeline
 from hyper_meta.workflows.grid import MAX_NAME, parse_grid, plan
@@ -29,6 +35,15 @@ PARTS = {
     "hnet_hyperldm": ("network", "hnet", "latents", "hyperldm"),
     "conditional": ("network", "conditional"),
     "hnet_hyperclip_rate_0.001": ("network", "hnet", "latents", "hyperclip"),
+}
+# What the training of methods reads, besides the seed, the network and the batching.
+READ = {
+    "hnet_multitask": ("hnet",),
+    "hnet_maml": ("hnet",),
+    "hnet": ("latents",),
+    "hnet_hyperldm": ("hyperldm", "evaluate.guidance_scales"),
+    "conditional": ("conditional",),
+    "hnet_hyperclip": ("hyperclip",),
 }
 
 
@@ -66,12 +81,15 @@ class Fake:
         self.trained = {}  # by combination, in the order they were run
         self.fails_at = None
 
-    def __call__(self, config, workdir, until):
+    def __call__(self, config, workdir, until, before_training):
         assert until == "report"
         pipeline.claim(config, workdir)
+        claim_data(data_of(config), workdir)
+        before_training()
         made = self.trained.setdefault(workdir.name, [])
         for number in range(config.seed, config.seed + config.num_seeds):
             seed = workdir / f"seed_{number}"
+            read_settings_of_methods(dataclasses.replace(config, seed=number), seed)
             for part, sections in PARTS.items():
                 if not (seed / part).exists():
                     made.append(part)
@@ -84,6 +102,29 @@ class Fake:
         validation = {ROWS[0]: 50 + gain, ROWS[1]: 61.0}
         test = {ROWS[0]: 70 - gain, ROWS[1]: 55.0}
         write_results(workdir, config, validation=validation, test=test)
+
+
+def data_of(config):
+    """A fingerprint that changes with everything that the data depend on."""
+    return {
+        "dataset": f"{config.dataset} {config.data_dir}",
+        "encoder": f"{config.encoder} {config.image_resize} {config.encoder_dtype}",
+        "validation_share": config.validation_share,
+        "tasks": f"{config.skip_corrupt_images}",
+        "question_tokens": config.question_tokens,
+    }
+
+
+def read_settings_of_methods(config, folder):
+    reads = Reads(folder)
+    view = watched(config, functools.partial(note, reads))
+    for name in in_order(config.methods, config):
+        with while_training(reads, name):
+            if name in READ:
+                for read in ("seed", "network", "batching", *READ[name]):
+                    value = functools.reduce(getattr, read.split("."), view)
+                    if dataclasses.is_dataclass(value):
+                        as_dict(value)
 
 
 def content(config, seed, sections):
@@ -351,6 +392,15 @@ def test_the_same_command_goes_on(fake, tmp_path, capsys):
         ("network.hidden_dim=4,8", list(PARTS)),
         ("batching.feature_noise=0.1,0.2", list(PARTS)),
         ("data_dir=a,b", list(PARTS)),
+        ("image_resize=crop,square", list(PARTS)),
+        ("encoder_dtype=float32,bfloat16", list(PARTS)),
+        ("encoder=bundled,other", list(PARTS)),
+        ("validation_share=0.1,0.2", list(PARTS)),
+        ("skip_corrupt_images=yes,no", list(PARTS)),
+        ("question_tokens=yes,no", list(PARTS)),
+        ("hyperldm.few_shot_guidance=1;2", ["hnet_hyperldm"]),
+        ("mnet.batch_size=4,8", []),
+        ("hvae.weights.repeats=4,8", []),
         ("dataset=digits_vqa,precomputed", list(PARTS)),
         ("seed=0,1", list(PARTS)),
     ],
@@ -402,8 +452,9 @@ def test_a_link_that_fails_leaves_nothing(fake, tmp_path, monkeypatch, capsys):
         patch.setattr("shutil.copy2", fill_up)
         assert main(argv) == 2
     assert "cannot copy" in capsys.readouterr().err
-    left = [path.name for path in (tmp_path / "w" / FIGURES[1]).rglob("*")]
-    assert set(left) <= {"config.json", "seed_0"}
+    left = [path for path in (tmp_path / "w" / FIGURES[1]).rglob("*")]
+    left = {path.name for path in left if path.parent.name != "reads"}
+    assert left <= {"config.json", "data.json", "seed_0", "reads"}
     assert main(argv) == 0
     assert fake.trained[FIGURES[1]] == ["hnet_hyperldm"]
 
@@ -496,6 +547,18 @@ def test_what_is_reused_ends_as_from_scratch(data_dir, programs, trained, tmp_pa
         assert files
         for path in files:
             assert path.samefile(first / path.relative_to(second))
+    read = {
+        name: json.loads((second / "seed_0" / "reads" / f"{name}.json").read_text())
+        for name in ("hnet_maml", "hnet", "hnet_hyperldm")
+    }
+    for name, content in read.items():
+        # Linked where it was linked, and the same where it was trained alone.
+        assert content == json.loads((alone / "seed_0" / "reads" / f"{name}.json").read_text())
+    # Read while programs are compiled, while the stage is built, and by nobody else.
+    assert read["hnet_hyperldm"]["hyperldm.drop_rate"] == 0.5
+    assert read["hnet_hyperldm"]["evaluate.guidance_scales"] == [0.5, 2.0]
+    assert read["hnet_maml"]["hnet.inner_steps"] == 1 and read["hnet"]["latents.repeats"] == 2
+    assert not [key for key in read["hnet_maml"] if key.startswith(("hyperldm", "latents"))]
     stages = ("hnet_maml", "hnet_hyperldm")
     names = ["results.json", "seed_0/scores.json", *(f"seed_0/curves/{s}.json" for s in stages)]
     for name in names:
@@ -506,3 +569,21 @@ def test_what_is_reused_ends_as_from_scratch(data_dir, programs, trained, tmp_pa
     # What is compared depends on the setting.
     assert not np.array_equal(shown[0]["latents"], shown[2]["latents"])
     assert (first / names[-1]).read_bytes() != (second / names[-1]).read_bytes()
+
+
+def test_a_run_does_not_go_on_with_another_folders_data(data_dir, programs, tmp_path, capsys):
+    (tmp_path / "tiny.py").write_text(TINY)
+    same, other = tmp_path / "same", tmp_path / "other"
+    shutil.copytree(data_dir, same)
+    shutil.copytree(data_dir, other)
+    arrays = dict(np.load(other / "features.npz"))
+    arrays["image_features"] = arrays["image_features"] + 1
+    np.savez(other / "features.npz", **arrays)
+    argv = ["train", "--config", str(tmp_path / "tiny.py"), "--workdir", str(tmp_path / "w")]
+    argv += [f"--config.compilation_cache={programs}", "--method", "references"]
+    assert main([*argv, f"--config.data_dir={data_dir}"]) == 0
+    assert main([*argv, f"--config.data_dir={same}"]) == 0
+    capsys.readouterr()
+    assert main([*argv, f"--config.data_dir={other}"]) == 2
+    line = capsys.readouterr().err
+    assert "holds a run with another data set (dataset " in line and line.count("\n") == 1
