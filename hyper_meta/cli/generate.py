@@ -10,11 +10,12 @@ from hyper_meta.cli.parser import Command, Work, refuse_others
 HELP = """\
 examples:
   hyper-meta generate --workdir runs/quickstart \\
-      --task "Which colour does the seven have?" --samples 8 --out seven.safetensors
+      --task "Which colour does the seven have?" --out seven.safetensors
 
-  keep closer to the sentence, and say how answers are to be read:
+  by another method than the best on validation tasks, closer to the sentence, and with how answers
+  are to be read:
   hyper-meta generate --workdir runs/quickstart --task "Which colour does the seven have?" \\
-      --guidance-scale 4 --template "the seven is {}" --out seven.safetensors
+      --method hnet_hyperldm --guidance-scale 4 --template "the seven is {}" --out seven.safetensors
 
 in Python:
   from hyper_meta import generate, load_model, save_weights
@@ -47,7 +48,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     from hyper_meta.generation.weights_file import save_weights
 
     weights = generate(
-        load_model(arguments.workdir),
+        load_model(arguments.workdir, arguments.method),
         arguments.task,
         num_samples=arguments.samples,
         guidance_scale=arguments.guidance_scale,
@@ -56,15 +57,23 @@ def _generate(arguments: argparse.Namespace) -> None:
     )
     save_weights(arguments.out, weights)
     num_samples, size = weights.samples.shape
-    print(
-        f"wrote {arguments.out}: a network of {size:,} weights and the {num_samples} samples "
-        f"behind it, guidance scale {weights.guidance_scale:g}"
-    )
+    told = f"wrote {arguments.out}: a network of {size:,} weights by {weights.method}"
+    if num_samples > 1:
+        told += f" and the {num_samples} samples behind it"
+    if weights.guidance_scale is not None:
+        told += f", guidance scale {weights.guidance_scale:g}"
+    print(told)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, metavar="DIR", help="of a finished run")
     parser.add_argument("--task", required=True, metavar="SENTENCE", help="the question")
+    parser.add_argument(
+        "--method",
+        metavar="NAME",
+        help="a language method of the run (hyper-meta methods lists all); left out, the best on "
+        "validation tasks",
+    )
     parser.add_argument(
         "--samples",
         type=int,

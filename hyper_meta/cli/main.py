@@ -44,7 +44,7 @@ HELP = """\
 from nothing to a generated network:
   hyper-meta run --config configs/quickstart.py --workdir runs/quickstart
   hyper-meta generate --workdir runs/quickstart \\
-      --task "Which colour does the seven have?" --samples 8 --out seven.safetensors
+      --task "Which colour does the seven have?" --out seven.safetensors
   hyper-meta predict --weights seven.safetensors --answers red,green,blue scene1.png scene2.png
 
 hyper-meta COMMAND --help shows more examples.

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from hyper_meta.eval.figure_style import BLUE, GREEN, GREY, INK, ORANGE, PALETTE
-from hyper_meta.inspect.runs import STATISTICS, Movement, Neighbours
+from hyper_meta.inspect.movements import Movement, Neighbours
+from hyper_meta.inspect.networks import STATISTICS
 
 DOTS_PER_INCH = 110
 ADAPTED, GENERATED = "adapted to a training task", "generated for a test task"

@@ -138,6 +138,28 @@ def latent_method(network: BaseNetwork, generate: Callable) -> Method:
     return method
 
 
+def point_method(network: BaseNetwork, generate: Callable) -> Method:
+    """Weights generated from given points: extra has leaves [B, K, ...].
+
+    generate: (params, points of one task, leaves [K, ...]) -> weights [K, P] of the network.
+    """
+    weights_fn = point_weights(generate)
+
+    def method(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
+        return query_logits(network, weights_fn(params, tasks, extra), tasks)
+
+    return method
+
+
+def point_weights(generate: Callable) -> TaskFn:
+    """The weights [B, K, P] of given points, see `point_method`."""
+
+    def weights(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
+        return jax.vmap(generate, (None, 0))(params, extra)
+
+    return weights
+
+
 def ensemble(method: Method) -> Method:
     """The mean of the logits of the K samples, as one: [B, 1, N, A]."""
 

@@ -4,27 +4,103 @@ multitask and HNet-MAML, and FiLM."""
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from hyper_meta.methods.interface import Method
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hyper_meta.core.settings import RunSettings
+from hyper_meta.core.types import SentenceFeatures
+from hyper_meta.meta.learners import Learner
+from hyper_meta.methods.guides import Guide, GuideMaker
+from hyper_meta.methods.interface import Method, Setup
 from hyper_meta.methods.learnt import learnt
+from hyper_meta.models.sentences import measure_sentences
+from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train.stages import meta_learning as stages
 
 
 def hypernetwork(objective: str) -> Method:
     """The question is the generator's input; with MAML all its weights adapt."""
     maml = objective == "maml"
+    name = "conditional_maml" if maml else "conditional"
+    title = "conditional HNet-MAML" if maml else "conditional hypernetwork"
     training = "with MAML" if maml else "multitask"
     return learnt(
-        "conditional_maml" if maml else "conditional",
-        "conditional HNet-MAML" if maml else "conditional hypernetwork",
+        name,
+        title,
         "language",
         "conditional",
         stage=functools.partial(stages.conditional_stage, objective=objective),
-        learner=lambda setup: stages.conditional_learner(setup.config, setup.tables["train"]),
+        learner=_of_training(stages.conditional_learner),
         shots=False,
         summary=f"hypernetwork from the question to the weights, trained {training}",
         maps_question_directly=True,
+        guide=_maker(name, title, stages.conditional_learner, stages.conditional_params),
     )
+
+
+def _of_training(make: Callable[..., Learner]) -> Callable[[Setup], Learner]:
+    """The learner, with questions measured on the training tasks."""
+
+    def learner(setup: Setup) -> Learner:
+        return make(setup.config, setup.network, measure_sentences(setup.tables["train"].questions))
+
+    return learner
+
+
+def _maker(
+    name: str, title: str, learner: Callable[..., Learner], init_params: Callable[..., Any]
+) -> GuideMaker:
+    """The guide of a learner whose start is a network for the question: one network a sentence,
+    whose point is the question itself.
+
+    learner: (config, network, SentenceMoments) -> Learner; init_params: (config, network, a
+    sentence, key) -> its parameters.
+    """
+
+    def model(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
+        measured = measure_sentences(setup.tables["train"].questions)
+        return {
+            "params": trained[name]["params"],
+            "questions": jax.tree.map(np.asarray, measured),
+        }
+
+    def shapes(
+        config: RunSettings, network: BaseNetwork, sentence: SentenceFeatures
+    ) -> dict[str, Any]:
+        batch = jax.tree.map(lambda x: jnp.asarray(x)[None], sentence)
+        params = functools.partial(init_params, config, network, sentence)
+        return {
+            "params": jax.eval_shape(params, jax.random.key(0)),
+            "questions": jax.eval_shape(measure_sentences, batch),
+        }
+
+    def make(config: RunSettings, network: BaseNetwork, model: Any) -> Guide:
+        def sample(_: Any, questions: SentenceFeatures, __: None, num: int, seed: int) -> Any:
+            return jax.tree.map(lambda leaf: np.asarray(leaf)[:, None].repeat(num, 1), questions)
+
+        def generate(model: Any, points: SentenceFeatures) -> jax.Array:
+            start = learner(config, network, model["questions"])
+
+            def one(question: SentenceFeatures) -> jax.Array:
+                point = start.start(model["params"], question, 0)
+                return start.weights(model["params"], question, point)
+
+            return jax.vmap(one)(points)
+
+        return Guide(
+            name=name,
+            title=title,
+            network=network,
+            model=model,
+            sample_fn=sample,
+            generate=generate,
+        )
+
+    return GuideMaker(model, shapes, make)
 
 
 FILM = learnt(
@@ -33,7 +109,8 @@ FILM = learnt(
     "language",
     "film",
     stage=stages.film_stage,
-    learner=lambda setup: stages.film_learner(setup.config, setup.tables["train"]),
+    learner=_of_training(stages.film_learner),
     shots=False,
     summary="FiLM: one network, modulated by the question",
+    guide=_maker("film", "FiLM", stages.film_learner, stages.film_params),
 )

@@ -3,7 +3,7 @@ nothing. A method that does no better than the nearest training sentence has mem
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,14 @@ import numpy as np
 from hyper_meta.core import parallel
 from hyper_meta.eval.rows import NEAREST
 from hyper_meta.meta import scoring
-from hyper_meta.methods.hyperldm import (
-    chosen_scale,
-    question_sampler,
-    sampled_latents,
+from hyper_meta.methods.guides import (
+    Guide,
+    GuideMaker,
+    chosen_setting,
+    guide_of,
+    guide_scores,
+    mean_points,
+    points_of,
 )
 from hyper_meta.methods.interface import (
     Method,
@@ -76,33 +80,55 @@ def _weights_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
     return [Row("nearest_weights", title, "control", nearest)]
 
 
-def _question_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
-    """HyperLDM in HNet's space at its chosen scale, asked or judged wrongly."""
-    space, left = trained["hnet"], trained["hnet_hyperldm"]
-    scale = chosen_scale(setup, "hnet", space, left)
-    sample = question_sampler(setup, "hnet", space, left)
-    latents = sampled_latents(setup, "hnet", space, left)
-    run = latent_scores(setup, "hnet", space)
-    run_shuffled = latent_scores(setup, "hnet", space, scoring.with_answers_shuffled)
+def wrong_questions(makers: Mapping[str, GuideMaker]) -> Method:
+    """The control of the guides that config.evaluate.control_guides names.
 
-    def asked(variant: str, title: str, questions: Any) -> Row:
+    makers: of every language method, by its name.
+    """
+
+    def rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
+        names = setup.config.evaluate.control_guides
+        guides = [guide_of(setup, trained, name, makers[name]) for name in names]
+        return [row for guide in guides for row in wrong_question_rows(setup, guide)]
+
+    return Method(
+        rows,
+        needs=lambda config: tuple(config.evaluate.control_guides),
+        summary="control: a guide with wrong questions, no guidance, or shuffled answers",
+    )
+
+
+def wrong_question_rows(setup: Setup, guide: Guide) -> list[Row]:
+    """A guide at its chosen setting, asked wrong questions, or judged on wrong answers; and where
+    it has a guidance scale, without guidance."""
+    value = guide.settings[chosen_setting(setup, guide)]
+    run = guide_scores(setup, guide)
+    run_shuffled = guide_scores(setup, guide, scoring.with_answers_shuffled)
+
+    def row(variant: str, title: str, score: Callable) -> Row:
+        return Row(f"{guide.name}.{variant}", f"{guide.title}, {title}", "control", score)
+
+    def asked(variant: str, title: str, questions: Callable) -> Row:
         def score(split: str, _: None, shots: int | None) -> Scores:
             rng = np.random.default_rng([setup.config.seed, len(split)])
             wrong = questions(rng, questions_of(setup, split))
-            return run(sample(wrong, scale).mean(axis=1, keepdims=True), split)
+            points = guide.sample(
+                wrong, value, num_samples=guide.num_samples, seed=setup.config.seed
+            )
+            return run(mean_points(points), split)
 
-        return Row(f"hnet_hyperldm.{variant}", f"HNet + HyperLDM, {title}", "control", score)
+        return row(variant, title, score)
 
     def unguided(split: str, _: None, shots: int | None) -> Scores:
-        return run(latents(split, 0.0).mean(axis=1, keepdims=True), split)
+        return run(mean_points(points_of(setup, guide, split, 0.0)), split)
 
     def shuffled(split: str, _: None, shots: int | None) -> Scores:
-        return run_shuffled(latents(split, scale).mean(axis=1, keepdims=True), split)
+        return run_shuffled(mean_points(points_of(setup, guide, split, value)), split)
 
     known = setup.tables["train"].questions
     num_known = len(known.pooled)
     return [
-        Row("hnet_hyperldm.unguided", "HNet + HyperLDM, guidance 0", "control", unguided),
+        *([row("unguided", "guidance 0", unguided)] if guide.scaled else []),
         asked(
             "training_question",
             "a random training question",
@@ -120,12 +146,7 @@ def _question_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
             "noise for a question",
             lambda rng, q: noise_sentences(rng, known, len(q.pooled)),
         ),
-        Row(
-            "hnet_hyperldm.shuffled_answers",
-            "HNet + HyperLDM, answers shuffled",
-            "control",
-            shuffled,
-        ),
+        row("shuffled_answers", "answers shuffled", shuffled),
     ]
 
 
@@ -138,9 +159,4 @@ WEIGHTS = Method(
     _weights_rows,
     needs=lambda config: ("mnet_weights",),
     summary="control: weights of the training task with the nearest sentence",
-)
-QUESTIONS = Method(
-    _question_rows,
-    needs=lambda config: ("hnet", "hnet_hyperldm"),
-    summary="control: HyperLDM with wrong questions, no guidance, or shuffled answers",
 )

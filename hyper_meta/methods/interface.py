@@ -1,7 +1,7 @@
 """What a method is: what it needs, what it trains, and the rows it adds to the table.
 
 Adding a method is one file with a METHOD (or a function that makes some), one line in
-methods/registry.py and its name in methods/names.py; methods/README.md shows it.
+methods/registry.py and its name in methods/names.py; docs/architecture.md shows it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from hyper_meta.core import processes
 from hyper_meta.core.files import write_json
-from hyper_meta.core.types import SentenceFeatures
+from hyper_meta.core.settings import RunSettings
+from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data.table import TaskTable
 from hyper_meta.data.tasks import Task
 from hyper_meta.meta import scoring
@@ -46,22 +46,28 @@ SHARED = (
 )
 
 
+class NotFinished(UserError):
+    """What a method left is not there, and nothing is to be trained."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Setup:
     """What every method of one seed works with.
 
     config: with this seed; folder: where the seed's results go; tasks: by split; tables: of
     "train", of "validation", and of "evaluation": the validation tasks followed by the test tasks,
-    so that one compiled function scores both; memory: what `remember` holds; reads:
-    where the settings that trainings read are noted, None for nowhere.
+    so that one compiled function scores both; memory: what `remember` holds; reads: where the
+    settings that trainings read are noted, None for nowhere; restores_only: what is not finished
+    raises NotFinished instead of being trained.
     """
 
-    config: ConfigDict
+    config: RunSettings
     folder: Path
     tasks: dict[str, list[Task]]
     tables: dict[str, TaskTable]
     memory: dict[Any, Any] = dataclasses.field(default_factory=dict)
     reads: Reads | None = None
+    restores_only: bool = False
 
     @property
     def embed_dim(self) -> int:
@@ -124,14 +130,15 @@ class Method:
     for other methods, or None; trained: {name: what that method left}. needs: config -> names of
     the methods it builds on. settings: the sections of the config that its training reads, besides
     SHARED, so that a sweep trains again only what a setting touches. summary: one line for
-    `hyper-meta methods`.
+    `hyper-meta methods`. guide: the methods.guides.GuideMaker of a language method.
     """
 
     rows: Callable[[Setup, Mapping[str, Any]], list[Row]] = lambda setup, trained: []
     train: Callable[[Setup, Mapping[str, Any]], Any] = lambda setup, trained: None
-    needs: Callable[[ConfigDict], tuple[str, ...]] = lambda config: ()
+    needs: Callable[[RunSettings], tuple[str, ...]] = lambda config: ()
     settings: tuple[str, ...] = ()
     summary: str = ""
+    guide: Any = None
 
 
 def seed_dir(workdir: Path, seed: int) -> Path:
@@ -149,8 +156,11 @@ def fit(setup: Setup, section: str, name: str, build: Callable[[float], Stage]) 
     best = None
     for rate in rates:
         folder = setup.folder / (name if len(rates) == 1 else f"{name}_rate_{rate:g}")
+        stage = build(rate)
+        if setup.restores_only and checkpoints.latest_step(folder) != stage.num_steps:
+            raise NotFinished(f"{folder} is not at step {stage.num_steps}")
         state, history = run_stage(
-            build(rate),
+            stage,
             folder,
             seed=config.seed,
             checkpoint_every=config.checkpoint_every,
@@ -185,6 +195,8 @@ def keep_array(
 
     kept = processes.from_main(read)
     if kept is None:
+        if setup.restores_only:
+            raise NotFinished(f"{path} is not there")
         array, notes = compute()
         kept = {"array": array, "notes": notes}
         processes.from_main(lambda: checkpoints.save_tree(path, {"array": array}, notes=notes))

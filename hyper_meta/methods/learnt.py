@@ -12,6 +12,7 @@ from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner
 from hyper_meta.methods.few_shot import few_shot_row
+from hyper_meta.methods.guides import GuideMaker, adapted_rows, guide_of
 from hyper_meta.methods.interface import (
     Method,
     Row,
@@ -35,12 +36,13 @@ def learnt(
     shots: bool,
     summary: str,
     maps_question_directly: bool = False,
+    guide: GuideMaker | None = None,
 ) -> Method:
     """The method of a learner. It leaves {"params", "statistics"}.
 
     name: in the registry; title, kind: of its row; section: of the config; stage: (config, train
     table, validation table, name=, learning_rate=) -> Stage; learner: of the trained parameters;
-    shots: whether it is adapted on few examples too; summary: of the Method;
+    shots: whether it is adapted on few examples too; summary, guide: of the Method;
     maps_question_directly: see `Row`.
     """
 
@@ -55,13 +57,16 @@ def learnt(
 
     def rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
         params = trained[name]["params"]
+        few_shot = shots or name in setup.config.evaluate.few_shot_guides
         start, *adapted = learner_rows(
-            setup, RowName(name, title), kind, learner(setup), params, key=section, shots=shots
+            setup, RowName(name, title), kind, learner(setup), params, key=section, shots=few_shot
         )
         start = dataclasses.replace(start, maps_question_directly=maps_question_directly)
+        if guide is not None and not adapted:
+            adapted = adapted_rows(setup, guide_of(setup, trained, name, guide))
         return [start, *adapted]
 
-    return Method(rows, train, settings=(section,), summary=summary)
+    return Method(rows, train, settings=(section,), summary=summary, guide=guide)
 
 
 def learner_rows(

@@ -40,8 +40,9 @@ METHODS: dict[str, Method] = {
     "hvae_hyperldm": hyperldm.diffused("hvae"),
     "nearest_latent": controls.LATENTS,
     "nearest_weights": controls.WEIGHTS,
-    "questions": controls.QUESTIONS,
 }
+GUIDES = {name: method.guide for name, method in METHODS.items() if method.guide is not None}
+METHODS["questions"] = controls.wrong_questions(GUIDES)
 
 
 def in_order(names: Iterable[str], config: ConfigDict) -> list[str]:

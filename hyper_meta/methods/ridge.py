@@ -1,48 +1,95 @@
 """Ridge regression from the question to the latent: the simplest guide that generalises."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures
-from hyper_meta.methods.interface import Method, Row, questions_of
-from hyper_meta.methods.spaces import latent_scores
+from hyper_meta.methods.guides import Guide, GuideMaker, adapted_rows, guide_of, guide_row
+from hyper_meta.methods.interface import Method, Setup
+from hyper_meta.methods.spaces import latent_generate, space_learner, space_shapes
 from hyper_meta.models.sentences import measure_sentences, standardise_sentences
+from hyper_meta.networks.base import BaseNetwork
+
+PENALTIES = (0.01, 0.1, 1, 10)
 
 
 def fit_ridge(questions: np.ndarray, latents: np.ndarray, penalty: float) -> np.ndarray:
-    """[Dq + 1, Z] coefficients of standardised questions [T, Dq], and of 1, for latents [T, Z]."""
+    """[D + 1, Z] coefficients of standardised questions [T, D], and of 1, for latents [T, Z]."""
     inputs = np.concatenate([questions, np.ones((len(questions), 1))], axis=1)
     penalties = penalty * len(inputs) * np.eye(inputs.shape[1])
     penalties[-1, -1] = 0
     return np.linalg.solve(inputs.T @ inputs + penalties, inputs.T @ latents)
 
 
-def predict_latents(
-    known: SentenceFeatures, latents: np.ndarray, asked: SentenceFeatures, penalty: float
-) -> np.ndarray:
-    """[n, Z] float32: of n questions asked, from latents [T, Z] of the T known ones."""
+def predict_latents(fitted: np.ndarray, questions: np.ndarray) -> np.ndarray:
+    """[n, Z] float32: of standardised questions [n, D], from what `fit_ridge` returns."""
+    return (questions @ fitted[:-1] + fitted[-1]).astype(np.float32)
+
+
+def _model(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
+    space, known = trained["hnet"], setup.tables["train"].questions
     measured = jax.tree.map(np.asarray, measure_sentences(known))
-    known, asked = (standardise_sentences(measured, part).pooled for part in (known, asked))
-    fitted = fit_ridge(known, latents, penalty)
-    return (asked @ fitted[:-1] + fitted[-1]).astype(np.float32)
+    inputs = np.asarray(standardise_sentences(measured, known).pooled)
+    latents = space.latents.mean(axis=1)
+    fitted = {f"{penalty:g}": fit_ridge(inputs, latents, penalty) for penalty in PENALTIES}
+    return {"space": space.params, "questions": measured, "fitted": fitted}
+
+
+def _shapes(
+    config: RunSettings, network: BaseNetwork, sentence: SentenceFeatures
+) -> dict[str, Any]:
+    space = space_shapes(config, network, "hnet")
+    size = (sentence.pooled.shape[-1] + 1, *space["e0"].shape)
+    return {
+        "space": space,
+        "questions": jax.eval_shape(
+            measure_sentences, SentenceFeatures(jnp.asarray(sentence.pooled)[None])
+        ),
+        "fitted": {f"{p:g}": jax.ShapeDtypeStruct(size, np.float64) for p in PENALTIES},
+    }
+
+
+def _guide(config: RunSettings, network: BaseNetwork, model: Any) -> Guide:
+    def sample(
+        model: Any, questions: SentenceFeatures, penalty: float, num: int, seed: int
+    ) -> np.ndarray:
+        asked = np.asarray(standardise_sentences(model["questions"], questions).pooled)
+        latents = predict_latents(model["fitted"][f"{penalty:g}"], asked)
+        return latents[:, None].repeat(num, axis=1)
+
+    return Guide(
+        name="ridge",
+        title="ridge regression to the latent",
+        network=network,
+        model=model,
+        sample_fn=sample,
+        generate=latent_generate("hnet"),
+        settings={f"{penalty:g}": penalty for penalty in PENALTIES},
+        varies="penalty",
+        space="hnet",
+        learner=space_learner("hnet", network),
+        learner_params=model["space"],
+    )
+
+
+MAKER = GuideMaker(_model, _shapes, _guide)
 
 
 def _rows(setup, trained):
-    space, known = trained["hnet"], setup.tables["train"].questions
-    score_latents = latent_scores(setup, "hnet", space)
-
-    def score(split, penalty, shots):
-        asked = questions_of(setup, split)
-        latents = predict_latents(known, space.latents.mean(axis=1), asked, penalty)
-        return score_latents(latents[:, None], split)
-
-    settings = {f"{penalty:g}": penalty for penalty in (0.01, 0.1, 1, 10)}
-    title = "ridge regression to the latent"
-    return [Row("ridge", title, "language", score, settings, varies="penalty")]
+    guide = guide_of(setup, trained, "ridge", MAKER)
+    return [guide_row(setup, guide), *adapted_rows(setup, guide)]
 
 
 METHOD = Method(
     _rows,
     needs=lambda config: ("hnet",),
     summary="ridge regression from the question to the latent of HNet",
+    guide=MAKER,
 )

@@ -8,10 +8,11 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
+from hyper_meta.core.settings import RunSettings
 from hyper_meta.diffusion.classifier_guidance import GENERATOR, Factors, generate_weights
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
@@ -28,10 +29,15 @@ from hyper_meta.methods.interface import (
     keep_array,
 )
 from hyper_meta.methods.learnt import learner_rows
+from hyper_meta.models.generator import Generator
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages import hvae
 from hyper_meta.train.stages.meta_learning import compile_adaptation
+
+# Latent spaces by the method that leaves them: their name in tables, and their generator.
+TITLES = {"hnet": "HNet", "hvae": "HVAE"}
+FACTORS = {"hnet": GENERATOR, "hvae": hvae.HVAE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +110,7 @@ def _adapted(
     shape: tuple[int, ...],
     learner: Learner,
     params: Any,
-    settings: ConfigDict,
+    settings: RunSettings,
     *,
     key: str,
 ) -> np.ndarray:
@@ -128,6 +134,39 @@ def _hvae_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
     return learner_rows(
         setup, name, "unconditional", space.learner(), space.params, key="hvae", shots=False
     )
+
+
+def space_title(name: str) -> str:
+    """The space of a method in words."""
+    return TITLES[name]
+
+
+def space_factors(name: str) -> Factors:
+    """The generator of the space of a method, taken apart."""
+    return FACTORS[name]
+
+
+def latent_generate(name: str) -> Callable[[Any, jax.Array], jax.Array]:
+    """(a guide's model with the key "space", latents [..., Z]) -> weights [..., P]."""
+    factors = FACTORS[name]
+    return lambda model, latents: generate_weights(factors, model["space"]["generator"], latents)
+
+
+def space_learner(name: str, network: BaseNetwork) -> Learner:
+    """What adapts a latent of the space of a method."""
+    return latent_learner(network, functools.partial(generate_weights, FACTORS[name]))
+
+
+def space_shapes(config: RunSettings, network: BaseNetwork, name: str) -> dict[str, Any]:
+    """jax.ShapeDtypeStruct in place of each array of `Space.params`."""
+    settings = getattr(config, name)
+    module = Generator(tuple(settings.hidden_dims), network.num_weights)
+    latent = jax.ShapeDtypeStruct((settings.latent_dim,), np.float32)
+    generator = jax.eval_shape(module.init, jax.random.key(0), latent)["params"]
+    if name == "hvae":
+        moment = jax.ShapeDtypeStruct((network.num_weights,), np.float32)
+        generator = {"decoder": generator, "mean": moment, "scale": moment}
+    return {"e0": latent, "generator": generator}
 
 
 def fit_guide(

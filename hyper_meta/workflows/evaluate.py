@@ -23,27 +23,39 @@ from hyper_meta.data.tasks import Task
 from hyper_meta.eval.rows import KINDS, RowRecord
 from hyper_meta.eval.seeds import SCORES_FORMAT
 from hyper_meta.meta import scoring
-from hyper_meta.methods.hyperldm import chosen_scale, sampled_latents
+from hyper_meta.methods.guide_store import save_guides
+from hyper_meta.methods.guides import (
+    Guide,
+    chosen_setting,
+    mean_points,
+    points_of,
+    replicated_model,
+)
 from hyper_meta.methods.interface import Row, Scores, Setup, choices, choose, compile_scores
-from hyper_meta.methods.spaces import Space
-from hyper_meta.train import checkpoints
 
 NUM_SHOWN = 4  # query examples of a task, fewer than any task has
-SHOWN = "hnet_hyperldm"  # whose networks the pictures show, and `generate` makes
 
 
-def evaluate(setup: Setup, rows: list[Row], trained: Mapping[str, Any], encoder: str) -> None:
-    """Scores all rows and writes scores.json, and, with HyperLDM among them, shown.npz and the
-    model of `generate`. Rows that were scored before an interruption are not scored again.
+def evaluate(
+    setup: Setup,
+    rows: list[Row],
+    trained: Mapping[str, Any],
+    guides: list[Guide],
+    encoder: str,
+) -> None:
+    """Scores all rows and writes scores.json, and, where there are guides, themselves and what the
+    pictures show of the best. Rows that were scored before an interruption are not scored again.
 
-    trained: {method: what it left}; encoder: the fingerprint of that of the features.
+    trained: {method: what it left}; guides: of its language methods; encoder: the fingerprint of
+    that of the features.
     """
     rows = sorted(rows, key=lambda row: list(KINDS).index(row.kind))
     bar = tqdm(rows, desc="evaluate", unit="row", mininterval=1, disable=not processes.is_main())
     kept = setup.folder / "rows"
     scored = [_score_once(setup, row, kept / f"{place}.json") for place, row in enumerate(bar)]
-    if SHOWN in trained:
-        _show(setup, trained["hnet"], trained[SHOWN], encoder)
+    if guides:
+        best = _leave_guides(setup, guides, scored, encoder)
+        _show(setup, best, trained)
     content = {
         "format": SCORES_FORMAT,
         "order": list(trained),
@@ -108,31 +120,41 @@ def _record(scores: Scores) -> dict[str, list[float]]:
     return {"correct": np.asarray(right).tolist(), "count": np.asarray(total).tolist()}
 
 
-def _show(setup: Setup, space: Space, left: dict[str, Any], encoder: str) -> None:
-    """Writes the model of `generate`, and the latents and answers that the pictures show."""
-    scale = chosen_scale(setup, "hnet", space, left)
+def _leave_guides(
+    setup: Setup, guides: list[Guide], scored: list[dict[str, Any]], encoder: str
+) -> Guide:
+    """Saves every guide with the setting that its row chose. Returns the one whose row is best on
+    the validation tasks."""
+    parts = {part["row"]["id"]: part for part in scored}
+    chosen = {guide.name: parts[guide.name]["row"]["chosen"] for guide in guides}
+    accuracy = {}
+    for name, setting in chosen.items():
+        scores = parts[name]["validation"][setting]
+        accuracy[name] = float(np.mean(np.divide(scores["correct"], scores["count"])))
     notes = {
-        "guidance_scale": scale,
         "encoder": encoder,
         "templates": {task.sentence: task.template for task in setup.tasks["train"]},
         "answers": _answers_by_template(setup.tasks["train"]),
     }
-    generated = sampled_latents(setup, "hnet", space, left)("test", scale).mean(axis=1)
-    arrays = {
-        "latents": generated,
-        "answers": _first_answers(setup, space, generated),
-        "adapted": space.latents.mean(axis=1),
-    }
+    processes.from_main(
+        lambda: save_guides(setup.folder, guides, chosen=chosen, accuracy=accuracy, notes=notes)
+    )
+    return max(guides, key=lambda guide: accuracy[guide.name])
+
+
+def _show(setup: Setup, guide: Guide, trained: Mapping[str, Any]) -> None:
+    """Writes the answers that the pictures show, and the latents where the guide has some."""
+    value = guide.settings[chosen_setting(setup, guide)]
+    points = mean_points(points_of(setup, guide, "test", value))
+    arrays = {"answers": _first_answers(setup, guide, points)}
+    if guide.space is not None:
+        arrays |= {
+            "latents": points[:, 0],
+            "adapted": trained[guide.space].latents.mean(axis=1),
+        }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-
-    def write() -> None:
-        if not (setup.folder / "model").exists():
-            tree = {"space": space.params, "hyperldm": left}
-            checkpoints.save_tree(setup.folder / "model", tree, notes=notes)
-        write_bytes(setup.folder / "shown.npz", buffer.getvalue())
-
-    processes.from_main(write)
+    processes.from_main(lambda: write_bytes(setup.folder / "shown.npz", buffer.getvalue()))
 
 
 def _answers_by_template(tasks: list[Task]) -> dict[str, list[str]]:
@@ -142,13 +164,13 @@ def _answers_by_template(tasks: list[Task]) -> dict[str, list[str]]:
     return {template: sorted(answers) for template, answers in known.items()}
 
 
-def _first_answers(setup: Setup, space: Space, latents: np.ndarray) -> np.ndarray:
-    """The answers to each test task's first query examples of the networks of latents [T, Z]:
-    [T, NUM_SHOWN] int, for the pictures."""
-    method = scoring.latent_method(space.network, space.generate)
+def _first_answers(setup: Setup, guide: Guide, points: Any) -> np.ndarray:
+    """The answers of a guide's networks to each test task's first query examples, for the pictures:
+    [T, NUM_SHOWN] int. points: leaves [T, 1, ...]."""
+    method = scoring.point_method(guide.network, guide.generate)
 
     def answers(params: Any, tasks: TaskBatch, extra: Any) -> Any:
         return method(params, tasks, extra)[:, 0, :NUM_SHOWN].argmax(axis=-1)
 
-    run = compile_scores(setup, "answers", answers)
-    return run(parallel.replicate(space.params), latents[:, None], "test")
+    run = compile_scores(setup, ("answers", guide.name), answers)
+    return run(replicated_model(setup, guide), points, "test")

@@ -23,9 +23,10 @@ from hyper_meta.core.settings import RunSettings, as_dict
 from hyper_meta.core.settings.watching import watched
 from hyper_meta.data.table import DataSet
 from hyper_meta.eval.report import write_report
+from hyper_meta.methods.guides import guide_of
 from hyper_meta.methods.interface import Setup, seed_dir
 from hyper_meta.methods.reads import Reads, note, while_training
-from hyper_meta.methods.registry import METHODS, in_order
+from hyper_meta.methods.registry import GUIDES, METHODS, in_order
 from hyper_meta.preparation.fingerprint import claim_data, data_fingerprint
 from hyper_meta.preparation.prepare import PRECOMPUTED, images_of, load_data
 from hyper_meta.workflows.evaluate import evaluate
@@ -127,7 +128,8 @@ def run_seed(
         parallel.free_programs()
     if evaluates:
         rows = [row for name in names for row in METHODS[name].rows(setup, trained)]
-        evaluate(setup, rows, trained, data.source["encoder"])
+        guides = [guide_of(setup, trained, name, GUIDES[name]) for name in names if name in GUIDES]
+        evaluate(setup, rows, trained, guides, data.source["encoder"])
 
 
 def check_choices(config: RunSettings) -> None:

@@ -179,7 +179,7 @@ def test_config_of_an_encoder_given_to_run(refused, tmp_path):
 
 
 def test_no_model_yet(refused, workdir, tmp_path):
-    shutil.rmtree(workdir / "seed_3" / "model")
+    (workdir / "seed_3" / "guides.json").unlink()
     line = refused(*generate_command(workdir, tmp_path / "o"))
     assert "holds no finished model: run hyper-meta evaluate" in line
     assert "holds no run" in refused(*generate_command(tmp_path / "none", tmp_path / "o"))
@@ -191,7 +191,7 @@ def largest_file(folder: Path) -> Path:
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "changed"])
 def test_damaged_model(damage, refused, workdir, tmp_path):
-    victim = largest_file(workdir / "seed_3" / "model" / "arrays")
+    victim = largest_file(workdir / "seed_3" / "guides" / "hnet_hyperldm" / "arrays")
     content = victim.read_bytes()
     if damage == "gone":
         victim.unlink()
@@ -204,7 +204,7 @@ def test_damaged_model(damage, refused, workdir, tmp_path):
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
 def test_damaged_notes_of_a_model(content, refused, workdir, tmp_path):
-    notes = workdir / "seed_3" / "model" / "notes.json"
+    notes = workdir / "seed_3" / "guides" / "hnet_hyperldm" / "notes.json"
     notes.unlink()
     if content is not None:
         notes.write_text(content)

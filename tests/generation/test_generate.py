@@ -33,7 +33,7 @@ from hyper_meta.encoders.folder import (
 from hyper_meta.generation.generate import generate, load_model, nearest_templates
 from hyper_meta.generation.predict import predict
 from hyper_meta.generation.weights_file import load_weights, save_weights
-from hyper_meta.models.sentences import SentenceMoments
+from hyper_meta.methods.registry import GUIDES
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +63,12 @@ def test_weights_are_the_generator_of_the_sampled_latents(model, weights, monkey
     assert weights.weights.shape == (SIZE,) and weights.samples.shape == (4, SIZE)
     assert weights.weights.dtype == weights.samples.dtype == np.float32
     latents = np.random.default_rng(0).normal(size=(1, 4, LATENT_DIM)).astype(np.float32)
-    monkeypatch.setattr(
-        "hyper_meta.generation.generate.sample_tasks", lambda *args, **kwargs: latents
-    )
+    monkeypatch.setattr("hyper_meta.methods.hyperldm.sample_tasks", lambda *args, **kwargs: latents)
     ours = generate(model, "Any?", num_samples=4, template="{}")
     np.testing.assert_allclose(
-        ours.samples, forward(model.space["generator"], latents[0]), atol=1e-5
+        ours.samples, forward(model.guide.model["space"]["generator"], latents[0]), atol=1e-5
     )
-    mean = forward(model.space["generator"], latents[0].mean(axis=0))
+    mean = forward(model.guide.model["space"]["generator"], latents[0].mean(axis=0))
     np.testing.assert_allclose(ours.weights, mean, atol=1e-5)
     assert np.abs(ours.weights - ours.samples.mean(axis=0)).max() > 1e-3
 
@@ -109,16 +107,46 @@ def test_samples_may_start_from_e0(workdir, weights, tmp_path):
     (changed / "config.json").write_text(text.replace('"start_time": 1.0', '"start_time": 0.05'))
     model = load_model(changed)
     ours = generate(model, weights.task, num_samples=4, seed=1)
-    e0 = forward(model.space["generator"], model.space["e0"])
+    e0 = forward(model.guide.model["space"]["generator"], model.guide.model["space"]["e0"])
     near, far = (np.abs(each.samples - e0).mean() for each in (ours, weights))
     assert near < 0.5 * far
 
 
 def test_defaults_are_those_of_the_evaluation(model, weights):
     plain = generate(model, weights.task, seed=1)
+    assert plain.method == weights.method == "hnet_hyperldm"
     assert len(plain.samples) == model.config.hyperldm.num_samples
     assert plain.guidance_scale == SCALE
     np.testing.assert_array_equal(plain.weights, weights.weights)
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_every_language_method_generates(name, workdir, weights):
+    """A network a sentence, another for another sentence, the same again; several only where the
+    method samples."""
+    model = load_model(workdir, name)
+    one, again, other = (
+        generate(model, task, seed=1)
+        for task in (weights.task, weights.task, "How many digits are there?")
+    )
+    assert one.method == name and one.weights.shape == (SIZE,)
+    assert one.samples.shape == (4 if name.endswith("hyperldm") else 1, SIZE)
+    np.testing.assert_array_equal(one.weights, again.weights)
+    assert np.abs(one.weights - other.weights).max() > 1e-5
+    if name.endswith("hyperldm"):
+        assert generate(model, weights.task, num_samples=2, guidance_scale=3).guidance_scale == 3
+        return
+    assert one.guidance_scale is None
+    np.testing.assert_array_equal(one.samples[0], one.weights)
+    with pytest.raises(UserError, match=f"2 samples asked for, {name} generates one network"):
+        generate(model, weights.task, num_samples=2)
+    with pytest.raises(UserError, match=f"guidance scale 3 given, {name} has none"):
+        generate(model, weights.task, guidance_scale=3)
+
+
+def test_a_method_that_the_run_does_not_have_is_refused_with_those_it_has(workdir):
+    with pytest.raises(UserError, match="'hnet_maml' given, this run has the guides conditional,"):
+        load_model(workdir, "hnet_maml")
 
 
 def test_the_first_template_is_that_of_the_nearest_training_sentence(model):
@@ -150,12 +178,10 @@ def test_the_template_is_the_one_that_knows_the_answers(answers, expected, weigh
 def test_nearness_is_the_cosine_of_standardised_questions(model, monkeypatch):
     axes = np.eye(EMBED_DIM, dtype=np.float32)
     mean, std = 3 * axes[1], 1 + 9 * axes[0]
-    statistics = model.hyperldm["statistics"].replace(questions=SentenceMoments(mean, std))
-    model = dataclasses.replace(model, hyperldm=model.hyperldm | {"statistics": statistics})
     # The sentences lie along the first axes of the standardised space.
     raw = {sentence: axis * std + mean for sentence, axis in zip(TEMPLATES, axes, strict=False)}
     monkeypatch.setattr(
-        "hyper_meta.generation.generate._embed_questions",
+        "hyper_meta.generation.generate._read",
         lambda model, sentences: SentenceFeatures(
             np.stack([raw[sentence] for sentence in sentences])
         ),

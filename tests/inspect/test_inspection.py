@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from adapters import make_adapter, num_weights
+from hyper_meta.inspect.runs import Movement, Neighbours, Run
 from ml_collections import ConfigDict
 from PIL import Image
 from toy_features import split_features
@@ -20,7 +21,6 @@ from hyper_meta.diffusion.classifier_guidance import GENERATOR
 from hyper_meta.eval.latent_map import principal_plane
 from hyper_meta.inspect import figures as figures
 from hyper_meta.inspect import runs as inspection
-from hyper_meta.inspect.runs import Movement, Neighbours, Run
 from hyper_meta.methods.interface import Setup
 from hyper_meta.methods.spaces import Space
 from hyper_meta.models.generator import Generator

@@ -12,9 +12,11 @@ from hyper_meta.core import parallel
 from hyper_meta.core.configuration import override
 from hyper_meta.eval.rows import CLIP, KINDS, MULTITASK, NEAREST
 from hyper_meta.meta import scoring
-from hyper_meta.methods.hyperclip import guided_latents
-from hyper_meta.methods.hyperldm import chosen_scale, sampled_latents
-from hyper_meta.methods.registry import METHODS
+from hyper_meta.methods.guide_store import choose_guide, load_guide
+from hyper_meta.methods.guides import chosen_setting, guide_of, guide_score, points_of
+from hyper_meta.methods.interface import questions_of
+from hyper_meta.methods.registry import GUIDES, METHODS
+from hyper_meta.models.sentences import take
 from hyper_meta.train import checkpoints
 from hyper_meta.workflows.evaluate import evaluate
 
@@ -46,7 +48,8 @@ def everything(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(everything):
     setup, rows, trained = everything
-    evaluate(setup, list(rows.values()), trained, "an encoder")
+    guides = [guide_of(setup, trained, name, maker) for name, maker in GUIDES.items()]
+    evaluate(setup, list(rows.values()), trained, guides, "an encoder")
     return json.loads((setup.folder / "scores.json").read_text())
 
 
@@ -94,8 +97,9 @@ def test_a_run_that_is_trained_already_is_only_restored(everything, monkeypatch)
 def test_an_ensemble_is_the_mean_of_logits_and_differs_from_the_mean_latent(everything):
     """The rows of HyperLDM at a scale, with NumPy's mean in place of the ensemble's."""
     setup, rows, trained = everything
-    space, left = trained["hnet"], trained["hnet_hyperldm"]
-    latents = sampled_latents(setup, "hnet", space, left)("test", 2.0)
+    space = trained["hnet"]
+    guide = guide_of(setup, trained, "hnet_hyperldm", GUIDES["hnet_hyperldm"])
+    latents = points_of(setup, guide, "test", 2.0)
     assert latents.shape[:2] == (NUM_TASKS["test"], 2)
     run = scoring.compile_pass(
         scoring.latent_method(space.network, space.generate),
@@ -124,16 +128,101 @@ def test_the_model_of_generate_is_left_behind(evaluated, everything):
     setup, _, trained = everything
     tree = {"space": trained["hnet"].params, "hyperldm": trained["hnet_hyperldm"]}
     restored, notes = checkpoints.restore_tree(
-        setup.folder / "model", jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+        setup.folder / "guides" / "hnet_hyperldm",
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree),
     )
     jax.tree.map(np.testing.assert_array_equal, restored, tree)
     assert notes["encoder"] == "an encoder"
-    chosen = chosen_scale(setup, "hnet", trained["hnet"], trained["hnet_hyperldm"])
-    assert notes["guidance_scale"] == chosen
+    guide = guide_of(setup, trained, "hnet_hyperldm", GUIDES["hnet_hyperldm"])
+    assert notes["setting"] == guide.settings[chosen_setting(setup, guide)]
+
+
+def test_the_best_guide_on_validation_tasks_is_the_default_and_is_shown(evaluated, everything):
+    setup, _, trained = everything
+    means = {
+        name: np.mean(np.divide(scores["correct"], scores["count"]))
+        for name in GUIDES
+        for row in evaluated["rows"]
+        if row["id"] == name
+        for scores in [evaluated["validation"][name][row["chosen"]]]
+    }
+    assert set(means) == set(GUIDES)
+    best = choose_guide(setup.folder, None)
+    assert means[best] == max(means.values())
+    guide = guide_of(setup, trained, best, GUIDES[best])
     with np.load(setup.folder / "shown.npz") as shown:
-        adapted = trained["hnet"].latents.mean(axis=1)
-        np.testing.assert_array_equal(shown["adapted"], adapted)
-        assert len(shown["latents"]) == len(shown["answers"]) == NUM_TASKS["test"]
+        assert len(shown["answers"]) == NUM_TASKS["test"]
+        if guide.space is None:
+            assert "latents" not in shown
+        else:
+            adapted = trained[guide.space].latents.mean(axis=1)
+            np.testing.assert_array_equal(shown["adapted"], adapted)
+            assert len(shown["latents"]) == NUM_TASKS["test"]
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_a_guide_is_read_back_as_it_was(name, evaluated, everything):
+    """Its model to the bit, its setting, and with them the same networks."""
+    setup, _, trained = everything
+    ours = guide_of(setup, trained, name, GUIDES[name])
+    sentence = take(setup.tables["train"].questions, 0)
+    stored = load_guide(
+        setup.folder,
+        name,
+        GUIDES[name],
+        config=setup.config,
+        network=setup.network,
+        sentence=sentence,
+    )
+    jax.tree.map(np.testing.assert_array_equal, stored.guide.model, ours.model)
+    assert stored.value == ours.settings[chosen_setting(setup, ours)]
+    questions = questions_of(setup, "test")
+    points = (
+        guide.sample(questions, stored.value, num_samples=2, seed=5)
+        for guide in (ours, stored.guide)
+    )
+    jax.tree.map(np.testing.assert_array_equal, *points)
+
+
+@pytest.mark.parametrize("name", ["conditional", "conditional_maml", "film"])
+def test_the_guide_of_a_learner_is_the_learner_where_it_starts(name, everything):
+    setup, rows, trained = everything
+    guide = guide_of(setup, trained, name, GUIDES[name])
+    for split in ("validation", "test"):
+        ours, expected = (
+            score(split, None, None) for score in (guide_score(setup, guide), rows[name].score)
+        )
+        np.testing.assert_array_equal(ours[0], expected[0])
+
+
+def test_controls_and_few_shot_rows_take_any_guide(tmp_path):
+    names = ",".join(GUIDES)
+    setup, trained = train(
+        tmp_path, NAMES, f"evaluate.control_guides={names}", f"evaluate.few_shot_guides={names}"
+    )
+    controls = METHODS["questions"].rows(setup, trained)
+    wrong = {"training_question", "other_question", "noise_question", "shuffled_answers"}
+    for name in GUIDES:
+        variants = {row.id.partition(".")[2] for row in controls if row.id.startswith(f"{name}.")}
+        assert variants - {"unguided"} == wrong
+        assert ("unguided" in variants) == name.endswith("hyperldm")
+        rows = {row.id: row for row in METHODS[name].rows(setup, trained)}
+        adapted = rows[f"{name}.adapted"]
+        assert adapted.shots is not None
+        before, after = (
+            adapted.score("test", value, None)
+            for value in list(adapted.settings.values())[:2]  # none and two steps
+        )
+        start = rows[name].score("test", _chosen(setup, trained, name), None)
+        np.testing.assert_array_equal(before[0], start[0])
+        assert len(after[0]) == NUM_TASKS["test"]
+    for row in controls:
+        assert len(row.score("test", None, None)[0]) == NUM_TASKS["test"]
+
+
+def _chosen(setup, trained, name):
+    guide = guide_of(setup, trained, name, GUIDES[name])
+    return guide.settings[chosen_setting(setup, guide)]
 
 
 OPTIONS = (
@@ -152,9 +241,10 @@ CHAIN = ("mnet_maml", "mnet_weights", "hvae", "hvae_hyperclip")
 def _guided(folder, *overrides):
     """(latents of the training tasks, those that are guided for the test questions)."""
     setup, trained = train(folder, CHAIN, *overrides)
-    space, left = trained["hvae"], trained["hvae_hyperclip"]
-    guided = guided_latents(setup, "hvae_hyperclip", space, left)("test")
-    return np.concatenate([space.latents.ravel(), *(x.ravel() for x in guided.values())])
+    space = trained["hvae"]
+    guide = guide_of(setup, trained, "hvae_hyperclip", GUIDES["hvae_hyperclip"])
+    guided = [points_of(setup, guide, "test", value) for value in guide.settings.values()]
+    return np.concatenate([space.latents.ravel(), *(x.ravel() for x in guided)])
 
 
 def test_options_of_spaces_and_of_guidance_by_hyperclip(tmp_path):

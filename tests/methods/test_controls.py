@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from toy_setup import DIM, LATENT, NUM_TASKS, make_setup
 
+from hyper_meta.core.settings import changed
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.eval.rows import NEAREST
 from hyper_meta.meta import scoring
 from hyper_meta.methods import controls
+from hyper_meta.methods.guides import Guide, GuideMaker
 from hyper_meta.methods.spaces import Space
 
 SCALE, NUM_SAMPLES = 1.75, 3
@@ -44,29 +46,42 @@ def scored(monkeypatch):
     def latent_scores(setup, space_name, space, change=None):
         return lambda latents, split: calls.append((latents, split, change))
 
+    def guide_scores(setup, guide, change=None):
+        return lambda points, split: calls.append((points, split, change))
+
     monkeypatch.setattr(controls, "latent_scores", latent_scores)
+    monkeypatch.setattr(controls, "guide_scores", guide_scores)
     return calls
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The questions that latents are sampled for: a list of (questions, scale). A latent repeats
-    the first entries of its question, and its samples differ by 1."""
-    calls = []
+    """The questions that latents are sampled for: a list of (questions, scale)."""
+    monkeypatch.setattr(controls, "chosen_setting", lambda *args: "chosen")
+    return []
 
-    def sampled(questions, scale):
-        calls.append((questions, scale))
+
+@pytest.fixture
+def guide(asked):
+    """Its latent repeats the first entries of its question, and its samples differ by 1."""
+
+    def sample(model, questions, scale, num_samples, seed):
+        asked.append((questions, scale))
         centre = scale + np.asarray(questions.pooled)[:, None, :LATENT]
-        return centre + np.arange(-1, NUM_SAMPLES - 1)[:, None]
+        return centre + np.arange(-1, num_samples - 1)[:, None]
 
-    def sampled_latents(setup, *args):
-        questions = {split: setup.tables[split].questions for split in SPLITS}
-        return lambda split, scale: sampled(questions[split], scale)
-
-    monkeypatch.setattr(controls, "chosen_scale", lambda *args: SCALE)
-    monkeypatch.setattr(controls, "question_sampler", lambda *args: sampled)
-    monkeypatch.setattr(controls, "sampled_latents", sampled_latents)
-    return calls
+    settings = {"other": 9.0, "chosen": SCALE}
+    return Guide(
+        "hnet_hyperldm",
+        "HNet + HyperLDM",
+        None,
+        {},
+        sample,
+        None,
+        settings,
+        scaled=True,
+        num_samples=NUM_SAMPLES,
+    )
 
 
 def _rows(method, setup, trained):
@@ -143,8 +158,13 @@ def test_weights_of_the_nearest_sentence(setup, monkeypatch):
     assert split == "test"
 
 
-def _question_rows(setup, space):
-    return _rows(controls.QUESTIONS, setup, {"hnet": space, "hnet_hyperldm": {}})
+def _question_rows(setup, guide):
+    makers = {guide.name: GuideMaker(lambda *args: {}, None, lambda *args: guide)}
+    return _rows(controls.wrong_questions(makers), setup, {})
+
+
+def with_seed(setup, seed):
+    return dataclasses.replace(setup, config=changed(setup.config, {"seed": seed}))
 
 
 WRONG = ("training_question", "other_question", "noise_question")
@@ -152,8 +172,8 @@ WRONG = ("training_question", "other_question", "noise_question")
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("variant", WRONG)
-def test_the_question_is_replaced_at_the_chosen_scale(variant, split, setup, space, scored, asked):
-    _question_rows(setup, space)[variant].score(split, None, None)
+def test_the_question_is_replaced_at_the_chosen_scale(variant, split, setup, guide, scored, asked):
+    _question_rows(setup, guide)[variant].score(split, None, None)
     ((wrong, scale),) = asked
     wrong = wrong.pooled
     own, known = (setup.tables[name].questions.pooled for name in (split, "train"))
@@ -174,12 +194,11 @@ def test_the_question_is_replaced_at_the_chosen_scale(variant, split, setup, spa
     assert at == split and change is None
 
 
-def test_noise_has_the_moments_of_the_training_questions(setup, space, scored, asked):
-    row = _question_rows(setup, space)["noise_question"]
+def test_noise_has_the_moments_of_the_training_questions(setup, guide, scored, asked):
     known = setup.tables["train"].questions.pooled
     for seed in range(200):
-        setup.config.seed = seed
-        row.score("test", None, None)
+        rows = _question_rows(with_seed(setup, seed), guide)
+        rows["noise_question"].score("test", None, None)
     noise = np.concatenate([wrong.pooled for wrong, _ in asked])
     error = 5 * known.std(axis=0) / np.sqrt(len(noise))
     assert (np.abs(noise.mean(axis=0) - known.mean(axis=0)) < error).all()
@@ -187,12 +206,11 @@ def test_noise_has_the_moments_of_the_training_questions(setup, space, scored, a
     assert noise.shape[1] == DIM
 
 
-def test_wrong_questions_are_drawn_from_the_seed(setup, space, scored, asked):
-    rows = _question_rows(setup, space)
+def test_wrong_questions_are_drawn_from_the_seed(setup, guide, scored, asked):
     for variant in WRONG:
         asked.clear()
         for seed in (0, 0, 1, 2, 3):
-            setup.config.seed = seed
+            rows = _question_rows(with_seed(setup, seed), guide)
             rows[variant].score("test", None, None)
         first, again, *others = [wrong.pooled for wrong, _ in asked]
         np.testing.assert_array_equal(first, again)
@@ -207,12 +225,17 @@ def test_wrong_questions_are_drawn_from_the_seed(setup, space, scored, asked):
     ],
 )
 def test_the_right_question_without_guidance_or_with_wrong_answers(
-    variant, scale, change, setup, space, scored, asked
+    variant, scale, change, setup, guide, scored, asked
 ):
-    _question_rows(setup, space)[variant].score("test", None, None)
+    _question_rows(setup, guide)[variant].score("test", None, None)
     own = setup.tables["test"].questions.pooled
     ((questions, used),) = asked
     np.testing.assert_array_equal(questions.pooled, own)
     ((latents, split, changed),) = scored
     assert (used, split, changed) == (scale, "test", change)
     np.testing.assert_allclose(latents, scale + own[:, None, :LATENT], rtol=1e-5)
+
+
+def test_a_guide_without_a_scale_has_no_row_without_guidance(setup, guide, scored):
+    rows = _question_rows(setup, dataclasses.replace(guide, scaled=False))
+    assert set(rows) == {*WRONG, "shuffled_answers"}

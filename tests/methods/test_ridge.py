@@ -7,6 +7,7 @@ import pytest
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.methods import ridge
 from hyper_meta.methods.ridge import fit_ridge, predict_latents
+from hyper_meta.models.sentences import measure_sentences, standardise_sentences
 
 
 @pytest.fixture
@@ -42,20 +43,25 @@ def test_a_constant_dimension_of_the_questions_changes_nothing(problem):
     questions, latents = (array.astype(np.float32) for array in problem)
     asked = questions[:4] + 0.5
     constant = np.full((len(questions), 1), 3, np.float32)
-    with_it = predict_latents(
+
+    def predicted(known, asked):
+        measured = measure_sentences(known)
+        inputs, others = (standardise_sentences(measured, part).pooled for part in (known, asked))
+        return predict_latents(fit_ridge(np.asarray(inputs), latents, 0.1), np.asarray(others))
+
+    with_it = predicted(
         SentenceFeatures(np.append(questions, constant, axis=1)),
-        latents,
         SentenceFeatures(np.append(asked, constant[:4], axis=1)),
-        0.1,
     )
     assert with_it.dtype == np.float32
-    without = predict_latents(SentenceFeatures(questions), latents, SentenceFeatures(asked), 0.1)
+    without = predicted(SentenceFeatures(questions), SentenceFeatures(asked))
     np.testing.assert_allclose(with_it, without, rtol=1e-5)
 
 
 def test_the_worked_example_of_the_docs_is_this_file():
     folder = Path(ridge.__file__).parent
-    text = (folder / "README.md").read_text(encoding="utf-8")
+    page = (folder.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    text = page.partition("## Adding a method")[2].partition("\n## ")[0]
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert example in (folder / "ridge.py").read_text(encoding="utf-8")
     (line,) = re.findall(r"`(\"ridge\": .*?)`", text)

@@ -1,5 +1,6 @@
 """What a finished run leaves for generating, random and small."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -12,20 +13,14 @@ import hyper_meta
 from hyper_meta.core.configuration import execute_file, write_settings
 from hyper_meta.core.settings import RunSettings, read_settings
 from hyper_meta.core.types import SentenceFeatures
-from hyper_meta.diffusion.latent_sampling import Statistics
 from hyper_meta.encoders.clip import CLIP
 from hyper_meta.encoders.clip_config import CLIPConfig, TowerConfig
-from hyper_meta.encoders.folder import (
-    load_encoder,
-    save_encoder,
-)
+from hyper_meta.encoders.folder import load_encoder, save_encoder
 from hyper_meta.encoders.tokenizer import train_tokenizer
-from hyper_meta.models.sentences import SentenceMoments
-from hyper_meta.train import checkpoints
-from hyper_meta.train.stages.hyperldm import denoiser_module
-from hyper_meta.train.stages.meta_learning import generator_module
+from hyper_meta.methods.guide_store import save_guides
+from hyper_meta.methods.registry import GUIDES
 
-REPOSITORY = Path(hyper_meta.__file__).parents[1]
+CONFIG = Path(hyper_meta.__file__).parents[1] / "configs" / "digits_vqa.py"
 EMBED_DIM, HIDDEN_DIM, LATENT_DIM = 12, 5, 6
 SIZE = num_weights(EMBED_DIM, HIDDEN_DIM)
 SCALE, BLEND = 1.5, 0.7
@@ -43,11 +38,15 @@ KNOWN = {
 
 
 def make_config(encoder: Path) -> RunSettings:
-    """The full run's settings, those that generating reads as small as they can be."""
-    config = execute_file(REPOSITORY / "configs" / "digits_vqa.py")
-    config.update(seed=3, encoder=str(encoder))
+    """The settings of a run with a network, a generator and guides as small as they can be."""
+    config = execute_file(CONFIG)
+    config.update(seed=3, num_seeds=1, encoder=str(encoder))
     config.network.update(hidden_dim=HIDDEN_DIM, blend=BLEND)
     config.hnet.update(latent_dim=LATENT_DIM, hidden_dims=(7, 8))
+    config.hvae.update(latent_dim=LATENT_DIM, hidden_dims=(7, 8))
+    config.conditional.hidden_dims = config.film.hidden_dims = (6,)
+    config.hyperclip.hidden_dims = (8, 8)
+    config.hyperclip.guidance.update(steps=(2, 3), learning_rates=(100.0,), pull=(0.1,))
     config.hyperldm.update(hidden_dim=8, num_blocks=1, diffusion_steps=20, sampling_steps=3)
     config.hyperldm.num_samples = 4
     return read_settings(config)
@@ -93,45 +92,44 @@ def make_encoder(folder: Path, *, seed=0) -> Path:
     return folder
 
 
+def random_model(shapes):
+    """Random arrays of these shapes; deviations are positive, as measured ones are."""
+
+    def positive(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/").split("/")[-1]
+        if name in ("std", "latent_std", "weight_std", "scale"):
+            return np.abs(leaf) + np.float32(0.5)
+        return {"clip": np.float32(3), "e0": np.full_like(leaf, 2)}.get(name, leaf)
+
+    random = random_like(shapes, seed=2)
+    random = jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), random, shapes)
+    return jax.tree_util.tree_map_with_path(positive, random)
+
+
 def make_run(folder: Path) -> Path:
-    """What a finished run leaves for generating: config.json and the model of its first seed, which
-    is random; its encoder is beside it."""
-    config = make_config(make_encoder(folder / "encoder"))
-    latent, question = jnp.zeros((1, LATENT_DIM)), jnp.zeros((1, EMBED_DIM))
-    key, generator = (
-        jax.random.key(0),
-        generator_module(config, make_adapter(EMBED_DIM, HIDDEN_DIM)),
-    )
-    denoiser = denoiser_module(config, LATENT_DIM)
-    time, keep = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
-    statistics = random_like(
-        Statistics(
-            latent[0], latent[0], SentenceMoments(question[0], question[0]), clip=jnp.zeros(())
-        )
-    )
-    questions = statistics.questions
-    statistics = statistics.replace(
-        latent_std=np.abs(statistics.latent_std) + 0.5,
-        questions=questions.replace(std=np.abs(questions.std) + 0.5),
-        clip=np.float32(3),
-    )
-    condition = SentenceFeatures(question)
-    params = jax.eval_shape(denoiser.init, key, latent, time, condition, keep)["params"]
-    tree = {
-        "space": {
-            "e0": np.full(LATENT_DIM, 2, np.float32),
-            "generator": random_like(jax.eval_shape(generator.init, key, latent)["params"]),
+    """What a finished run leaves for generating: config.json and the guides of its first seed,
+    which are random; its encoder is beside it. HyperLDM in HNet's space is the best."""
+    config = make_config(make_encoder(folder / "encoder", seed=2))
+    network = make_adapter(EMBED_DIM, HIDDEN_DIM, BLEND)
+    sentence = SentenceFeatures(np.zeros(EMBED_DIM, np.float32))
+    guides = {
+        name: maker.make(config, network, random_model(maker.shapes(config, network, sentence)))
+        for name, maker in GUIDES.items()
+    }
+    workdir, best = folder / "run", guides["hnet_hyperldm"]
+    best = dataclasses.replace(best, settings={"chosen": SCALE})
+    guides["hnet_hyperldm"] = best
+    save_guides(
+        workdir / "seed_3",
+        list(guides.values()),
+        chosen={name: next(iter(guide.settings)) for name, guide in guides.items()},
+        accuracy={name: float(name == best.name) for name in guides},
+        notes={
+            "encoder": load_encoder(folder / "encoder").fingerprint,
+            "templates": TEMPLATES,
+            "answers": KNOWN,
         },
-        "hyperldm": {"params": random_like(params), "statistics": statistics},
-    }
-    notes = {
-        "guidance_scale": SCALE,
-        "encoder": load_encoder(folder / "encoder").fingerprint,
-        "templates": TEMPLATES,
-        "answers": KNOWN,
-    }
-    workdir = folder / "run"
-    checkpoints.save_tree(workdir / "seed_3" / "model", tree, notes=notes)
+    )
     write_settings(config, workdir)
     return workdir
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 from toy_features import split_features
 
 import hyper_meta
 from hyper_meta.core.configuration import execute_file
+from hyper_meta.core.settings import read_settings
 from hyper_meta.data.table import build_table
 from hyper_meta.data.tasks import Task
 from hyper_meta.methods.interface import Setup
@@ -70,4 +72,6 @@ def make_setup(folder, config=None, seed=0) -> Setup:
     parts = {**tasks, "evaluation": [*tasks["validation"], *tasks["test"]]}
     known = split_features(everyone, **known)
     tables = {name: build_table(part, known) for name, part in parts.items()}
-    return Setup(tiny_config() if config is None else config, Path(folder), tasks, tables)
+    config = tiny_config() if config is None else config
+    settings = read_settings(config) if isinstance(config, ConfigDict) else config
+    return Setup(settings, Path(folder), tasks, tables)

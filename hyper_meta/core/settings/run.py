@@ -13,6 +13,10 @@ from collections.abc import Iterator
 from hyper_meta.core.arguments import MAX_SEED
 from hyper_meta.core.settings.rules import count, rate, setting, share
 
+GUIDES = (
+    *("conditional", "conditional_maml", "film", "ridge"),
+    *("hnet_hyperclip", "hvae_hyperclip", "hnet_hyperldm", "hvae_hyperldm"),
+)
 OBJECTIVES = ("multitask", "fomaml", "maml")
 
 record = dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,6 +195,12 @@ class EvaluateSettings:
     few_shot_rates: tuple[float, ...] = rate("to choose from")
     shot_steps: tuple[int, ...] = setting("numbers of steps with few examples", at_least=0)
     shots: tuple[int, ...] = count("examples of each answer", may_be_empty=True)
+    few_shot_guides: tuple[str, ...] = setting(
+        "language methods that few-shot rows start from", choices=GUIDES, may_be_empty=True
+    )
+    control_guides: tuple[str, ...] = setting(
+        "language methods that are asked wrong questions", choices=GUIDES, may_be_empty=True
+    )
     num_resamples: int = count("of the bootstrap")
 
 

@@ -87,6 +87,12 @@ def compile_guidance(config: ConfigDict, factors: Factors, question_dim: int) ->
     return run
 
 
+def guidance_choices(config: ConfigDict) -> list[Setting]:
+    """Every setting of guidance that is compared."""
+    given = config.hyperclip.guidance
+    return list(itertools.product(given.learning_rates, given.pull, given.steps))
+
+
 def guide_tasks(
     config: ConfigDict, guide_fn: Guide, model: Any, questions: SentenceFeatures
 ) -> dict[Setting, np.ndarray]:

@@ -44,7 +44,12 @@ from hyper_meta.meta.learners import (
 from hyper_meta.meta.objectives import Objective, all_examples, meta_objective
 from hyper_meta.models.film import Film
 from hyper_meta.models.generator import Generator
-from hyper_meta.models.sentences import measure_sentences, standardise_sentences
+from hyper_meta.models.sentences import (
+    SentenceMoments,
+    measure_sentences,
+    standardise_sentences,
+    take,
+)
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.film import film_weights
 from hyper_meta.networks.registry import configured_network
@@ -140,44 +145,54 @@ def conditional_stage(
     """The conditional hypernetwork (method.md section 4): the question is the generator's input,
     and with MAML all its weights adapt."""
     network = stage_network(config, train)
-    module = Generator(tuple(config.conditional.hidden_dims), network.num_weights)
 
-    def init_params(key: jax.Array) -> Any:
-        return module.init(key, jnp.zeros(train.questions.pooled.shape[1:]))["params"]
-
-    learner = conditional_learner(config, train)
+    init_params = functools.partial(conditional_params, config, network, take(train.questions, 0))
+    learner = conditional_learner(config, network, measure_sentences(train.questions))
     plan = Plan(name, objective, learning_rate)
     return _meta_stage(plan, config, config.conditional, (train, validation), init_params, learner)
 
 
-def conditional_learner(config: ConfigDict, train: TaskTable) -> Learner:
-    """The conditional hypernetwork, all of whose weights move."""
-    prepare = _prepared_questions(config.conditional, train)
-    return generator_learner(stage_network(config, train), prepare)
+def conditional_params(
+    config: ConfigDict, network: BaseNetwork, sentence: SentenceFeatures, key: jax.Array
+) -> Any:
+    """The first parameters of the conditional hypernetwork, for questions like this sentence."""
+    module = Generator(tuple(config.conditional.hidden_dims), network.num_weights)
+    return module.init(key, jnp.zeros(sentence.pooled.shape))["params"]
+
+
+def conditional_learner(
+    config: ConfigDict, network: BaseNetwork, measured: SentenceMoments
+) -> Learner:
+    """The conditional hypernetwork, all of whose weights move; measured: on training questions."""
+    return generator_learner(network, _prepared_questions(config.conditional, measured))
 
 
 def film_stage(
     config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, learning_rate: float
 ) -> Stage:
     """FiLM (method.md section 4): one adapter, hidden units scaled and shifted by the question."""
-    network, module = stage_network(config, train), film_module(config)
+    network = stage_network(config, train)
     if network.name != "adapter":
         raise UserError(
             f"stage {name}: FiLM scales the hidden units of an adapter, network.name is "
             f"{network.name!r}: leave film out of the methods, or generate adapters"
         )
-
-    def init_params(key: jax.Array) -> Any:
-        adapter_key, key = jax.random.split(key)
-        question = jnp.zeros(train.questions.pooled.shape[1:])
-        return {
-            "adapter": network.init(adapter_key),
-            "film": module.init(key, question)["params"],
-        }
-
-    learner = film_learner(config, train)
+    init_params = functools.partial(film_params, config, network, take(train.questions, 0))
+    learner = film_learner(config, network, measure_sentences(train.questions))
     plan = Plan(name, "multitask", learning_rate)
     return _meta_stage(plan, config, config.film, (train, validation), init_params, learner)
+
+
+def film_params(
+    config: ConfigDict, network: BaseNetwork, sentence: SentenceFeatures, key: jax.Array
+) -> Any:
+    """The first parameters of FiLM, for questions like this sentence."""
+    adapter_key, key = jax.random.split(key)
+    question = jnp.zeros(sentence.pooled.shape)
+    return {
+        "adapter": network.init(adapter_key),
+        "film": film_module(config).init(key, question)["params"],
+    }
 
 
 def film_module(config: ConfigDict) -> nn.Module:
@@ -185,10 +200,9 @@ def film_module(config: ConfigDict) -> nn.Module:
     return Film(tuple(config.film.hidden_dims), config.network.hidden_dim)
 
 
-def film_learner(config: ConfigDict, train: TaskTable) -> Learner:
-    """FiLM; nothing moves in the inner loop."""
-    module, prepare = film_module(config), _prepared_questions(config.film, train)
-    network = stage_network(config, train)
+def film_learner(config: ConfigDict, network: BaseNetwork, measured: SentenceMoments) -> Learner:
+    """FiLM; nothing moves in the inner loop; measured: on training questions."""
+    module, prepare = film_module(config), _prepared_questions(config.film, measured)
 
     def generate(params: Any, question: SentenceFeatures) -> jax.Array:
         scale, shift = module.apply({"params": params["film"]}, prepare(question))
@@ -198,13 +212,12 @@ def film_learner(config: ConfigDict, train: TaskTable) -> Learner:
 
 
 def _prepared_questions(
-    settings: ConfigDict, train: TaskTable
+    settings: ConfigDict, measured: SentenceMoments
 ) -> Callable[[SentenceFeatures], jax.Array]:
     """Pooled questions [..., Dq] as they are or, with settings.standardise, at mean 0 and deviation
-    1 over the training questions."""
+    1 over the measured ones."""
     if not settings.standardise:
         return lambda question: question.pooled
-    measured = measure_sentences(train.questions)
     return lambda question: standardise_sentences(measured, question).pooled
 
 
