@@ -136,7 +136,7 @@ def test_training_lowers_the_denoising_loss_and_scores_every_scale(trained):
     assert losses[-1] < 0.9 * losses[0] and losses[0] < 1.1
     assert state.step == 400 and state.ema_params is not None
     for row in history:
-        scales = [row["validation_scale_0"], row["validation_scale_1"]]
+        scales = [row["validation_scale_0.5"], row["validation_scale_1"]]
         assert row["validation_score"] == max(scales) and 0 <= min(scales)
 
 
@@ -226,7 +226,7 @@ def test_samples_come_in_antithetic_pairs(sampler, trained):
 
 def test_a_scale_that_is_set_is_the_only_one_to_choose_from():
     config = tiny_config()
-    assert validation_scales(config) == (0.0, 1.0)
+    assert validation_scales(config) == (0.5, 1.0)
     config.hyperldm.guidance_scale = 2.5
     assert validation_scales(config) == (2.5,)
 
@@ -371,7 +371,7 @@ def guided(trained, space):
     """strength -> latents [T, K, Z] of guidance by the support sets, at scale 1."""
     state, _ = trained
     config, table = changed("hyperldm.sampling_steps=20"), tiny_table(1)
-    run = compile_pass(config, guided_by_support(config, GENERATE), table)
+    run = compile_pass(config, guided_by_support(config, make_adapter(DIM, 8), GENERATE), table)
     ldm = {"params": state.params, "statistics": state.statistics, "start": E0}
     params = parallel.replicate({"space": space, "ldm": ldm})
     noise = sample_noise(3, NUM_TASKS, 2)
