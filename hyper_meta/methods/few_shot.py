@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
+from hyper_meta.core.settings.run import AdaptationSettings
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner
@@ -107,7 +107,7 @@ def adaptation_curves(
 
 
 def choose_rate(
-    setup: Setup, learner: Learner, params: Any, settings: ConfigDict, *, key: str
+    setup: Setup, learner: Learner, params: Any, settings: AdaptationSettings, *, key: str
 ) -> float:
     """The one of settings.learning_rates whose settings.num_steps steps on the support sets are
     best on the validation tasks, the first of equals."""

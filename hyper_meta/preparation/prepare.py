@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data import datasets, precomputed
 from hyper_meta.data.features import Features, cached_features, check_finite, write_store
@@ -42,7 +42,7 @@ class EncoderChoice(NamedTuple):
     dtype: str
 
 
-def chosen_encoder(config: ConfigDict) -> EncoderChoice:
+def chosen_encoder(config: RunSettings) -> EncoderChoice:
     """The encoder that a config names; a folder is named in full."""
     choice = EncoderChoice(config.encoder, config.image_resize, config.encoder_dtype)
     path = Path(choice.name).expanduser()
@@ -61,7 +61,7 @@ def open_encoder(choice: EncoderChoice) -> Encoder:
     return load_encoder(path, resize=choice.resize, dtype=choice.dtype)
 
 
-def prepare(config: ConfigDict, data_dir: Path, manual_dir: Path | None) -> None:
+def prepare(config: RunSettings, data_dir: Path, manual_dir: Path | None) -> None:
     """Builds the data set of a config under data_dir and encodes it, going on where it was left.
 
     manual_dir: holds files that are not to be downloaded. Says first what it will take. Raises
@@ -135,7 +135,7 @@ def _tell_time(encoder: Encoder, num_images: int) -> None:
     )
 
 
-def load_data(config: ConfigDict) -> DataSet:
+def load_data(config: RunSettings) -> DataSet:
     """Builds or reads the data set and its features, and joins them in one table a split, and in
     "evaluation": the validation tasks, then the test tasks."""
     data_dir = Path(config.data_dir).expanduser()
@@ -168,7 +168,7 @@ def _check_prepared(name: str, data_dir: Path) -> None:
 
 
 def load_and_encode(
-    config: ConfigDict, data_dir: Path, encoder: Encoder
+    config: RunSettings, data_dir: Path, encoder: Encoder
 ) -> tuple[dict[str, list[Task]], Features, dict[str, str]]:
     """The tasks of a data set that is built here, their features, and the hashes they come from."""
     name = config.dataset
@@ -190,7 +190,7 @@ def load_and_encode(
 
 
 def _features(
-    config: ConfigDict,
+    config: RunSettings,
     encoder: Encoder,
     tasks: dict[str, list[Task]],
     source: dict[str, str],
@@ -231,7 +231,7 @@ def _features(
 
 
 def _tokens_as_asked(
-    config: ConfigDict, encoder: Encoder, features: Features, source: dict[str, str], folder: Path
+    config: RunSettings, encoder: Encoder, features: Features, source: dict[str, str], folder: Path
 ) -> Features:
     """The features with or without token states of questions; added to the store once."""
     questions = features.question_features
@@ -245,7 +245,7 @@ def _tokens_as_asked(
     return features
 
 
-def images_of(config: ConfigDict, ids: set[str]) -> dict[str, np.ndarray]:
+def images_of(config: RunSettings, ids: set[str]) -> dict[str, np.ndarray]:
     """The images [H, W, 3] uint8 of some ids."""
     images = datasets.iterate_images(config.dataset, Path(config.data_dir).expanduser())
     return {name: np.asarray(decode(name, image)) for name, image in images if name in ids}

@@ -8,9 +8,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from hyper_meta.core.losses import normalise
+from hyper_meta.core.settings import EncoderSettings
+from hyper_meta.core.settings.encoder import TowerSettings
 from hyper_meta.data.digits_vqa.captions import make_captions, trained_concepts
 from hyper_meta.data.digits_vqa.families import FAMILIES
 from hyper_meta.data.digits_vqa.questions import fill
@@ -34,7 +35,7 @@ NUM_TOKENIZER_SENTENCES = 20_000
 NUM_CARD_SCENES = 1000
 
 
-def pretrain_encoder(config: ConfigDict, workdir: Path, out: Path) -> dict:
+def pretrain_encoder(config: EncoderSettings, workdir: Path, out: Path) -> dict:
     """Trains the encoder that the config describes and writes its folder, card included.
 
     Resumes in workdir. Returns the measurements of the card. Raises UserError where out is taken.
@@ -79,10 +80,10 @@ def pretrain_encoder(config: ConfigDict, workdir: Path, out: Path) -> dict:
     return measured
 
 
-def make_clip_config(config: ConfigDict, vocab_size: int, eos_token_id: int) -> CLIPConfig:
+def make_clip_config(config: EncoderSettings, vocab_size: int, eos_token_id: int) -> CLIPConfig:
     """The CLIP that the config describes, for a tokenizer of this size and end token."""
 
-    def tower(settings: ConfigDict) -> TowerConfig:
+    def tower(settings: TowerSettings) -> TowerConfig:
         return TowerConfig(
             hidden_size=settings.width,
             intermediate_size=settings.mlp,

@@ -23,6 +23,7 @@ from hyper_meta.generation import generate as generating
 from hyper_meta.generation import predict as predicting
 from hyper_meta.generation.predict import predict
 from hyper_meta.generation.weights_file import Weights, load_weights, save_weights
+from hyper_meta.methods import hyperclip, hyperldm
 from hyper_meta.preparation.prepare import EncoderChoice, open_encoder
 from hyper_meta.workflows import run as pipeline
 
@@ -82,8 +83,9 @@ def no_compute(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("computed something")
 
-    for name in ("sample_tasks", "_embed_questions"):
-        monkeypatch.setattr(generating, name, refuse)
+    monkeypatch.setattr(generating, "_read", refuse)
+    for module, name in ((hyperldm, "sample_tasks"), (hyperclip, "guide_tasks")):
+        monkeypatch.setattr(module, name, refuse)
     for name in ("_embed_answers", "_encode"):
         monkeypatch.setattr(predicting, name, refuse)
     monkeypatch.setattr(pipeline, "load_data", refuse)
@@ -261,7 +263,7 @@ def test_options_of_generate(options, message, refused, workdir, tmp_path):
 
 def test_a_scale_at_which_weights_overflow(workdir, tmp_path, capsys, monkeypatch):
     latents = np.full((1, 2, 6), np.inf, np.float32)
-    monkeypatch.setattr(generating, "sample_tasks", lambda *args, **kwargs: latents)
+    monkeypatch.setattr(hyperldm, "sample_tasks", lambda *args, **kwargs: latents)
     command = generate_command(workdir, tmp_path / "o", "--guidance-scale", "1e30")
     assert main([str(argument) for argument in command]) == 2
     assert "guidance scale 1e+30 makes weights overflow" in capsys.readouterr().err

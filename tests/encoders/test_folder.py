@@ -16,6 +16,7 @@ from hyper_meta.encoders.clip_config import clip_config_to_dict
 from hyper_meta.encoders.folder import (
     bundled_encoder_path,
     encode_images,
+    encode_questions,
     encode_texts,
     load_encoder,
     preprocess,
@@ -209,6 +210,25 @@ def test_a_sentence_embeds_alike_in_any_batch(encoder):
     alone = embed_texts(encoder, tokenize(encoder, ["red"]))
     beside = embed_texts(encoder, tokenize(encoder, ["red", "red " * 1000]))
     np.testing.assert_allclose(beside[0], alone[0], atol=1e-6)
+
+
+def test_questions_are_encoded_with_or_without_their_tokens(encoder, config):
+    """Tokens [B, L, W] as long as each sentence, the same beside a longer one."""
+    encode = jax.jit(encode_questions, static_argnames="with_tokens")
+    texts = ["red", "is the red digit even?"]
+    token_ids = tokenize(encoder, texts)
+    whole, tokens = (encode(encoder, token_ids, with_tokens=flag) for flag in (False, True))
+    assert whole.tokens is None and whole.mask is None
+    np.testing.assert_array_equal(whole.pooled, embed_texts(encoder, token_ids))
+    np.testing.assert_allclose(tokens.pooled, whole.pooled, atol=1e-6)
+    assert tokens.tokens.shape == (*token_ids.shape, config.text.hidden_size)
+    counts = [len(encoder.tokenizer(text)["input_ids"]) for text in texts]
+    np.testing.assert_array_equal(tokens.mask.sum(axis=1), counts)
+    alone = encode(encoder, tokenize(encoder, texts[:1]), with_tokens=True)
+    kept = np.asarray(alone.mask[0])
+    beside = tokens.tokens[0, : len(kept)]
+    np.testing.assert_allclose(beside[kept], alone.tokens[0, kept], atol=1e-5)
+    assert np.abs(np.asarray(alone.tokens)[0, kept]).min(axis=0).max() > 0
 
 
 @pytest.mark.parametrize("given", ["red", [], [3], [None], ["half a pair \ud800"]])

@@ -15,8 +15,16 @@ from hyper_meta.core.types import UserError
 from hyper_meta.data import datasets
 from hyper_meta.data.features import read_store
 from hyper_meta.data.images import decode
-from hyper_meta.encoders.folder import bundled_encoder_path, encode_images, load_encoder, preprocess
+from hyper_meta.encoders.folder import (
+    bundled_encoder_path,
+    encode_images,
+    encode_questions,
+    load_encoder,
+    preprocess,
+    tokenize,
+)
 from hyper_meta.encoders.tokenizer import train_tokenizer
+from hyper_meta.models.sentences import take
 from hyper_meta.preparation import encoding
 from hyper_meta.preparation import prepare as preparation
 
@@ -85,15 +93,44 @@ def test_every_image_has_its_features_whatever_it_is_encoded_with(prepared):
     assert "the bowl is red" in features.prompts
 
 
-def test_preparing_again_encodes_nothing(prepared, official, programs, monkeypatch, capsys):
-    def refuse(*args, **kwargs):
-        pytest.fail("it encodes again")
+def _refuse(*args, **kwargs):
+    pytest.fail("it encodes again")
 
-    monkeypatch.setattr(preparation, "encode_data_set", refuse)
+
+def test_preparing_again_encodes_nothing(prepared, official, programs, monkeypatch, capsys):
+    monkeypatch.setattr(preparation, "encode_data_set", _refuse)
     assert main(_command(prepared, official, programs)) == 0
     out = capsys.readouterr().out
     assert "meta_vqa is built in" in out
     assert "ready: 6 train, 4 test, 2 validation tasks, 80 images and" in out
+
+
+def test_token_states_are_added_to_the_store_that_serves_runs_without_them(
+    prepared, tmp_path, monkeypatch
+):
+    data_dir = shutil.copytree(prepared, tmp_path / "data")
+    before = _store(data_dir)
+    monkeypatch.setattr(preparation, "encode_data_set", _refuse)
+    _, with_tokens, _ = _load(data_dir, "--config.question_tokens=True")
+    monkeypatch.setattr(preparation, "with_tokens", _refuse)
+    _, again, _ = _load(data_dir, "--config.question_tokens=True")
+    _, without, _ = _load(data_dir)
+    for features in (with_tokens, again, without, _store(data_dir)):
+        assert features.questions == before.questions and features.prompts == before.prompts
+        np.testing.assert_array_equal(features.image_features, before.image_features)
+        np.testing.assert_array_equal(features.prompt_features, before.prompt_features)
+        pooled = features.question_features.pooled
+        np.testing.assert_array_equal(pooled, before.question_features.pooled)
+    assert without.question_features.tokens is None
+    encoder, row = load_encoder(bundled_encoder_path()), 3
+    token_ids = tokenize(encoder, [before.questions[row]])
+    alone = take(encode_questions(encoder, token_ids, with_tokens=True), 0)
+    count = int(alone.mask.sum())
+    for features in (with_tokens, again, _store(data_dir)):
+        found = take(features.question_features, row)
+        assert found.mask.sum() == count
+        np.testing.assert_allclose(found.tokens[:count], alone.tokens[:count], atol=1e-4)
+        np.testing.assert_allclose(alone.pooled, found.pooled, atol=1e-4)
 
 
 def test_the_papers_configuration_runs_on_it(prepared, small_settings, programs, tmp_path):

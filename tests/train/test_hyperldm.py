@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from adapters import make_adapter
+from toy_features import random_tokens
 from toy_stages import DIM, NUM_TASKS, tiny_config, tiny_table, whole_task
 
 from hyper_meta.core import parallel
@@ -166,6 +167,17 @@ def test_a_row_is_sampled_alike_in_any_company(sampler, ldm, rows, chosen):
     assert len(np.unique(everyone, axis=0)) == NUM_TASKS
     some = sampler(ldm, *jax.tree.map(lambda x: x[chosen], rows))
     np.testing.assert_allclose(some, everyone[chosen], rtol=1e-4, atol=1e-4)
+
+
+def test_token_states_change_nothing_that_reads_the_pooled_question(sampler, ldm, rows):
+    """Whatever is in them, and behind the mask."""
+    questions, *others = rows
+    expected = sampler(ldm, *rows)
+    for seed in (0, 1):
+        tokens, mask = random_tokens(seed, NUM_TASKS)
+        spoiled = np.where(mask[..., None], tokens, np.float32(1e6))
+        ours = sampler(ldm, questions.replace(tokens=spoiled, mask=mask), *others)
+        np.testing.assert_array_equal(ours, expected)
 
 
 def test_each_row_has_its_own_scale(sampler, ldm, rows):

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
 from hyper_meta.core.losses import normalise
+from hyper_meta.core.settings import EncoderSettings
 from hyper_meta.data.digits_vqa.captions import make_captions, make_sentence_pairs
 from hyper_meta.data.digits_vqa.scenes import NUM_DIGITS_PROBABILITY, render, sample_scenes
 from hyper_meta.encoders.clip import CLIP
@@ -59,7 +59,7 @@ def contrastive_sums(
 
 
 def pretraining_stage(
-    config: ConfigDict,
+    config: EncoderSettings,
     model: CLIP,
     *,
     tokenize: Callable[[list[str]], np.ndarray],
@@ -104,7 +104,7 @@ def pretraining_stage(
 
 
 def _contrastive_step(
-    config: ConfigDict, model: CLIP, preprocess: Callable, state: TrainState, data, x, key
+    config: EncoderSettings, model: CLIP, preprocess: Callable, state: TrainState, data, x, key
 ) -> tuple[TrainState, dict]:
     """One update on the scenes and the pairs of sentences of `_make_batch`."""
     (pixels, tokens, image_targets, text_targets), (asked, told, pair_targets) = x[1]
@@ -132,7 +132,7 @@ def _is_matrix(params):
 
 
 def _make_batch(
-    config: ConfigDict, number: int, tokenize: Callable
+    config: EncoderSettings, number: int, tokenize: Callable
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     """The batch of step `number`: scenes with a sentence each, and pairs of sentences.
 

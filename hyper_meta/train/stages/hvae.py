@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
+from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import UserError
 from hyper_meta.diffusion.classifier_guidance import (
     GENERATOR,
@@ -36,18 +36,18 @@ HELD_OUT = 10  # one training task in so many is kept for validation
 COLUMNS = 4096  # weights that are rotated at once, to save memory
 
 
-def encoder_module(config: ConfigDict) -> nn.Module:
+def encoder_module(config: RunSettings) -> nn.Module:
     """The encoder that the config describes."""
     return WeightsEncoder(tuple(config.hvae.hidden_dims), config.hvae.latent_dim)
 
 
-def decoder_module(config: ConfigDict, num_components: int) -> nn.Module:
+def decoder_module(config: RunSettings, num_components: int) -> nn.Module:
     """The decoder that the config describes, of K = num_components."""
     return Generator(tuple(config.hvae.hidden_dims), num_components)
 
 
 def hvae_stage(
-    config: ConfigDict, name: str, weights: np.ndarray, start: np.ndarray, *, learning_rate: float
+    config: RunSettings, name: str, weights: np.ndarray, start: np.ndarray, *, learning_rate: float
 ) -> Stage:
     """HVAE on adapted weights [T, R, P] float32, fine-tuned from start [P] (method.md section 4).
 
@@ -168,7 +168,7 @@ def project(
     return components.reshape(*shape, -1), norms.reshape(shape)
 
 
-def hvae_space(config: ConfigDict, params: Any, statistics: Any, start: np.ndarray) -> dict:
+def hvae_space(config: RunSettings, params: Any, statistics: Any, start: np.ndarray) -> dict:
     """The latent space of a trained HVAE, with the keys of HNet's.
 
     params, statistics: of the stage, numpy leaves; start: [P] float32. Returns {"e0": the posterior
@@ -247,7 +247,7 @@ def _hvae_step(
 
 
 def _compile_validation(
-    config: ConfigDict, losses: Callable, components: np.ndarray, norms: np.ndarray
+    config: RunSettings, losses: Callable, components: np.ndarray, norms: np.ndarray
 ) -> Callable:
     """state -> (minus the mean loss on components [n, K], metrics); the same noise every time.
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
+from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, TaskBatch
 from hyper_meta.data.table import TaskTable
 from hyper_meta.diffusion.latent_sampling import (
@@ -45,7 +45,7 @@ from hyper_meta.train.state import TrainState, create_state, smoothed_params
 Sampler = Callable[[Any, SentenceFeatures, np.ndarray, tuple[np.ndarray, np.ndarray]], np.ndarray]
 
 
-def denoiser_module(config: ConfigDict, latent_dim: int) -> nn.Module:
+def denoiser_module(config: RunSettings, latent_dim: int) -> nn.Module:
     """The denoiser that the config describes, of latents [Z]."""
     settings = config.hyperldm
     return denoiser_class(settings.denoiser)(
@@ -55,12 +55,12 @@ def denoiser_module(config: ConfigDict, latent_dim: int) -> nn.Module:
     )
 
 
-def noise_process(config: ConfigDict) -> NoiseProcess:
+def noise_process(config: RunSettings) -> NoiseProcess:
     """The noise schedule that the config names."""
     return make_process(config.hyperldm.schedule, config.hyperldm.diffusion_steps)
 
 
-def sampling(config: ConfigDict) -> Sampling:
+def sampling(config: RunSettings) -> Sampling:
     """How the config says that latents are sampled."""
     settings = config.hyperldm
     return Sampling(
@@ -71,7 +71,7 @@ def sampling(config: ConfigDict) -> Sampling:
     )
 
 
-def trained_denoiser(config: ConfigDict, ldm: Any) -> Denoiser:
+def trained_denoiser(config: RunSettings, ldm: Any) -> Denoiser:
     """The denoiser of a trained {"params", "statistics"}."""
     module = denoiser_module(config, ldm["statistics"].latent_mean.shape[0])
     return Denoiser(predict_fn(module, ldm["params"]), noise_process(config), ldm["statistics"])
@@ -82,7 +82,7 @@ def predict_fn(module: nn.Module, params: Any) -> Callable[..., jax.Array]:
     return functools.partial(module.apply, {"params": params})
 
 
-def compile_sampler(config: ConfigDict) -> Sampler:
+def compile_sampler(config: RunSettings) -> Sampler:
     """Compiles sampling for any number of rows; each row has its own question, scale and noise."""
 
     def compiled(guided: bool) -> Callable:
@@ -144,7 +144,7 @@ def sample_noise(seed: int, num_tasks: int, num_samples: int) -> tuple[np.ndarra
 
 
 def guided_by_support(
-    config: ConfigDict, network: BaseNetwork, generate: Callable
+    config: RunSettings, network: BaseNetwork, generate: Callable
 ) -> scoring.TaskFn:
     """Few-shot guidance (method.md section 5): latents [B, K, Z] of samples that are pushed down
     the loss of their task's support set at every step.
@@ -186,14 +186,14 @@ def guided_by_support(
     return sample
 
 
-def validation_scales(config: ConfigDict) -> tuple[float, ...]:
+def validation_scales(config: RunSettings) -> tuple[float, ...]:
     """The guidance scales to choose from: the one that is set, or those that are compared."""
     fixed = config.hyperldm.guidance_scale
     return (fixed,) if fixed is not None else tuple(config.evaluate.guidance_scales)
 
 
 def hyperldm_stage(
-    config: ConfigDict,
+    config: RunSettings,
     name: str,
     *,
     latents: np.ndarray,
@@ -262,7 +262,7 @@ def _schedule(
 
 
 def _fisher_metrics(
-    config: ConfigDict,
+    config: RunSettings,
     latents: np.ndarray,
     std: jax.Array,
     space: Any,
@@ -285,7 +285,7 @@ def _fisher_metrics(
 
 
 def _denoising_step(
-    config: ConfigDict, module: nn.Module, state: TrainState, data: Any, x: Any, key: jax.Array
+    config: RunSettings, module: nn.Module, state: TrainState, data: Any, x: Any, key: jax.Array
 ) -> tuple[TrainState, dict]:
     """One update on random repeats of random tasks."""
     (latents, questions, metric), (_, (task, repeat)) = data, x
@@ -311,7 +311,7 @@ def _denoising_step(
 
 
 def _compile_accuracy(
-    config: ConfigDict, validation: TaskTable, space: Any, generate: Callable
+    config: RunSettings, validation: TaskTable, space: Any, generate: Callable
 ) -> Callable[[Any, Any, float], float]:
     """(replicated params, replicated statistics, guidance scale) -> mean accuracy over the
     validation tasks, of the mean latents."""
