@@ -183,7 +183,7 @@ def nearest_templates(model: Model, question: SentenceFeatures) -> dict[str, lis
 
 def _noted(folder: Path, notes: dict[str, Any], name: str) -> Any:
     if name not in notes:
-        raise UserError(f"{folder} is damaged, its notes say no {name}: run evaluate again")
+        raise UserError(f"{folder} is damaged, its notes.json says no {name}: run evaluate again")
     return notes[name]
 
 

@@ -17,7 +17,7 @@ from toy_run import EMBED_DIM, HIDDEN_DIM, SIZE, make_encoder, make_images, make
 
 from hyper_meta.cli.main import main
 from hyper_meta.core.arguments import check_answers, check_num_samples, check_task
-from hyper_meta.core.types import UserError
+from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data.features import Features, cached_features, write_store
 from hyper_meta.generation import generate as generating
 from hyper_meta.generation import predict as predicting
@@ -201,7 +201,7 @@ def test_damaged_model(damage, refused, workdir, tmp_path):
         half = len(content) // 2
         changed = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
         victim.write_bytes(content[:half] if damage == "cut" else changed)
-    assert "model is damaged" in refused(*generate_command(workdir, tmp_path / "o"))
+    assert "guides/hnet_hyperldm is damaged" in refused(*generate_command(workdir, tmp_path / "o"))
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
@@ -217,7 +217,9 @@ def test_model_of_another_config(refused, workdir, tmp_path):
     config = json.loads((workdir / "config.json").read_text())
     config["network"]["hidden_dim"] = HIDDEN_DIM + 1
     (workdir / "config.json").write_text(json.dumps(config))
-    assert "model holds another model" in refused(*generate_command(workdir, tmp_path / "o"))
+    assert "guides/hnet_hyperldm holds another model" in refused(
+        *generate_command(workdir, tmp_path / "o")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -451,7 +453,9 @@ def test_weights_of_another_encoder(refused, weights, other_encoder, file, image
 def test_nan_features(tmp_path):
     values = np.ones((3, 4), np.float32)
     values[1, 2] = np.nan
-    features = Features(("a", "b", "c"), values, ("q",), np.ones((1, 4), np.float32))
+    known = np.ones((1, 4), np.float32)
+    sentence = SentenceFeatures(known)
+    features = Features(("a", "b", "c"), values, ("q",), sentence, ("p",), known)
 
     def compute():
         return features
