@@ -47,7 +47,7 @@ GENERATOR = Factors(
 
 
 @struct.dataclass
-class Statistics:
+class WeightStatistics:
     """What weights and questions are standardised by; measured on the training tasks.
 
     weight_mean, weight_std: [P] float32; questions: of those of the tasks.
@@ -82,7 +82,7 @@ def generate_weights(factors: Factors, params: Any, latents: jax.Array) -> jax.A
     return factors.hidden(params, latents) @ kernel + bias
 
 
-def standardise_weights(statistics: Statistics, weights: jax.Array) -> jax.Array:
+def standardise_weights(statistics: WeightStatistics, weights: jax.Array) -> jax.Array:
     """[..., P] float32 to mean 0 and deviation 1 over the weights of the latent data set."""
     return (weights - statistics.weight_mean) / statistics.weight_std
 
@@ -118,7 +118,7 @@ def fold_embed(factors: Factors, module: nn.Module, model: Any) -> Callable:
     so that large weights with small deviations do not cancel in float32.
 
     module: a models.hyperclip.HyperCLIP; model: {"hyperclip": its params, "statistics":
-    Statistics, "e0": [Z], "generator": generator params}.
+    WeightStatistics, "e0": [Z], "generator": generator params}.
     """
     kernel, bias = factors.head(model["generator"])
     centre = factors.hidden(model["generator"], model["e0"])

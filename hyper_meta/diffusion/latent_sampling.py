@@ -22,7 +22,7 @@ from hyper_meta.models.sentences import (
 
 
 @struct.dataclass
-class Statistics:
+class LatentStatistics:
     """What latents and questions are standardised by; measured on the training tasks.
 
     latent_mean, latent_std: [Z] float32; questions: of those of the tasks; clip: [] float32, the
@@ -35,14 +35,14 @@ class Statistics:
     clip: jax.Array
 
 
-def measure(latents: jax.Array, questions: SentenceFeatures) -> Statistics:
+def latent_statistics(latents: jax.Array, questions: SentenceFeatures) -> LatentStatistics:
     """Statistics of latents [n, Z] float32 and of questions with leading axis T."""
     latent_mean, latent_std = moments(latents)
     clip = jnp.abs((latents - latent_mean) / latent_std).max()
-    return Statistics(latent_mean, latent_std, measure_sentences(questions), clip)
+    return LatentStatistics(latent_mean, latent_std, measure_sentences(questions), clip)
 
 
-def standardise_latents(statistics: Statistics, latents: jax.Array) -> jax.Array:
+def standardise_latents(statistics: LatentStatistics, latents: jax.Array) -> jax.Array:
     """[..., Z] float32 to mean 0 and deviation 1 over the latent data set."""
     return (latents - statistics.latent_mean) / statistics.latent_std
 
@@ -77,12 +77,12 @@ class Sampling:
 
 
 @dataclasses.dataclass(frozen=True)
-class Denoiser:
+class LatentDenoiser:
     """A trained denoiser of standardised latents: predict_fn, see `guidance.classifier_free`."""
 
     predict_fn: Callable[..., jax.Array]
     process: NoiseProcess
-    statistics: Statistics
+    statistics: LatentStatistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,7 @@ class FewShot:
 
 
 def draw_latents(
-    denoiser: Denoiser,
+    denoiser: LatentDenoiser,
     sampling: Sampling,
     *,
     questions: SentenceFeatures,

@@ -13,7 +13,7 @@ from hyper_meta.encoders.clip import CLIP
 from hyper_meta.encoders.clip_config import CLIPConfig
 
 
-class Layout(NamedTuple):
+class AxisChange(NamedTuple):
     """The change of axes between the two formats, as two functions of numpy arrays."""
 
     to_flax: Callable[[np.ndarray], np.ndarray]
@@ -31,9 +31,9 @@ def _patch_kernel(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(side, side, 3, -1).transpose(3, 2, 0, 1)
 
 
-SAME = Layout(np.asarray, np.asarray)
-TRANSPOSED = Layout(np.transpose, np.transpose)
-PATCH = Layout(_patch_rows, _patch_kernel)
+SAME = AxisChange(np.asarray, np.asarray)
+TRANSPOSED = AxisChange(np.transpose, np.transpose)
+PATCH = AxisChange(_patch_rows, _patch_kernel)
 
 # {scope: rows of (Hugging Face name, Flax path, layout)}, names and paths relative to the scope.
 TABLE = {
@@ -127,7 +127,7 @@ def tensors_from_params(params: Mapping[str, Any], config: CLIPConfig) -> dict[s
     }
 
 
-def _rows(config: CLIPConfig) -> dict[str, tuple[str, Layout]]:
+def _rows(config: CLIPConfig) -> dict[str, tuple[str, AxisChange]]:
     """{Hugging Face name: (Flax path, layout)}, TABLE with one row for every tensor of `config`."""
     scopes = [("", "", TABLE["model"])]
     for tower, depth in (
@@ -153,7 +153,7 @@ def _param_shapes(config: CLIPConfig) -> dict[str, tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in flatten_dict(variables["params"], sep="/").items()}
 
 
-def _hf_shape(flax_shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
+def _hf_shape(flax_shape: tuple[int, ...], layout: AxisChange) -> tuple[int, ...]:
     return layout.to_hf(np.broadcast_to(np.float32(0), flax_shape)).shape
 
 

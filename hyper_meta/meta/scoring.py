@@ -22,8 +22,8 @@ from hyper_meta.networks.base import BaseNetwork, answer_logits
 
 # (params, B tasks, extra [B, ...]) -> out, a pytree of arrays [B, ...].
 TaskFn = Callable[[Any, TaskBatch, Any], Any]
-# The same with out the logits on the query set, [B, K, N, A], K samples.
-Method = TaskFn
+# A TaskFn whose out is the logits on the query set, [B, K, N, A] of K samples.
+LogitsFn = TaskFn
 
 
 def compile_pass(
@@ -95,7 +95,7 @@ def _rows(tree: Any, rows: np.ndarray) -> Any:
     return jax.tree.map(lambda leaf: leaf[rows], tree)
 
 
-def scores_of(method: Method) -> TaskFn:
+def scores_of(method: LogitsFn) -> TaskFn:
     """The query score of a method: (right answers [B], query examples [B]) float32.
 
     Right answers are the mean over samples.
@@ -129,7 +129,7 @@ def clip_method(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
     return logits[:, None]
 
 
-def latent_method(network: BaseNetwork, generate: Callable) -> Method:
+def latent_method(network: BaseNetwork, generate: Callable) -> LogitsFn:
     """Weights generated from given latents: extra is [B, K, Z]; params {"generator": ...}."""
 
     def method(params: Any, tasks: TaskBatch, extra: jax.Array) -> jax.Array:
@@ -138,7 +138,7 @@ def latent_method(network: BaseNetwork, generate: Callable) -> Method:
     return method
 
 
-def point_method(network: BaseNetwork, generate: Callable) -> Method:
+def point_method(network: BaseNetwork, generate: Callable) -> LogitsFn:
     """Weights generated from given points: extra has leaves [B, K, ...].
 
     generate: (params, points of one task, leaves [K, ...]) -> weights [K, P] of the network.
@@ -160,7 +160,7 @@ def point_weights(generate: Callable) -> TaskFn:
     return weights
 
 
-def ensemble(method: Method) -> Method:
+def ensemble(method: LogitsFn) -> LogitsFn:
     """The mean of the logits of the K samples, as one: [B, 1, N, A]."""
 
     def mean_of(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
@@ -169,7 +169,7 @@ def ensemble(method: Method) -> Method:
     return mean_of
 
 
-def with_answers_shuffled(method: Method) -> Method:
+def with_answers_shuffled(method: LogitsFn) -> LogitsFn:
     """The method where each answer's text is that of the task's next answer."""
 
     def shuffled(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
@@ -182,7 +182,7 @@ def with_answers_shuffled(method: Method) -> Method:
     return shuffled
 
 
-def adapted_method(learner: Learner, loop: InnerLoop) -> Method:
+def adapted_method(learner: Learner, loop: InnerLoop) -> LogitsFn:
     """The network of a learner adapted on the support set; with zero steps, of where it starts."""
 
     def method(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:

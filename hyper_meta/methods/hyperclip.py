@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures
-from hyper_meta.diffusion.classifier_guidance import Statistics
+from hyper_meta.diffusion.classifier_guidance import WeightStatistics
 from hyper_meta.methods.guides import Guide, GuideMaker, adapted_rows, guide_of, guide_row
 from hyper_meta.methods.interface import Method, Row, Setup
 from hyper_meta.methods.spaces import (
@@ -76,7 +76,7 @@ def _shapes(
     weights = jnp.zeros(network.num_weights)
     params = jax.eval_shape(module.init, jax.random.key(0), weights)["params"]
     questions = jax.eval_shape(measure_sentences, jax.tree.map(lambda x: x[None], sentence))
-    statistics = jax.eval_shape(lambda: Statistics(weights, weights, questions))
+    statistics = jax.eval_shape(lambda: WeightStatistics(weights, weights, questions))
     return {
         "space": space_shapes(config, network, space_name),
         "hyperclip": {"params": params, "statistics": statistics},

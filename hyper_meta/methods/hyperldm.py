@@ -14,7 +14,7 @@ import numpy as np
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures
-from hyper_meta.diffusion.latent_sampling import measure
+from hyper_meta.diffusion.latent_sampling import latent_statistics
 from hyper_meta.meta import scoring
 from hyper_meta.methods.guides import (
     Guide,
@@ -86,7 +86,7 @@ def _shapes(
     time, keep = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
     denoiser = denoiser_module(config, latent_dim)
     params = jax.eval_shape(denoiser.init, jax.random.key(0), latent, time, question, keep)
-    statistics = jax.eval_shape(measure, latent, question)
+    statistics = jax.eval_shape(latent_statistics, latent, question)
     return {"space": space, "hyperldm": {"params": params["params"], "statistics": statistics}}
 
 

@@ -27,7 +27,7 @@ from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.train import checkpoints
 from hyper_meta.train.loop import Stage, run_stage
-from hyper_meta.train.stages.meta_learning import compile_pass
+from hyper_meta.train.stages.meta_learning import compile_configured_pass
 from hyper_meta.train.state import evaluation_params
 
 # (right answers [T], query examples [T]) of every task of a split.
@@ -238,7 +238,7 @@ def compile_scores(setup: Setup, key: Any, task_fn: scoring.TaskFn) -> Callable:
     once for each key."""
 
     def make() -> Callable:
-        run = compile_pass(setup.config, task_fn, setup.tables["evaluation"])
+        run = compile_configured_pass(setup.config, task_fn, setup.tables["evaluation"])
         return lambda params, extra, split: run(params, extra, rows_of(setup, split))
 
     return remember(setup, ("scores", key), make)

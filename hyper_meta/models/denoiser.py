@@ -115,7 +115,7 @@ class DenoiserV1(nn.Module):
         return inputs[0]
 
 
-class Denoiser(DenoiserV1):
+class DenoiserV2(DenoiserV1):
     """HyperLDM's second denoiser: every block sees condition and step, and adds to a linear map.
 
     x <- W x + dropout(relu(norm(V [x, condition, time])))
@@ -131,7 +131,7 @@ class Denoiser(DenoiserV1):
         return x
 
 
-DENOISERS = {"v1": DenoiserV1, "v2": Denoiser}
+DENOISERS = {"v1": DenoiserV1, "v2": DenoiserV2}
 
 
 def denoiser_class(version: str) -> type[nn.Module]:

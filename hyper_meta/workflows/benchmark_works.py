@@ -217,7 +217,7 @@ def _evaluation(config: RunSettings, tables: dict) -> Work:
     questions = tables["test"].questions
     network = stages.stage_network(config, tables["test"])
     method = scoring.latent_method(network, functools.partial(generate_weights, GENERATOR))
-    score = stages.compile_pass(config, scoring.scores_of(method), tables["test"])
+    score = stages.compile_configured_pass(config, scoring.scores_of(method), tables["test"])
     params = parallel.replicate(space)
     return Work("tasks", len(questions.pooled), lambda: score(params, sample(questions, 2.0)))
 

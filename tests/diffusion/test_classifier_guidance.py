@@ -9,7 +9,7 @@ from toy_tasks import LATENT, MODULE, as_float64, generate, init_params
 from hyper_meta.diffusion.classifier_guidance import (
     GENERATOR,
     Guidance,
-    Statistics,
+    WeightStatistics,
     floor_deviation,
     fold_embed,
     generate_weights,
@@ -43,7 +43,7 @@ def model(latents):
     question = rng.normal(size=(2, D)).astype(np.float32)
     return {
         "hyperclip": params,
-        "statistics": Statistics(*moments, SentenceMoments(*question)),
+        "statistics": WeightStatistics(*moments, SentenceMoments(*question)),
         **space,
     }
 

@@ -9,10 +9,10 @@ import pytest
 
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.diffusion.latent_sampling import (
-    Denoiser,
     FewShot,
+    LatentDenoiser,
+    LatentStatistics,
     Sampling,
-    Statistics,
     draw_latents,
 )
 from hyper_meta.diffusion.noise import noise_process
@@ -20,7 +20,7 @@ from hyper_meta.diffusion.samplers import Noise
 from hyper_meta.models.sentences import SentenceMoments, take
 
 STEPS, ROWS = 20, 6
-STATISTICS = Statistics(
+STATISTICS = LatentStatistics(
     latent_mean=np.float32([1, -2, 0.5]),
     latent_std=np.float32([0.1, 2, 0.7]),
     questions=SentenceMoments(np.float32([0.3, -1, 2, 0]), np.float32([2, 0.5, 1, 3])),
@@ -54,7 +54,9 @@ def inputs(count=ROWS):
 
 def draw(sampling, predict_fn=network, steps=STEPS, **options):
     process = noise_process("cosine", steps)
-    return draw_latents(Denoiser(predict_fn, process, STATISTICS), sampling, **(inputs() | options))
+    return draw_latents(
+        LatentDenoiser(predict_fn, process, STATISTICS), sampling, **(inputs() | options)
+    )
 
 
 def visited(sampling, **options):

@@ -9,8 +9,8 @@ import pytest
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.models.denoiser import (
     DENOISERS,
-    Denoiser,
     DenoiserV1,
+    DenoiserV2,
     denoiser_class,
     time_embedding,
 )
@@ -164,6 +164,6 @@ def test_time_embedding_is_cosines_then_sines_at_falling_frequencies():
 
 
 def test_versions():
-    assert denoiser_class("v1") is DenoiserV1 and denoiser_class("v2") is Denoiser
+    assert denoiser_class("v1") is DenoiserV1 and denoiser_class("v2") is DenoiserV2
     with pytest.raises(ValueError, match=r"'v3'.*\['v1', 'v2'\]"):
         denoiser_class("v3")

@@ -31,7 +31,11 @@ from hyper_meta.train.stages.hyperldm import (
     sample_tasks,
     validation_scales,
 )
-from hyper_meta.train.stages.meta_learning import compile_pass, generate_fn, generator_module
+from hyper_meta.train.stages.meta_learning import (
+    compile_configured_pass,
+    generate_fn,
+    generator_module,
+)
 
 REPEATS, LATENT = 3, 4
 E0 = np.float32([1, -2, 0, 3])
@@ -383,7 +387,9 @@ def guided(trained, space):
     """strength -> latents [T, K, Z] of guidance by the support sets, at scale 1."""
     state, _ = trained
     config, table = changed("hyperldm.sampling_steps=20"), tiny_table(1)
-    run = compile_pass(config, guided_by_support(config, make_adapter(DIM, 8), GENERATE), table)
+    run = compile_configured_pass(
+        config, guided_by_support(config, make_adapter(DIM, 8), GENERATE), table
+    )
     ldm = {"params": state.params, "statistics": state.statistics, "start": E0}
     params = parallel.replicate({"space": space, "ldm": ldm})
     noise = sample_noise(3, NUM_TASKS, 2)

@@ -19,7 +19,7 @@ from hyper_meta.data.table import TaskTable
 from hyper_meta.diffusion.classifier_guidance import (
     Factors,
     Guidance,
-    Statistics,
+    WeightStatistics,
     fold_embed,
     generate_weights,
     guide,
@@ -32,7 +32,7 @@ from hyper_meta.models.sentences import measure_sentences, standardise_sentences
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.encoder import contrastive_sums
-from hyper_meta.train.stages.meta_learning import compile_pass
+from hyper_meta.train.stages.meta_learning import compile_configured_pass
 from hyper_meta.train.state import TrainState, create_state
 
 # (model, n questions, rate, pull, seed) -> latents [n, len(steps), Z] on the host; model is that of
@@ -52,7 +52,7 @@ def guidance_settings(config: ConfigDict) -> Guidance:
     return Guidance(given.optimizer, tuple(given.steps), given.cosine, given.langevin)
 
 
-def hyperclip_model(params: Any, statistics: Statistics, space: Any) -> dict[str, Any]:
+def hyperclip_model(params: Any, statistics: WeightStatistics, space: Any) -> dict[str, Any]:
     """What guidance needs, in one tree; space: {"e0": [Z], "generator": generator params}."""
     return {"hyperclip": params, "statistics": statistics, **space}
 
@@ -136,7 +136,7 @@ def hyperclip_stage(
             f"{num_tasks} training tasks, of which a batch has each once: choose a smaller one"
         )
     module = hyperclip_module(config, questions.pooled.shape[1])
-    statistics = _measure(config, factors, space["generator"], latents, questions)
+    statistics = _weight_statistics(config, factors, space["generator"], latents, questions)
 
     def init(key: jax.Array) -> TrainState:
         params = module.init(key, jnp.zeros_like(statistics.weight_mean))["params"]
@@ -169,20 +169,20 @@ def _is_matrix(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def _measure(
+def _weight_statistics(
     config: ConfigDict,
     factors: Factors,
     generator: Any,
     latents: np.ndarray,
     questions: SentenceFeatures,
-) -> Statistics:
+) -> WeightStatistics:
     """Of the weights of latents [T, R, Z], unless hyperclip.standardise is off, and of T
     questions."""
     flat = latents.reshape(-1, latents.shape[-1])
     mean, std = jax.jit(functools.partial(weight_moments, factors))(generator, flat)
     if not config.hyperclip.standardise:
         mean, std = jnp.zeros_like(mean), jnp.ones_like(std)
-    return Statistics(mean, std, measure_sentences(questions))
+    return WeightStatistics(mean, std, measure_sentences(questions))
 
 
 def _contrastive_step(
@@ -220,7 +220,7 @@ def _compile_validation(
     generate = functools.partial(generate_weights, factors)
     network = configured_network(config.network, table.image_features.shape[1])
     method = scoring.latent_method(network, generate)
-    score = compile_pass(config, scoring.scores_of(method), table)
+    score = compile_configured_pass(config, scoring.scores_of(method), table)
     replicated = parallel.replicate(space)
 
     def validate(state: TrainState) -> tuple[float, dict[str, float]]:

@@ -17,11 +17,11 @@ from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, TaskBatch
 from hyper_meta.data.table import TaskTable
 from hyper_meta.diffusion.latent_sampling import (
-    Denoiser,
     FewShot,
+    LatentDenoiser,
     Sampling,
     draw_latents,
-    measure,
+    latent_statistics,
     standardise_latents,
 )
 from hyper_meta.diffusion.noise import NoiseProcess
@@ -37,11 +37,11 @@ from hyper_meta.models.sentences import standardise_sentences, take
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.train.loop import Stage
-from hyper_meta.train.stages.meta_learning import compile_pass
+from hyper_meta.train.stages.meta_learning import compile_configured_pass
 from hyper_meta.train.state import TrainState, create_state, smoothed_params
 
 # (ldm, n questions, scale [n], (keys [n, 2] uint32, sign [n])) -> latents [n, Z] on the host;
-# ldm is {"params": ..., "statistics": Statistics, "start": [Z]}, replicated.
+# ldm is {"params": ..., "statistics": LatentStatistics, "start": [Z]}, replicated.
 Sampler = Callable[[Any, SentenceFeatures, np.ndarray, tuple[np.ndarray, np.ndarray]], np.ndarray]
 
 
@@ -71,10 +71,12 @@ def sampling(config: RunSettings) -> Sampling:
     )
 
 
-def trained_denoiser(config: RunSettings, ldm: Any) -> Denoiser:
+def trained_denoiser(config: RunSettings, ldm: Any) -> LatentDenoiser:
     """The denoiser of a trained {"params", "statistics"}."""
     module = denoiser_module(config, ldm["statistics"].latent_mean.shape[0])
-    return Denoiser(predict_fn(module, ldm["params"]), noise_process(config), ldm["statistics"])
+    return LatentDenoiser(
+        predict_fn(module, ldm["params"]), noise_process(config), ldm["statistics"]
+    )
 
 
 def predict_fn(module: nn.Module, params: Any) -> Callable[..., jax.Array]:
@@ -211,7 +213,7 @@ def hyperldm_stage(
     train, validation = tables
     settings, questions = config.hyperldm, train.questions
     module = denoiser_module(config, latents.shape[-1])
-    statistics = measure(latents.reshape(-1, latents.shape[-1]), questions)
+    statistics = latent_statistics(latents.reshape(-1, latents.shape[-1]), questions)
     metric = None
     if settings.fisher_share:
         metric = _fisher_metrics(config, latents, statistics.latent_std, space, generate, train)
@@ -281,7 +283,9 @@ def _fisher_metrics(
         tasks = tasks.replace(support=all_examples(tasks))
         return jax.vmap(one_task, (None, 0, 0))(params, tasks, latents)
 
-    return compile_pass(config, metrics, train)(parallel.replicate(space), latents.mean(axis=1))
+    return compile_configured_pass(config, metrics, train)(
+        parallel.replicate(space), latents.mean(axis=1)
+    )
 
 
 def _denoising_step(
@@ -318,7 +322,7 @@ def _compile_accuracy(
     sampler = compile_sampler(config)
     network = configured_network(config.network, validation.image_features.shape[1])
     method = scoring.latent_method(network, generate)
-    score = compile_pass(config, scoring.scores_of(method), validation)
+    score = compile_configured_pass(config, scoring.scores_of(method), validation)
     replicated = parallel.replicate(space)
 
     def accuracy_at(params: Any, statistics: Any, scale: float) -> float:

@@ -254,7 +254,7 @@ def _task_stage(
     tables: tuple[TaskTable, TaskTable],
     init_params: Callable[[jax.Array], Any],
     objective: Objective,
-    method: scoring.Method,
+    method: scoring.LogitsFn,
 ) -> Stage:
     """A stage that learns from batches of tasks; tables are (train, validation)."""
     train, validation = tables
@@ -266,7 +266,7 @@ def _task_stage(
         num_groups=math.gcd(config.batching.num_groups, settings.batch_size),
     )
     tx = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optax.adam(plan.learning_rate))
-    score = compile_pass(config, scoring.scores_of(method), validation)
+    score = compile_configured_pass(config, scoring.scores_of(method), validation)
 
     def init(key: jax.Array) -> TrainState:
         params = init_params(key)
@@ -327,7 +327,9 @@ def _task_step(
     return state.apply_gradients(grads=grads), metrics
 
 
-def compile_pass(config: ConfigDict, task_fn: scoring.TaskFn, table: TaskTable) -> Callable:
+def compile_configured_pass(
+    config: ConfigDict, task_fn: scoring.TaskFn, table: TaskTable
+) -> Callable:
     """`scoring.compile_pass` with the config's batching."""
     return scoring.compile_pass(
         task_fn,
@@ -363,5 +365,5 @@ def compile_adaptation(
         keys = jax.random.wrap_key_data(keys)
         return jax.vmap(adapt, in_axes=(None, 0, 0))(params, tasks, keys)
 
-    run = compile_pass(config, points_of, table)
+    run = compile_configured_pass(config, points_of, table)
     return lambda params: run(parallel.replicate(params), np.asarray(jax.random.key_data(keys)))
