@@ -262,7 +262,7 @@ def _load_image_processor(folder: Path, config: CLIPConfig, resize: str) -> CLIP
     if resize == "square":
         settings |= {"size": {"height": size, "width": size}, "do_center_crop": False}
     try:
-        processor = CLIPImageProcessorPil.from_dict(settings)
+        processor: Any = CLIPImageProcessorPil.from_dict(settings)
         trial = processor(images=[Image.new("RGB", (2 * size, size + 1))])["pixel_values"][0]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{IMAGE_FILE} cannot be used: {_one_line(error)}") from error

@@ -57,7 +57,7 @@ def compute_results(
 ) -> dict[str, Any]:
     """Every figure, as JSON values; UNITS says how to read them."""
     best = best_rows(seeds[0].rows, [seed.chosen("validation") for seed in seeds])
-    results = {
+    results: dict[str, Any] = {
         "format": RESULTS_FORMAT,
         "units": UNITS,
         "seeds": [seed.name for seed in seeds],

@@ -134,7 +134,9 @@ def chosen_table(results: dict[str, Any]) -> Table:
 
 def shots_of(results: dict[str, Any]) -> list[str]:
     """The numbers of examples per answer of all starts, ascending, what is no number last."""
-    shots = dict.fromkeys(shot for row in results["shots"].values() for shot in row)
+    shots: dict[str, None] = dict.fromkeys(
+        shot for row in results["shots"].values() for shot in row
+    )
     numbers = sorted((shot for shot in shots if is_number(shot)), key=float)
     return numbers + [shot for shot in shots if not is_number(shot)]
 

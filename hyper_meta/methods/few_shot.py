@@ -86,13 +86,13 @@ def adaptation_curves(
     """
     loop = InnerLoop(steps[-1], 0.0)
     replicated = parallel.replicate(params)
-    key = (key, steps, starts is not None)
+    program = (key, steps, starts is not None)
 
     @functools.cache
     def curve(split: str, rate: float, shots: int | None) -> tuple[np.ndarray, np.ndarray]:
         most = None if shots is None else max(setup.config.evaluate.shots)
         task_fn = scoring.adaptation_curve(learner, loop, steps=steps, max_shots=most)
-        run = compile_scores(setup, ("curve", key, most), task_fn)
+        run = compile_scores(setup, ("curve", program, most), task_fn)
         num_tasks = len(setup.tasks[split])
         everything = np.iinfo(np.int32).max
         extra = {

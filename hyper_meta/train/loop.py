@@ -97,7 +97,7 @@ def run_stage(
     state, size = parallel.replicate(state), _steps_at_once(stage)
     # The last row of an interrupted chunk holds its sums.
     sums = history.pop()["sums"] if history and "sums" in history[-1] else {}
-    saved = None  # the last step saves
+    saved = state  # until the first checkpoint; the last step makes one
     with _signals() as received, _bar(stage, step, progress) as bar:
         while step < stage.num_steps:
             state, sums = run_steps(state, step, size, sums)

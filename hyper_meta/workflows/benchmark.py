@@ -152,7 +152,7 @@ def _peak_memory() -> int:
 
 
 def _table(rows: dict[str, dict[str, Any]]) -> list[list[str]]:
-    lines = [HEADING]
+    lines: list[list[str]] = [[*HEADING]]
     for name, row in rows.items():
         figures = [
             f"{row['per_second']:,.4g} {row['unit']}",

@@ -176,10 +176,12 @@ def _find_rows(
             f"no method of {combination.name} answers from the sentence alone: name a --row, one "
             f"of: {listed}"
         )
-    found = [find_row(name, titles) for name in names]
-    for name, row in zip(names, found, strict=True):
+    found = []
+    for name in names:
+        row = find_row(name, titles)
         if row is None:
             raise UserError(f"{name!r} is no row of {combination.name}, which are: {listed}")
+        found.append(row)
     return found
 
 

@@ -107,7 +107,7 @@ def hvae_stage(
 
 def weights_statistics(
     weights: np.ndarray, tasks: np.ndarray, *, standardise: bool, components: int
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """The statistics by which weights [T, R, P] are standardised and rotated, of the given tasks.
 
     Returns {"mean": [P], "scale": [P], "directions": [K, P], "size": []} float32: the orthonormal
