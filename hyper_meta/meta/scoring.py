@@ -12,6 +12,7 @@ import numpy as np
 
 from hyper_meta.core import parallel
 from hyper_meta.core.losses import correct_sum
+from hyper_meta.core.scores import Scores
 from hyper_meta.core.types import TaskBatch
 from hyper_meta.data.batching import Batches, BatchShape, choose_shapes, whole_pass
 from hyper_meta.data.table import TaskTable, gather, task_shapes
@@ -19,6 +20,8 @@ from hyper_meta.meta.inner_loop import InnerLoop, adapt_and_read, adapt_task, ta
 from hyper_meta.meta.latents import few_shots
 from hyper_meta.meta.learners import Learner
 from hyper_meta.networks.base import BaseNetwork, answer_logits
+
+jax.tree_util.register_dataclass(Scores)  # so that compiled functions return it
 
 # (params, B tasks, extra [B, ...]) -> out, a pytree of arrays [B, ...].
 TaskFn = Callable[[Any, TaskBatch, Any], Any]
@@ -96,16 +99,13 @@ def _rows(tree: Any, rows: np.ndarray) -> Any:
 
 
 def scores_of(method: LogitsFn) -> TaskFn:
-    """The query score of a method: (right answers [B], query examples [B]) float32.
+    """The query `Scores` of a method, [B] float32; correct answers are the mean over samples."""
 
-    Right answers are the mean over samples.
-    """
-
-    def score(params: Any, tasks: TaskBatch, extra: Any) -> tuple[jax.Array, jax.Array]:
-        right, total = jax.vmap(correct_sum, in_axes=(1, None, None))(
+    def score(params: Any, tasks: TaskBatch, extra: Any) -> Scores:
+        correct, count = jax.vmap(correct_sum, in_axes=(1, None, None))(
             method(params, tasks, extra), tasks.query.label, tasks.query.mask
         )
-        return right.mean(axis=0), total[0]
+        return Scores(correct.mean(axis=0), count[0])
 
     return score
 

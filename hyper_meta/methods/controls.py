@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hyper_meta.core import parallel
+from hyper_meta.core.scores import Scores
 from hyper_meta.eval.rows import NEAREST
 from hyper_meta.meta import scoring
 from hyper_meta.methods.guides import (
@@ -23,7 +24,6 @@ from hyper_meta.methods.guides import (
 from hyper_meta.methods.interface import (
     Method,
     Row,
-    Scores,
     Setup,
     compile_scores,
     questions_of,

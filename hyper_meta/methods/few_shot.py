@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from hyper_meta.core import parallel
+from hyper_meta.core.scores import Scores
 from hyper_meta.core.settings.run import AdaptationSettings
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
@@ -18,7 +19,6 @@ from hyper_meta.meta.learners import Learner
 from hyper_meta.methods.interface import (
     Row,
     RowName,
-    Scores,
     Setup,
     choose,
     compile_scores,
@@ -57,7 +57,7 @@ def few_shot_row(
         num_steps, rate = value
         steps, curve = with_all if shots is None else with_few
         right, total = curve(split, rate, shots)
-        return right[:, steps.index(num_steps)], total[:, 0]
+        return Scores(right[:, steps.index(num_steps)], total[:, 0])
 
     every = settings(evaluate.few_shot_steps, evaluate.few_shot_rates)
     return Row(
@@ -118,7 +118,7 @@ def choose_rate(
 
     def score(rate: float) -> Scores:
         right, total = curve("validation", rate, None)
-        return right[:, -1], total[:, 0]
+        return Scores(right[:, -1], total[:, 0])
 
     return float(choose(score, {rate: rate for rate in rates}))
 

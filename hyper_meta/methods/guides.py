@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from hyper_meta.core import parallel
+from hyper_meta.core.scores import Scores
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.meta import scoring
@@ -23,7 +24,6 @@ from hyper_meta.methods.few_shot import few_shot_row
 from hyper_meta.methods.interface import (
     Row,
     RowName,
-    Scores,
     Setup,
     choose,
     compile_scores,

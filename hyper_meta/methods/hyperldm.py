@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyper_meta.core import parallel
+from hyper_meta.core.scores import Scores
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.diffusion.latent_sampling import latent_statistics
@@ -26,7 +27,7 @@ from hyper_meta.methods.guides import (
     guide_scores,
     points_of,
 )
-from hyper_meta.methods.interface import Method, Row, Scores, Setup, compile_scores
+from hyper_meta.methods.interface import Method, Row, Setup, compile_scores
 from hyper_meta.methods.spaces import (
     Space,
     fit_guide,

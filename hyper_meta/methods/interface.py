@@ -16,6 +16,7 @@ import numpy as np
 
 from hyper_meta.core import processes
 from hyper_meta.core.files import write_json
+from hyper_meta.core.scores import Scores
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data.table import TaskTable
@@ -29,10 +30,6 @@ from hyper_meta.train import checkpoints
 from hyper_meta.train.loop import Stage, run_stage
 from hyper_meta.train.stages.meta_learning import compile_configured_pass
 from hyper_meta.train.state import evaluation_params
-
-# (right answers [T], query examples [T]) of every task of a split.
-Scores = tuple[np.ndarray, np.ndarray]
-
 
 # Settings that the training of every method reads.
 SHARED = (
@@ -248,7 +245,6 @@ def choose(score: Callable[[Any], Scores], settings: Mapping[Any, Any]) -> Any:
     """The key of the setting with the highest mean accuracy over tasks, the first of equals."""
 
     def accuracy(name: Any) -> float:
-        right, total = score(settings[name])
-        return float(np.mean(right / total))
+        return float(np.mean(score(settings[name]).accuracy))
 
     return max(settings, key=accuracy)

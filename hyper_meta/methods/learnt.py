@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hyper_meta.core import parallel
+from hyper_meta.core.scores import Scores
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner
@@ -17,7 +18,6 @@ from hyper_meta.methods.interface import (
     Method,
     Row,
     RowName,
-    Scores,
     Setup,
     compile_scores,
     fit,

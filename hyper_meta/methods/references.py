@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from hyper_meta.core import parallel
+from hyper_meta.core.scores import Scores
 from hyper_meta.meta import scoring
-from hyper_meta.methods.interface import Method, Row, Scores, Setup, compile_scores
+from hyper_meta.methods.interface import Method, Row, Setup, compile_scores
 
 
 def _rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
@@ -29,11 +30,12 @@ def _rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
 
 def majority_scores(tasks: list) -> Scores:
     """Always the most common answer of the support set (the first of equals)."""
-    right = []
+    correct = []
     for task in tasks:
         guess = np.bincount([label for _, label in task.support]).argmax()
-        right.append(sum(label == guess for _, label in task.query))
-    return np.array(right, float), np.array([len(task.query) for task in tasks], float)
+        correct.append(sum(label == guess for _, label in task.query))
+    count = [len(task.query) for task in tasks]
+    return Scores(np.array(correct, float), np.array(count, float))
 
 
 METHOD = Method(rows=_rows, summary="no training: the most common answer, and CLIP zero-shot")

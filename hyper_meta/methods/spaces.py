@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from hyper_meta.core import parallel
+from hyper_meta.core.scores import Scores
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.diffusion.classifier_guidance import GENERATOR, Factors, generate_weights
 from hyper_meta.meta import scoring
@@ -22,7 +23,6 @@ from hyper_meta.methods.interface import (
     Method,
     Row,
     RowName,
-    Scores,
     Setup,
     compile_scores,
     fit,

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from hyper_meta.core import parallel, processes
 from hyper_meta.core.files import read_json, write_bytes, write_json
+from hyper_meta.core.scores import Scores
 from hyper_meta.core.types import TaskBatch
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval.rows import KINDS, RowRecord
@@ -31,7 +32,7 @@ from hyper_meta.methods.guides import (
     points_of,
     replicated_model,
 )
-from hyper_meta.methods.interface import Row, Scores, Setup, choices, choose, compile_scores
+from hyper_meta.methods.interface import Row, Setup, choices, choose, compile_scores
 
 NUM_SHOWN = 4  # query examples of a task, fewer than any task has
 
@@ -116,8 +117,10 @@ def _score_shots(row: Row, chosen: str, shots: int) -> dict[str, Any]:
 
 
 def _record(scores: Scores) -> dict[str, list[float]]:
-    right, total = scores
-    return {"correct": np.asarray(right).tolist(), "count": np.asarray(total).tolist()}
+    return {
+        "correct": np.asarray(scores.correct).tolist(),
+        "count": np.asarray(scores.count).tolist(),
+    }
 
 
 def _leave_guides(

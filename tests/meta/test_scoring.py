@@ -18,6 +18,7 @@ from toy_tasks import (
 )
 
 from hyper_meta.core import parallel
+from hyper_meta.core.scores import Scores
 from hyper_meta.data.batching import Batches
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
@@ -123,7 +124,9 @@ def test_a_pass_equals_a_loop_over_unpadded_tasks(name, table, latents):
     if name == "from the question":
         params = init_params(0, DIM)["generator"]
     run = _compile(scoring.scores_of(method), table)
-    right, total = run(parallel.replicate(params), latents)
+    scores = run(parallel.replicate(params), latents)
+    assert isinstance(scores, Scores)
+    right, total = scores.correct, scores.count
     expected = [by_hand(params, task_alone(table, i), latents[i]) for i in range(len(SIZES))]
     np.testing.assert_allclose(right, expected, rtol=1e-6)
     np.testing.assert_array_equal(total, [query for _, query, _ in SIZES])
@@ -216,8 +219,8 @@ def test_column_s_of_a_curve_is_the_method_adapted_for_s_steps(table, curves):
     for steps in range(3):
         method = scoring.adapted_method(BLENDED, InnerLoop(steps, 1.0))
         run = _compile(scoring.scores_of(method), table, 1)
-        expected, _ = run(parallel.replicate(ADAPTER), None)
-        np.testing.assert_array_equal(right[:, steps], expected)
+        expected = run(parallel.replicate(ADAPTER), None)
+        np.testing.assert_array_equal(right[:, steps], expected.correct)
     assert len(set(right.sum(axis=0))) == 3
 
 

@@ -120,8 +120,8 @@ def test_an_ensemble_is_the_mean_of_logits_and_differs_from_the_mean_latent(ever
             labels = [label for _, label in task.query]
             chosen = of_task[:, : len(labels)].argmax(axis=-1)
             right.append((chosen == labels).sum(axis=-1).mean())
-        scored, _ = rows[f"hnet_hyperldm{variant}"].score("test", 2.0, None)
-        np.testing.assert_allclose(scored, right, rtol=1e-6)
+        scored = rows[f"hnet_hyperldm{variant}"].score("test", 2.0, None)
+        np.testing.assert_allclose(scored.correct, right, rtol=1e-6)
 
 
 def test_the_model_of_generate_is_left_behind(evaluated, everything):
@@ -214,10 +214,10 @@ def test_controls_and_few_shot_rows_take_any_guide(tmp_path):
             for value in list(adapted.settings.values())[:2]  # none and two steps
         )
         start = rows[name].score("test", _chosen(setup, trained, name), None)
-        np.testing.assert_array_equal(before[0], start[0])
-        assert len(after[0]) == NUM_TASKS["test"]
+        np.testing.assert_array_equal(before.correct, start.correct)
+        assert len(after.correct) == NUM_TASKS["test"]
     for row in controls:
-        assert len(row.score("test", None, None)[0]) == NUM_TASKS["test"]
+        assert len(row.score("test", None, None).correct) == NUM_TASKS["test"]
 
 
 def _chosen(setup, trained, name):

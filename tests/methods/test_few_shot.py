@@ -88,10 +88,11 @@ def test_a_row_is_the_learner_adapted_on_the_whole_support_set(setup, params, fr
     assert row.settings["2 steps, rate 0.5"] == (2, 0.5) and len(row.settings) == 4
     starts = points["test"] if from_elsewhere else None
     for steps, rate in ((0, 0.1), (2, 0.5)):
-        right, total = row.score("test", (steps, rate), None)
+        scores = row.score("test", (steps, rate), None)
         expected = right_by_hand(setup, params, "test", steps, rate, starts)
-        np.testing.assert_array_equal(right, expected)
-        np.testing.assert_array_equal(total, [len(task.query) for task in setup.tasks["test"]])
+        np.testing.assert_array_equal(scores.correct, expected)
+        count = [len(task.query) for task in setup.tasks["test"]]
+        np.testing.assert_array_equal(scores.count, count)
 
 
 def test_shots_are_counted_up_to_all_and_drawn_anew_in_every_seed(setup, params, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from toy_setup import DIM, NUM_TASKS, make_setup, tiny_config
 
 from hyper_meta.core import parallel
+from hyper_meta.core.scores import Scores
 from hyper_meta.methods.interface import (
     choices,
     choose,
@@ -102,7 +103,7 @@ def test_the_setting_with_the_highest_mean_over_tasks_is_chosen():
     right = {"pooled": [0, 90], "tasks": [2, 50], "none": [0, 0]}
 
     def score(value):
-        return np.array(right[value], float), total
+        return Scores(np.array(right[value], float), total)
 
     assert choose(score, {name: name for name in right}) == "tasks"
     assert choose(score, {"called so": "pooled", "or so": "none"}) == "called so"
@@ -112,7 +113,7 @@ def test_the_setting_with_the_highest_mean_over_tasks_is_chosen():
 def test_of_equals_the_first_is_chosen(order):
     values = {"a": 0.5, "b": 0.25, "c": 0.5}
     settings = {name: values[name] for name in order}
-    assert choose(lambda value: (np.array([value]), np.ones(1)), settings) == order[0]
+    assert choose(lambda value: Scores(np.array([value]), np.ones(1)), settings) == order[0]
 
 
 def test_the_splits_of_the_evaluation_table(tmp_path):

@@ -13,9 +13,9 @@ def test_the_most_common_answer_of_the_support_set():
         return Task("?", ("a", "b", "c"), "{}", "", "", *items)
 
     tasks = [task([1, 2, 1], [1, 1, 0]), task([2, 0], [0, 2, 2, 2]), task([2], [0])]
-    right, total = majority_scores(tasks)
-    np.testing.assert_array_equal(right, [2, 1, 0])
-    np.testing.assert_array_equal(total, [3, 4, 1])
+    scores = majority_scores(tasks)
+    np.testing.assert_array_equal(scores.correct, [2, 1, 0])
+    np.testing.assert_array_equal(scores.count, [3, 4, 1])
 
 
 def test_clip_is_the_nearest_answer(tmp_path):
@@ -31,6 +31,8 @@ def test_clip_is_the_nearest_answer(tmp_path):
             cosine = images @ answers.T / np.linalg.norm(answers, axis=1)
             labels = [label for _, label in task.query]
             expected.append((cosine.argmax(axis=1) == labels).sum())
-        right, total = clip.score(split, None, None)
-        np.testing.assert_array_equal(right, expected)
-        np.testing.assert_array_equal(total, [len(task.query) for task in setup.tasks[split]])
+        scores = clip.score(split, None, None)
+        np.testing.assert_array_equal(scores.correct, expected)
+        np.testing.assert_array_equal(
+            scores.count, [len(task.query) for task in setup.tasks[split]]
+        )

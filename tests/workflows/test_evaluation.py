@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from hyper_meta.core.scores import Scores
 from hyper_meta.eval.seeds import SCORES_FORMAT
 from hyper_meta.methods.interface import Row
 from hyper_meta.workflows.evaluate import evaluate, score_row
@@ -26,7 +27,7 @@ def make_row(calls, **options):
 
     def score(split, value, shots):
         calls.append((split, value, shots))
-        return np.array(RIGHT[value][split], float), TOTAL[split]
+        return Scores(np.array(RIGHT[value][split], float), TOTAL[split])
 
     return Row("an_id", "a title", "language", score, SETTINGS, "some setting", **options)
 
@@ -69,7 +70,7 @@ def test_each_number_of_shots_has_its_own_best_setting():
         else:
             gain = {"a": 1, "b": -1}[value] * (shots or 0)
             right = 5 - gain if split == "test" else {"a": 5, "b": 6}[value] + gain
-        return np.array([right], float), np.array([10.0])
+        return Scores(np.array([right], float), np.array([10.0]))
 
     def allowed(chosen):
         asked.append(chosen)
@@ -91,7 +92,7 @@ def test_each_number_of_shots_has_its_own_best_setting():
 def test_a_row_without_settings():
     def score(split, value, shots):
         assert value is None
-        return np.ones(2), np.full(2, 4.0)
+        return Scores(np.ones(2), np.full(2, 4.0))
 
     row = Row("an_id", "a title", "reference", score, maps_question_directly=True)
     scored = score_row(row, (1,))
@@ -116,7 +117,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_row_it_was_at(tmp_path):
                 calls.append(number)
                 if number == stopped_at:
                     raise KeyboardInterrupt
-                return np.array([number / 3, 0.1]), np.array([1.0, 7.0])
+                return Scores(np.array([number / 3, 0.1]), np.array([1.0, 7.0]))
 
             return Row(f"row_{number}", "one title", "reference", score)
 

@@ -228,8 +228,8 @@ def _compile_validation(
         guided = guide_tasks(config, guide_fn, model, table.questions)
         accuracy = {}
         for setting, latents in guided.items():
-            right, total = score(replicated, latents[:, None])
-            accuracy[setting_name(setting)] = float(np.mean(right / total))
+            scores = score(replicated, latents[:, None])
+            accuracy[setting_name(setting)] = float(np.mean(scores.accuracy))
         return max(accuracy.values()), accuracy
 
     return validate

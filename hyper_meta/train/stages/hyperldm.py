@@ -334,7 +334,6 @@ def _compile_accuracy(
             num_samples=config.hyperldm.num_samples,
             seed=config.seed,
         )
-        right, total = score(replicated, latents.mean(axis=1, keepdims=True))
-        return float(np.mean(right / total))
+        return float(np.mean(score(replicated, latents.mean(axis=1, keepdims=True)).accuracy))
 
     return accuracy_at

@@ -280,8 +280,7 @@ def _task_stage(
         return batches.shape, batches.replace(shape=np.broadcast_to(0, batches.ids.shape))
 
     def validate(state: TrainState) -> tuple[float, dict[str, float]]:
-        right, total = score(state.params, None)
-        return float(np.mean(right / total)), {}
+        return float(np.mean(score(state.params, None).accuracy)), {}
 
     return Stage(
         name=plan.name,
