@@ -5,6 +5,7 @@ from adapters import make_adapter
 from ml_collections import ConfigDict
 from toy_setup import DIM, LATENT, NUM_TASKS, make_setup, tiny_config
 
+from hyper_meta.core.settings import changed
 from hyper_meta.core.types import Examples, TaskBatch
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task, task_correct
 from hyper_meta.methods import few_shot
@@ -109,9 +110,7 @@ def test_shots_are_counted_up_to_all_and_drawn_anew_in_every_seed(setup, params,
     monkeypatch.setattr(few_shot, "compile_scores", compile_scores)
     learner, keys = hnet_learner(setup.config, setup.network), {}
     for seed in (0, 1):
-        config = setup.config.copy_and_resolve_references()
-        config.seed = seed
-        fresh = make_setup(setup.folder, config)
+        fresh = make_setup(setup.folder, changed(setup.config, {"seed": seed}))
         curve = adaptation_curves(fresh, learner, params, steps=(0, 2), key="hnet")
         for shots in (1, 2, None):
             curve("test", 0.5, shots)
