@@ -6,6 +6,7 @@ import numpy as np
 
 import hyper_meta
 from hyper_meta.core.configuration import execute_file
+from hyper_meta.core.settings import changed, read_settings
 from hyper_meta.core.types import Examples, SentenceFeatures, TaskBatch
 from hyper_meta.data.table import TaskTable
 from hyper_meta.models.sentences import take
@@ -14,8 +15,9 @@ REPOSITORY = Path(hyper_meta.__file__).parents[1]
 DIM, NUM_TASKS = 6, 11
 
 
-def tiny_config():
-    """The full run's config at the size of `tiny_table`, with a single learning rate."""
+def tiny_config(values=()):
+    """The full run's settings at the size of `tiny_table`, with a single learning rate; and with
+    other values at dotted names."""
     config = execute_file(REPOSITORY / "configs" / "digits_vqa.py")
     config.network.hidden_dim = 8
     config.batching.update(num_layouts=2, num_groups=2, num_shapes=2)
@@ -35,7 +37,7 @@ def tiny_config():
     config.hyperldm.update(hidden_dim=32, num_blocks=1, diffusion_steps=20, sampling_steps=4)
     config.hyperldm.update(batch_size=32, num_steps=400, chunk_steps=200, num_samples=2)
     config.evaluate.guidance_scales = (0.5, 1.0)
-    return config
+    return changed(read_settings(config), dict(values))
 
 
 def tiny_table(seed=0) -> TaskTable:

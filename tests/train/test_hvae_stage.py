@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from devices import run_on_eight_devices
-from ml_collections import ConfigDict
+from toy_stages import tiny_config as tiny_settings
 
 from hyper_meta.core import parallel
 from hyper_meta.core.types import UserError
@@ -24,7 +24,7 @@ def tiny_config(**changes):
     settings = {"latent_dim": 4, "hidden_dims": (16,), "beta": 1.0, "standardise": True}
     settings |= {"components": K}
     settings |= {"batch_size": 16, "num_steps": 300, "chunk_steps": 150}
-    return ConfigDict({"seed": 0, "hvae": settings | changes})
+    return tiny_settings({f"hvae.{name}": value for name, value in (settings | changes).items()})
 
 
 def adapted_weights():

@@ -10,11 +10,12 @@ import optax
 import pytest
 from adapters import num_weights
 from devices import run_on_eight_devices
-from ml_collections import ConfigDict
 from toy_stages import DIM, NUM_TASKS, tiny_table
+from toy_stages import tiny_config as tiny_settings
 
 from hyper_meta.core import parallel
 from hyper_meta.core.losses import info_nce
+from hyper_meta.core.settings import changed
 from hyper_meta.core.types import UserError
 from hyper_meta.diffusion.classifier_guidance import GENERATOR, fold_embed, guide
 from hyper_meta.models.generator import Generator
@@ -36,12 +37,10 @@ MODULE = Generator((8,), num_weights(DIM, 8))
 def tiny_config(**guidance):
     settings = {"optimizer": "adam", "steps": (2, 10), "learning_rates": (0.1, 0.3)}
     settings |= {"pull": (0.0, 0.1), "cosine": False, "langevin": 0.0, **guidance}
-    config = ConfigDict({"seed": 0, "network": {"name": "adapter", "hidden_dim": 8, "blend": 1.0}})
-    config.batching = ConfigDict({"num_shapes": 1, "max_examples": 40})
-    config.hyperclip = ConfigDict({"hidden_dims": (16, 16), "batch_size": BATCH})
-    config.hyperclip.update(weight_decay=0.1, standardise=True)
-    config.hyperclip.update(num_steps=200, chunk_steps=100, guidance=settings)
-    return config
+    values = {"hidden_dims": (16, 16), "batch_size": BATCH, "weight_decay": 0.1}
+    values |= {"standardise": True, "num_steps": 200, "chunk_steps": 100, "guidance": settings}
+    values = {f"hyperclip.{name}": value for name, value in values.items()}
+    return tiny_settings({"batching.num_shapes": 1, **values})
 
 
 @functools.cache
@@ -120,8 +119,7 @@ def test_statistics_are_of_the_weights_and_questions_of_training(trained):
 
 
 def test_without_standardising_weights_enter_as_they_are():
-    config = tiny_config()
-    config.hyperclip.standardise = False
+    config = changed(tiny_config(), {"hyperclip.standardise": False})
     statistics = make_stage(config).init(jax.random.key(0)).statistics
     np.testing.assert_array_equal(statistics.weight_mean, np.zeros(MODULE.num_weights))
     np.testing.assert_array_equal(statistics.weight_std, np.ones(MODULE.num_weights))
@@ -246,8 +244,7 @@ def test_guidance_raises_the_cosine_with_the_question(model, guide_fn):
 
 
 def test_a_batch_of_more_than_all_tasks_is_refused():
-    config = tiny_config()
-    config.hyperclip.batch_size = NUM_TASKS + 1
+    config = changed(tiny_config(), {"hyperclip.batch_size": NUM_TASKS + 1})
     with pytest.raises(UserError, match="batch_size 12 is more than the 11 training tasks"):
         make_stage(config)
 

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from adapters import make_adapter
+from ml_collections import ConfigDict
 from toy_features import random_tokens
 from toy_stages import DIM, NUM_TASKS, tiny_config, tiny_table, whole_task
 
 from hyper_meta.core import parallel
 from hyper_meta.core.configuration import override
+from hyper_meta.core.settings import as_dict, read_settings
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.diffusion.latent_sampling import standardise_latents
 from hyper_meta.diffusion.noise import SCHEDULES
@@ -62,11 +64,10 @@ def space():
 
 def changed(*overrides):
     """The tiny config with overrides such as "hyperldm.denoiser=v1", as the command takes them."""
-    config = tiny_config()
-    config.batching.num_layouts = config.batching.num_shapes = 1
+    config = ConfigDict(as_dict(tiny_config({"batching.num_layouts": 1, "batching.num_shapes": 1})))
     for argument in overrides:
         override(config, argument.partition("=")[0], [f"--config.{argument}"])
-    return config
+    return read_settings(config)
 
 
 def make_stage(config, latents, space):
@@ -241,10 +242,8 @@ def test_samples_come_in_antithetic_pairs(sampler, trained):
 
 
 def test_a_scale_that_is_set_is_the_only_one_to_choose_from():
-    config = tiny_config()
-    assert validation_scales(config) == (0.5, 1.0)
-    config.hyperldm.guidance_scale = 2.5
-    assert validation_scales(config) == (2.5,)
+    assert validation_scales(tiny_config()) == (0.5, 1.0)
+    assert validation_scales(tiny_config({"hyperldm.guidance_scale": 2.5})) == (2.5,)
 
 
 # Options of training: each must be reachable, give a finite loss, and make a difference.

@@ -1,5 +1,6 @@
 """The stages that learn from tasks. As a script: writes what one of them ends with to a file."""
 
+import dataclasses
 import sys
 
 import jax
@@ -7,10 +8,10 @@ import numpy as np
 import pytest
 from adapters import make_adapter, num_weights
 from devices import run_on_eight_devices
-from ml_collections import ConfigDict
 from toy_stages import DIM, NUM_TASKS, tiny_config, tiny_table, whole_task
 
 from hyper_meta.core import parallel
+from hyper_meta.core.settings import changed
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
 from hyper_meta.meta.learners import latent_learner, weights_learner
 from hyper_meta.models.generator import Generator
@@ -29,8 +30,7 @@ STAGES = {
 
 
 def _stage(network, objective="maml", *, num_layouts=1, config=None):
-    config = tiny_config() if config is None else config
-    config.batching.num_layouts = num_layouts
+    config = changed(config or tiny_config(), {"batching.num_layouts": num_layouts})
     options = {} if network == "film" else {"objective": objective}
     options["learning_rate"] = 0.02
     return STAGES[network](config, tiny_table(), tiny_table(1), name=network, **options)
@@ -72,9 +72,7 @@ def test_objectives_and_settings_become_an_inner_loop(
     used = []
     for module, name in ((stages, "meta_objective"), (stages.scoring, "adapted_method")):
         monkeypatch.setattr(module, name, lambda *args: used.append(args))
-    config = tiny_config()
-    config.network.blend = 0.3
-    config[network].inner_learning_rate = 0.7
+    config = tiny_config({"network.blend": 0.3, f"{network}.inner_learning_rate": 0.7})
     _stage(network, objective, config=config)
     rate = 0.7 if num_steps else 0.0
     assert [loop for _, loop in used] == 2 * [InnerLoop(num_steps, rate, first_order)]
@@ -83,9 +81,7 @@ def test_objectives_and_settings_become_an_inner_loop(
 
 def test_blend_zero_is_clip_and_teaches_nothing(tmp_path):
     """Whatever the adapter, the logits are CLIP's: no gradient, and the accuracy is CLIP's."""
-    config = tiny_config()
-    config.network.blend = 0.0
-    config.hnet.update(num_steps=2, chunk_steps=2)
+    config = tiny_config({"network.blend": 0, "hnet.num_steps": 2, "hnet.chunk_steps": 2})
     stage = _stage("hnet", "multitask", config=config)
     state, (row,) = run_stage(stage, tmp_path, seed=0, checkpoint_every=1, progress=False)
     start = stage.init(jax.random.split(jax.random.key(0))[0]).params
@@ -110,8 +106,9 @@ def test_the_schedule_depends_on_the_step_alone():
 @pytest.fixture(params=[True, False], ids=["standardised", "as they are"])
 def seen(request):
     """(config, questions [T, D] at mean 0 and deviation 1, or as they are)."""
-    config, questions = tiny_config(), tiny_table().questions.pooled
-    config.conditional.standardise = config.film.standardise = request.param
+    names = ("conditional.standardise", "film.standardise")
+    config = tiny_config(dict.fromkeys(names, request.param))
+    questions = tiny_table().questions.pooled
     if request.param:
         questions = (questions - questions.mean(axis=0)) / questions.std(axis=0)
     return config, questions
@@ -152,23 +149,20 @@ def test_mnet_starts_as_a_unit_normal_adapter():
     assert abs(np.std(params["e0"]) - 1) < 0.2
 
 
-SETTINGS = {"repeats": 3, "smallest_share": 1.0}
+SETTINGS = dataclasses.replace(tiny_config().latents, repeats=3, smallest_share=1.0)
 
 
 @pytest.mark.parametrize("network", ["hnet", "mnet"])
 def test_a_data_set_is_every_task_adapted_on_all_its_examples(network):
     """Support and query set, whole however large; here a share of them all, so repeats agree."""
-    config, table = tiny_config(), tiny_table()
-    config.batching.num_shapes = 1
+    config, table = tiny_config({"batching.num_shapes": 1}), tiny_table()
     params, base = _stage(network).init(jax.random.key(0)).params, make_adapter(DIM, 8)
     pulled = latent_learner(
         base, stages.generate_fn(stages.generator_module(config, base)), pull=0.1
     )
     learner = {"hnet": pulled, "mnet": weights_learner(base)}[network]
     loop = InnerLoop(4, 0.05)
-    adapt = compile_adaptation(
-        config, learner, table, loop, settings=ConfigDict(SETTINGS), name="some points"
-    )
+    adapt = compile_adaptation(config, learner, table, loop, settings=SETTINGS, name="some points")
     points = adapt(params)
     assert points.shape == (NUM_TASKS, 3, len(params["e0"]))
     number = int(np.argmax(table.support_size))
@@ -182,10 +176,9 @@ def test_a_data_set_is_every_task_adapted_on_all_its_examples(network):
 
 
 def test_each_data_set_has_draws_of_its_own():
-    config, table = tiny_config(), tiny_table()
-    config.batching.num_shapes = 1
+    config, table = tiny_config({"batching.num_shapes": 1}), tiny_table()
     params = _stage("mnet").init(jax.random.key(0)).params
-    settings = ConfigDict(SETTINGS | {"smallest_share": 0.4})
+    settings = dataclasses.replace(SETTINGS, smallest_share=0.4)
     inputs = config, weights_learner(make_adapter(DIM, 8)), table, InnerLoop(4, 0.05)
     one, again, other = (
         compile_adaptation(*inputs, settings=settings, name=name)(params)
@@ -199,9 +192,7 @@ def test_each_data_set_has_draws_of_its_own():
 
 def end_of_training(network, generated):
     """Parameters, metrics and validation score after four steps, on however many devices."""
-    config = tiny_config()
-    config.batching.feature_noise = 0.2
-    config.network.name = generated
+    config = tiny_config({"batching.feature_noise": 0.2, "network.name": generated})
     stage = _stage(network, "fomaml", num_layouts=2, config=config)
     state = parallel.replicate(stage.init(jax.random.key(0)))
     run = parallel.compile_chunk(stage.step)
