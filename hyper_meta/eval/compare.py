@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hyper_meta.core.configuration import CONFIG_FILE, read_stored
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import read_json
 from hyper_meta.eval.metrics import bootstrap_interval, verdict
@@ -69,7 +70,10 @@ class Comparison:
 
 
 def read_tested(workdir: Path) -> Tested:
-    """Reads the results.json of a run. Raises UserError where it is missing or damaged."""
+    """Reads the results.json of a run. Raises UserError where it is missing or damaged, or another
+    version wrote the run."""
+    if (workdir / CONFIG_FILE).exists():
+        read_stored(workdir)
     path = workdir / "results.json"
     if not path.exists():
         raise UserError(

@@ -27,6 +27,7 @@ from hyper_meta.methods.interface import NotFinished, Setup, seed_dir
 from hyper_meta.methods.registry import GUIDES, METHODS, in_order
 from hyper_meta.methods.spaces import Space
 from hyper_meta.models.sentences import stack_sentences, take
+from hyper_meta.preparation.fingerprint import check_data, data_fingerprint
 from hyper_meta.preparation.prepare import PRECOMPUTED, chosen_encoder, load_data, open_encoder
 from hyper_meta.workflows.run import use_compilation_cache
 
@@ -89,6 +90,7 @@ def open_run(workdir: str | os.PathLike, method: str | None = None) -> OpenedRun
     needed = dict.fromkeys((method, FALLBACK))
     use_compilation_cache(config)
     data = load_data(config)
+    check_data(data_fingerprint(config, data), workdir)
     setup = Setup(config, folder, data.tasks, data.tables, restores_only=True)
     trained: dict[str, Any] = {}
     for name in in_order((*needed, *GUIDES), config):

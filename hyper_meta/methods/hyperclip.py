@@ -63,7 +63,6 @@ def guided(space_name: str) -> Method:
         rows,
         train,
         needs=lambda config: (space_name,),
-        settings=("hyperclip",),
         summary=f"HyperCLIP: classifier guidance in the latent space of {space_name}",
         guide=maker,
     )

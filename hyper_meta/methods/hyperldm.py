@@ -72,7 +72,6 @@ def diffused(space_name: str) -> Method:
         rows,
         train,
         needs=lambda config: (space_name,),
-        settings=("hyperldm", "evaluate.guidance_scales"),
         summary=f"HyperLDM: classifier-free guided diffusion in the latent space of {space_name}",
         guide=maker,
     )

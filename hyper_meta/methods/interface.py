@@ -31,17 +31,6 @@ from hyper_meta.train.loop import Stage, run_stage
 from hyper_meta.train.stages.meta_learning import compile_configured_pass
 from hyper_meta.train.state import evaluation_params
 
-# Settings that the training of every method reads.
-SHARED = (
-    "seed",
-    "dataset",
-    "validation_share",
-    "encoder",
-    "question_tokens",
-    "network",
-    "batching",
-)
-
 
 class NotFinished(UserError):
     """What a method left is not there, and nothing is to be trained."""
@@ -125,15 +114,13 @@ class Method:
 
     rows: (setup, trained) -> its rows. train: (setup, trained) -> what it leaves for its rows and
     for other methods, or None; trained: {name: what that method left}. needs: config -> names of
-    the methods it builds on. settings: the sections of the config that its training reads, besides
-    SHARED, so that a sweep trains again only what a setting touches. summary: one line for
-    `hyper-meta methods`. guide: the methods.guides.GuideMaker of a language method.
+    the methods it builds on. summary: one line for `hyper-meta methods`. guide: the
+    methods.guides.GuideMaker of a language method.
     """
 
     rows: Callable[[Setup, Mapping[str, Any]], list[Row]] = lambda setup, trained: []
     train: Callable[[Setup, Mapping[str, Any]], Any] = lambda setup, trained: None
     needs: Callable[[RunSettings], tuple[str, ...]] = lambda config: ()
-    settings: tuple[str, ...] = ()
     summary: str = ""
     guide: Any = None
 

@@ -66,7 +66,7 @@ def learnt(
             adapted = adapted_rows(setup, guide_of(setup, trained, name, guide))
         return [start, *adapted]
 
-    return Method(rows, train, settings=(section,), summary=summary, guide=guide)
+    return Method(rows, train, summary=summary, guide=guide)
 
 
 def learner_rows(

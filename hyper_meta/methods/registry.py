@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ml_collections import ConfigDict
-
+from hyper_meta.core.settings import RunSettings
 from hyper_meta.methods import (
     conditional,
     controls,
@@ -45,7 +44,7 @@ GUIDES = {name: method.guide for name, method in METHODS.items() if method.guide
 METHODS["questions"] = controls.wrong_questions(GUIDES)
 
 
-def in_order(names: Iterable[str], config: ConfigDict) -> list[str]:
+def in_order(names: Iterable[str], config: RunSettings) -> list[str]:
     """The named methods and all that they need, each after what it needs, else as in METHODS.
 
     Raises UserError for a name that is none of METHODS.

@@ -203,20 +203,17 @@ def latent_scores(
 HNET = Method(
     train=_train_hnet,
     needs=lambda config: (config.latents.base,),
-    settings=("latents",),
     summary="latent space of a trained HNet, with the latents of the training tasks; no row",
 )
 # The networks themselves, adapted to every training task: [T, R, P].
 MNET_WEIGHTS = Method(
     train=_train_weights,
     needs=lambda config: (config.hvae.weights.base,),
-    settings=("hvae.weights",),
     summary="weights of a trained MNet, adapted to every training task; no row",
 )
 HVAE = Method(
     _hvae_rows,
     _train_hvae,
     needs=lambda config: ("mnet_weights", config.hvae.weights.base),
-    settings=("hvae", "latents"),
     summary="latent space of HVAE, a variational autoencoder of adapted weights",
 )

@@ -23,6 +23,7 @@ from hyper_meta.generation import generate as generating
 from hyper_meta.generation import predict as predicting
 from hyper_meta.generation.predict import predict
 from hyper_meta.generation.weights_file import Weights, load_weights, save_weights
+from hyper_meta.inspect.opened import open_run
 from hyper_meta.methods import hyperclip, hyperldm
 from hyper_meta.preparation.prepare import EncoderChoice, open_encoder
 from hyper_meta.workflows import run as pipeline
@@ -170,6 +171,24 @@ def test_workdir_that_holds_something_else(refused, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     line = refused("run", "--config", QUICKSTART, "--workdir", tmp_path)
     assert "is not empty and holds no run" in line
+
+
+def test_work_directory_of_the_former_version(refused, workdir, tmp_path):
+    config = json.loads((workdir / "config.json").read_text())
+    del config["format"], config["network"], config["question_tokens"]
+    (workdir / "config.json").write_text(json.dumps(config | {"adapter": {"hidden_dim": 64}}))
+    (workdir / "results.json").write_text("{}")
+    for command in (
+        ["run", "--workdir", workdir],
+        ["run", "--workdir", workdir, "--config", QUICKSTART],
+        ["report", "--workdir", workdir],
+        generate_command(workdir, tmp_path / "o"),
+        ["compare", workdir, workdir],
+    ):
+        line = refused(*command)
+        assert f"{workdir} holds a run of another version of hyper-meta (config.json has no" in line
+    with pytest.raises(UserError, match="holds a run of another version"):
+        open_run(workdir)
 
 
 def test_config_of_an_encoder_given_to_run(refused, tmp_path):

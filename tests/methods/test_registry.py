@@ -38,15 +38,6 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name):
         in_order(["references", name], tiny_config())
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_settings_are_sections_of_the_config(name):
-    config = tiny_config()
-    for section in METHODS[name].settings:
-        value = config
-        for key in section.split("."):
-            value = value[key]
-
-
 def test_the_names_are_those_of_the_registry():
     assert list(METHODS) == list(NAMES)
     for name, method in METHODS.items():

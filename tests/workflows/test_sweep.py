@@ -12,7 +12,7 @@ import pytest
 from hyper_meta.cli.main import main
 from hyper_meta.core.configuration import execute_file
 from hyper_meta.core.errors import UserError
-from hyper_meta.core.settings import as_dict
+from hyper_meta.core.settings import RunSettings, as_dict, rules_of
 from hyper_meta.core.settings.watching import watched
 from hyper_meta.eval.results import RESULTS_FORMAT
 from hyper_meta.methods.reads import Reads, note, while_training
@@ -554,6 +554,7 @@ def test_what_is_reused_ends_as_from_scratch(data_dir, programs, trained, tmp_pa
     for name, content in read.items():
         # Linked where it was linked, and the same where it was trained alone.
         assert content == json.loads((alone / "seed_0" / "reads" / f"{name}.json").read_text())
+        assert set(content) <= set(rules_of(RunSettings)) and content["seed"] == 0
     # Read while programs are compiled, while the stage is built, and by nobody else.
     assert read["hnet_hyperldm"]["hyperldm.drop_rate"] == 0.5
     assert read["hnet_hyperldm"]["evaluate.guidance_scales"] == [0.5, 2.0]

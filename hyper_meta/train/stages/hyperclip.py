@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
+from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data.table import TaskTable
 from hyper_meta.diffusion.classifier_guidance import (
@@ -41,12 +41,12 @@ Guide = Callable[[Any, SentenceFeatures, float, float, int], np.ndarray]
 Setting = tuple[float, float, int]  # learning rate, pull and steps of guidance
 
 
-def hyperclip_module(config: ConfigDict, question_dim: int) -> HyperCLIP:
+def hyperclip_module(config: RunSettings, question_dim: int) -> HyperCLIP:
     """The weight encoder that the config describes, for pooled questions [Dq]."""
     return HyperCLIP(tuple(config.hyperclip.hidden_dims), question_dim)
 
 
-def guidance_settings(config: ConfigDict) -> Guidance:
+def guidance_settings(config: RunSettings) -> Guidance:
     """How latents are guided."""
     given = config.hyperclip.guidance
     return Guidance(given.optimizer, tuple(given.steps), given.cosine, given.langevin)
@@ -57,7 +57,7 @@ def hyperclip_model(params: Any, statistics: WeightStatistics, space: Any) -> di
     return {"hyperclip": params, "statistics": statistics, **space}
 
 
-def compile_guidance(config: ConfigDict, factors: Factors, question_dim: int) -> Guide:
+def compile_guidance(config: RunSettings, factors: Factors, question_dim: int) -> Guide:
     """Compiles guidance for any number of questions, at any rate and pull."""
     module, settings = hyperclip_module(config, question_dim), guidance_settings(config)
 
@@ -87,14 +87,14 @@ def compile_guidance(config: ConfigDict, factors: Factors, question_dim: int) ->
     return run
 
 
-def guidance_choices(config: ConfigDict) -> list[Setting]:
+def guidance_choices(config: RunSettings) -> list[Setting]:
     """Every setting of guidance that is compared."""
     given = config.hyperclip.guidance
     return list(itertools.product(given.learning_rates, given.pull, given.steps))
 
 
 def guide_tasks(
-    config: ConfigDict, guide_fn: Guide, model: Any, questions: SentenceFeatures
+    config: RunSettings, guide_fn: Guide, model: Any, questions: SentenceFeatures
 ) -> dict[Setting, np.ndarray]:
     """The guided latents of T questions at every setting that is compared: each [T, Z] float32."""
     given, latents = config.hyperclip.guidance, {}
@@ -112,7 +112,7 @@ def setting_name(setting: Setting) -> str:
 
 
 def hyperclip_stage(
-    config: ConfigDict,
+    config: RunSettings,
     name: str,
     *,
     latents: np.ndarray,
@@ -170,7 +170,7 @@ def _is_matrix(params: Any) -> Any:
 
 
 def _weight_statistics(
-    config: ConfigDict,
+    config: RunSettings,
     factors: Factors,
     generator: Any,
     latents: np.ndarray,
@@ -213,7 +213,7 @@ def _contrastive_step(
 
 
 def _compile_validation(
-    config: ConfigDict, factors: Factors, space: Any, table: TaskTable
+    config: RunSettings, factors: Factors, space: Any, table: TaskTable
 ) -> Callable[[TrainState], tuple[float, dict[str, float]]]:
     """state -> (the best mean accuracy over the tasks of any setting, that of each)."""
     guide_fn = compile_guidance(config, factors, table.questions.pooled.shape[1])

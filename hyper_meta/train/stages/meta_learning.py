@@ -1,6 +1,6 @@
 """The training stages, built from a config and a table of tasks.
 
-Here a ConfigDict ends: everything below takes plain arguments.
+Here the settings of a run end: everything below takes plain arguments.
 """
 
 from __future__ import annotations
@@ -18,9 +18,15 @@ import numpy as np
 import optax
 from flax import linen as nn
 from jax import lax
-from ml_collections import ConfigDict
 
 from hyper_meta.core import parallel
+from hyper_meta.core.settings import RunSettings
+from hyper_meta.core.settings.run import (
+    AdaptationSettings,
+    ConditionalSettings,
+    FilmSettings,
+    TaskTrainingSettings,
+)
 from hyper_meta.core.types import SentenceFeatures, TaskBatch, UserError
 from hyper_meta.data.batching import (
     BatchShape,
@@ -70,7 +76,7 @@ class Plan:
     learning_rate: float
 
 
-def stage_network(config: ConfigDict, table: TaskTable) -> BaseNetwork:
+def stage_network(config: RunSettings, table: TaskTable) -> BaseNetwork:
     """The network that the config describes, for the image features of a table."""
     return configured_network(config.network, table.image_features.shape[1])
 
@@ -80,18 +86,18 @@ def generate_fn(module: nn.Module) -> Callable:
     return lambda params, inputs: module.apply({"params": params}, inputs)
 
 
-def generator_module(config: ConfigDict, network: BaseNetwork) -> nn.Module:
+def generator_module(config: RunSettings, network: BaseNetwork) -> nn.Module:
     """The module of HNet's generator."""
     return Generator(tuple(config.hnet.hidden_dims), network.num_weights)
 
 
-def hnet_learner(config: ConfigDict, network: BaseNetwork, *, pull: float = 0.0) -> Learner:
+def hnet_learner(config: RunSettings, network: BaseNetwork, *, pull: float = 0.0) -> Learner:
     """HNet moves the latent of its generator."""
     return latent_learner(network, generate_fn(generator_module(config, network)), pull=pull)
 
 
 def hnet_stage(
-    config: ConfigDict,
+    config: RunSettings,
     train: TaskTable,
     validation: TaskTable,
     *,
@@ -114,7 +120,7 @@ def hnet_stage(
 
 
 def mnet_stage(
-    config: ConfigDict,
+    config: RunSettings,
     train: TaskTable,
     validation: TaskTable,
     *,
@@ -134,7 +140,7 @@ def mnet_stage(
 
 
 def conditional_stage(
-    config: ConfigDict,
+    config: RunSettings,
     train: TaskTable,
     validation: TaskTable,
     *,
@@ -153,7 +159,7 @@ def conditional_stage(
 
 
 def conditional_params(
-    config: ConfigDict, network: BaseNetwork, sentence: SentenceFeatures, key: jax.Array
+    config: RunSettings, network: BaseNetwork, sentence: SentenceFeatures, key: jax.Array
 ) -> Any:
     """The first parameters of the conditional hypernetwork, for questions like this sentence."""
     module = Generator(tuple(config.conditional.hidden_dims), network.num_weights)
@@ -161,14 +167,14 @@ def conditional_params(
 
 
 def conditional_learner(
-    config: ConfigDict, network: BaseNetwork, measured: SentenceMoments
+    config: RunSettings, network: BaseNetwork, measured: SentenceMoments
 ) -> Learner:
     """The conditional hypernetwork, all of whose weights move; measured: on training questions."""
     return generator_learner(network, _prepared_questions(config.conditional, measured))
 
 
 def film_stage(
-    config: ConfigDict, train: TaskTable, validation: TaskTable, *, name: str, learning_rate: float
+    config: RunSettings, train: TaskTable, validation: TaskTable, *, name: str, learning_rate: float
 ) -> Stage:
     """FiLM (method.md section 4): one adapter, hidden units scaled and shifted by the question."""
     network = stage_network(config, train)
@@ -184,7 +190,7 @@ def film_stage(
 
 
 def film_params(
-    config: ConfigDict, network: BaseNetwork, sentence: SentenceFeatures, key: jax.Array
+    config: RunSettings, network: BaseNetwork, sentence: SentenceFeatures, key: jax.Array
 ) -> Any:
     """The first parameters of FiLM, for questions like this sentence."""
     adapter_key, key = jax.random.split(key)
@@ -195,12 +201,12 @@ def film_params(
     }
 
 
-def film_module(config: ConfigDict) -> nn.Module:
+def film_module(config: RunSettings) -> nn.Module:
     """The module that turns a question into scales and shifts."""
     return Film(tuple(config.film.hidden_dims), config.network.hidden_dim)
 
 
-def film_learner(config: ConfigDict, network: BaseNetwork, measured: SentenceMoments) -> Learner:
+def film_learner(config: RunSettings, network: BaseNetwork, measured: SentenceMoments) -> Learner:
     """FiLM; nothing moves in the inner loop; measured: on training questions."""
     module, prepare = film_module(config), _prepared_questions(config.film, measured)
 
@@ -212,7 +218,7 @@ def film_learner(config: ConfigDict, network: BaseNetwork, measured: SentenceMom
 
 
 def _prepared_questions(
-    settings: ConfigDict, measured: SentenceMoments
+    settings: ConditionalSettings | FilmSettings, measured: SentenceMoments
 ) -> Callable[[SentenceFeatures], jax.Array]:
     """Pooled questions [..., Dq] as they are or, with settings.standardise, at mean 0 and deviation
     1 over the measured ones."""
@@ -223,8 +229,8 @@ def _prepared_questions(
 
 def _meta_stage(
     plan: Plan,
-    config: ConfigDict,
-    settings: ConfigDict,
+    config: RunSettings,
+    settings: TaskTrainingSettings,
     tables: tuple[TaskTable, TaskTable],
     init_params: Callable[[jax.Array], Any],
     learner: Learner,
@@ -249,8 +255,8 @@ def _meta_stage(
 
 def _task_stage(
     plan: Plan,
-    config: ConfigDict,
-    settings: ConfigDict,
+    config: RunSettings,
+    settings: TaskTrainingSettings,
     tables: tuple[TaskTable, TaskTable],
     init_params: Callable[[jax.Array], Any],
     objective: Objective,
@@ -327,7 +333,7 @@ def _task_step(
 
 
 def compile_configured_pass(
-    config: ConfigDict, task_fn: scoring.TaskFn, table: TaskTable
+    config: RunSettings, task_fn: scoring.TaskFn, table: TaskTable
 ) -> Callable:
     """`scoring.compile_pass` with the config's batching."""
     return scoring.compile_pass(
@@ -339,12 +345,12 @@ def compile_configured_pass(
 
 
 def compile_adaptation(
-    config: ConfigDict,
+    config: RunSettings,
     learner: Learner,
     table: TaskTable,
     loop: InnerLoop,
     *,
-    settings: ConfigDict,
+    settings: AdaptationSettings,
     name: str,
 ) -> Callable[[Any], Any]:
     """Compiles params -> points, numpy leaves [T, R, ...]: every task adapted on random shares of
