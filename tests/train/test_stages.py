@@ -15,7 +15,7 @@ from hyper_meta.core.settings import changed
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
 from hyper_meta.meta.learners import latent_learner, weights_learner
 from hyper_meta.models.generator import Generator
-from hyper_meta.models.sentences import take
+from hyper_meta.models.sentences import measure_sentences, take
 from hyper_meta.networks.film import film_weights
 from hyper_meta.train.loop import run_stage
 from hyper_meta.train.stages import meta_learning as stages
@@ -117,7 +117,8 @@ def seen(request):
 def test_the_conditional_hypernetwork_sees_the_questions(seen):
     (config, questions), table = seen, tiny_table()
     module = Generator(config.conditional.hidden_dims, num_weights(DIM, config.network.hidden_dim))
-    learner = stages.conditional_learner(config, table)
+    measured = measure_sentences(table.questions)
+    learner = stages.conditional_learner(config, stages.stage_network(config, table), measured)
     params = module.init(jax.random.key(0), questions)["params"]
     expected = module.apply({"params": params}, questions)
     for row, weights in enumerate(expected[:3]):
@@ -129,7 +130,8 @@ def test_the_conditional_hypernetwork_sees_the_questions(seen):
 
 def test_film_sees_the_questions(seen):
     (config, questions), table = seen, tiny_table()
-    module, learner = stages.film_module(config), stages.film_learner(config, table)
+    module, measured = stages.film_module(config), measure_sentences(table.questions)
+    learner = stages.film_learner(config, stages.stage_network(config, table), measured)
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(module.init, jax.random.key(0), questions)["params"]
     params = {
