@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from hyper_meta.cli.parser import Command, Work, refuse_others
@@ -28,6 +29,9 @@ class _Setting:
 
     def __getattr__(self, key: str) -> _Setting:
         return _Setting(f"{self._name}.{key}")
+
+    def __iter__(self) -> Iterator[_Setting]:
+        yield self
 
     def __str__(self) -> str:
         return f"the method of {self._name}"

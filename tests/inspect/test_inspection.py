@@ -1,5 +1,6 @@
 """Every measure against numpy written from its definition, on random networks, and a run."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -9,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from adapters import make_adapter, num_weights
-from hyper_meta.inspect.runs import Movement, Neighbours, Run
 from ml_collections import ConfigDict
 from PIL import Image
 from toy_features import split_features
@@ -19,8 +19,11 @@ from hyper_meta.data.table import build_table
 from hyper_meta.data.tasks import Task
 from hyper_meta.diffusion.classifier_guidance import GENERATOR
 from hyper_meta.eval.latent_map import principal_plane
-from hyper_meta.inspect import figures as figures
-from hyper_meta.inspect import runs as inspection
+from hyper_meta.inspect import figures, movements, networks
+from hyper_meta.inspect import opened as inspection
+from hyper_meta.inspect.movements import Movement, Neighbours
+from hyper_meta.inspect.opened import OpenedRun
+from hyper_meta.methods.guides import Guide
 from hyper_meta.methods.interface import Setup
 from hyper_meta.methods.spaces import Space
 from hyper_meta.models.generator import Generator
@@ -79,7 +82,9 @@ def toy():
     space = Space("HNet", make_adapter(EMBED_DIM, HIDDEN_DIM), params, GENERATOR, latents)
     setup = Setup(config, None, tasks, tables)
     setup.memory["choice", "hnet_latents"] = {"learning_rate": RATE}
-    return Run(config, setup, {"hnet": space}, None), features
+    guide = Guide("hnet_hyperldm", "HNet + HyperLDM", space.network, {}, None, None, space="hnet")
+    guides = {guide.name: guide}
+    return OpenedRun(config, setup, {"hnet": space}, None, guides, guide.name), features
 
 
 def _weights(run, latents):
@@ -119,7 +124,7 @@ def test_accuracy_is_the_share_of_right_answers(toy):
         np.mean(_logits(run, features, latent, task.query).argmax(1) == right) for latent in latents
     ]
     assert len(set(expected)) > 2
-    found = inspection.accuracy(run, " what TEST  3? ", latents)
+    found = movements.accuracy(run, " what TEST  3? ", latents)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -137,14 +142,14 @@ def test_adaptation_goes_down_the_slope_of_the_support_loss(toy):
     steps = 1e-6 * np.eye(LATENT_DIM)
     slope = np.array([(loss(start + step) - loss(start - step)) / 2e-6 for step in steps])
     assert np.abs(slope).max() > 0.1
-    found = inspection.adapt(run, task.sentence)
+    found = movements.adapt(run, task.sentence)
     np.testing.assert_allclose(found, start - RATE * slope, rtol=1e-3, atol=1e-3)
 
 
 def test_all_test_tasks_are_adapted_as_one_is(opened):
-    latents = inspection.adapted_to_test(opened)
+    latents = movements.adapted_to_test(opened)
     for row in (2, 77):
-        found = inspection.adapt(opened, opened.setup.tasks["test"][row].sentence)
+        found = movements.adapt(opened, opened.setup.tasks["test"][row].sentence)
         np.testing.assert_allclose(found, latents[row], rtol=1e-4, atol=1e-5)
 
 
@@ -152,7 +157,7 @@ def test_network_coordinates_are_as_far_apart_as_the_weights(toy):
     run, _ = toy
     latents = run.space.latents.reshape(-1, LATENT_DIM)
     weights = _weights(run, latents)
-    points = inspection.network_coordinates(run.space, latents)
+    points = networks.network_coordinates(run.space, latents)
     assert points.shape == (12, 7)
     expected = np.linalg.norm(weights[:, None] - weights, axis=-1)
     found = np.linalg.norm(points[:, None] - points, axis=-1)
@@ -166,7 +171,7 @@ def test_distances_to_the_nearest_adapted_network(toy):
     known, points = (
         _weights(run, x) for x in (run.space.latents.reshape(-1, LATENT_DIM), generated)
     )
-    found = inspection.adapted_distances(run, {"generated": generated})
+    found = networks.adapted_distances(run, {"generated": generated})
     between = np.linalg.norm(known[:, None] - known, axis=-1)
     again = [between[row, row ^ 1] for row in range(12)]
     others = [min(between[row, k] for k in range(12) if k // 2 != row // 2) for row in range(12)]
@@ -185,8 +190,10 @@ def test_layer_statistics(toy):
     latents = np.random.default_rng(4).normal(size=(40, LATENT_DIM)).astype(np.float32)
     weights = _weights(run, latents)
     cuts = {"W1": (0, 15), "b1": (15, 18), "W2": (18, 33), "b2": (33, 38)}
-    found = inspection.network_statistics(run, latents)
-    assert found.shape == (40, 4, 3) and inspection.LAYERS == tuple(cuts)
+    found = networks.network_statistics(run, latents)
+    assert found.shape == (40, 4, 3) and [layer.name for layer in run.space.network.layers] == list(
+        cuts
+    )
     for layer, (start, stop) in enumerate(cuts.values()):
         part = weights[:, start:stop]
         mean = part.sum(1) / (stop - start)
@@ -204,23 +211,23 @@ def test_parts_are_of_one_size_and_lose_no_row(count):
         return 2 * part
 
     rows = np.arange(2 * count).reshape(count, 2)
-    np.testing.assert_array_equal(inspection.in_parts(double, rows), 2 * rows)
-    assert sizes == [inspection.NETWORKS_AT_ONCE] * -(-count // inspection.NETWORKS_AT_ONCE)
+    np.testing.assert_array_equal(movements.in_parts(double, rows), 2 * rows)
+    assert sizes == [movements.NETWORKS_AT_ONCE] * -(-count // movements.NETWORKS_AT_ONCE)
 
 
 def test_projection_and_interpolation_and_distances():
     plane = (np.array([1.0, 2, 3]), np.array([[0.0, 1, 0], [0, 0, -1]]), np.array([0.5, 0.2]))
     np.testing.assert_array_equal(figures.project(plane, np.array([[5.0, 4, 1]])), [[2, 2]])
-    line = inspection.interpolate(np.array([0.0, 2]), np.array([4.0, 0]), np.array([0, 0.25, 1]))
+    line = movements.interpolate(np.array([0.0, 2]), np.array([4.0, 0]), np.array([0, 0.25, 1]))
     np.testing.assert_array_equal(line, [[0, 2], [1, 1.5], [4, 0]])
     known, std = np.array([[1.0, 1], [5, 9]]), np.array([1.0, 2])
-    found = inspection.latent_distances(np.array([1.0, 1]), known, std)
+    found = movements.latent_distances(np.array([1.0, 1]), known, std)
     np.testing.assert_allclose(found, [0, 4])  # sqrt((4 / 1)^2 + (8 / 2)^2 over 2)
 
 
 @pytest.mark.parametrize(("last", "count"), [(300, 40), (4, 40), (7, 3)])
 def test_steps_are_whole_and_reach_both_ends(last, count):
-    steps = inspection.steps_between(last, count)
+    steps = movements.steps_between(last, count)
     assert steps[0] == 0 and steps[-1] == last
     assert len(steps) == min(count, last + 1)
     gaps = np.diff(steps)
@@ -282,7 +289,12 @@ def test_drawings_show_what_they_are_given():
 
 @pytest.fixture(scope="module")
 def opened(finished_quickstart):
-    return inspection.open_run(finished_quickstart)
+    return inspection.open_run(finished_quickstart, "hnet_hyperldm")
+
+
+def guided_for_test(opened):
+    """[T, Z]: what HyperCLIP guides e0 to for the test questions."""
+    return movements.latents_for_test(opened, movements.hyperclip_guide(opened))[:, 0]
 
 
 def _contents(folder):
@@ -293,7 +305,10 @@ def test_opening_a_run_leaves_it_as_it_was(finished_quickstart, opened):
     before = _contents(finished_quickstart)
     again = inspection.open_run(finished_quickstart)
     assert _contents(finished_quickstart) == before
-    assert set(again.trained) == {"hnet_maml", "hnet", "hnet_hyperclip", "hnet_hyperldm"}
+    guides = {"conditional", "hnet_hyperclip", "hnet_hyperldm"}
+    assert set(again.trained) == {"hnet_maml", "hnet", *guides} and set(again.guides) == guides
+    index = json.loads((finished_quickstart / "seed_0" / "guides.json").read_text())
+    assert again.method == index["best"]
     np.testing.assert_array_equal(again.adapted, opened.space.latents.mean(axis=1))
 
 
@@ -304,7 +319,38 @@ def test_a_run_that_is_not_finished_is_refused(finished_quickstart, tmp_path, mi
     shutil.rmtree(workdir / "seed_0" / missing)
     name = {"hnet_latents": "hnet"}.get(missing, missing.split("/")[0])
     with pytest.raises(UserError, match=f"no finished {name}: run hyper-meta train"):
-        inspection.open_run(workdir)
+        inspection.open_run(workdir, name if name == "hnet_hyperclip" else "hnet_hyperldm")
+
+
+def test_a_run_opens_without_a_guide_that_is_not_looked_at(finished_quickstart, tmp_path):
+    workdir = tmp_path / "without"
+    shutil.copytree(finished_quickstart, workdir)
+    shutil.rmtree(workdir / "seed_0" / "hnet_hyperclip")
+    run = inspection.open_run(workdir, "conditional")
+    assert set(run.guides) == {"conditional", "hnet_hyperldm"}
+    with pytest.raises(UserError, match="no finished hnet_hyperclip: run hyper-meta train"):
+        movements.guidance_movements(run, ["Where is the red digit?"], 4)
+
+
+def test_a_guide_that_the_run_does_not_have_is_refused(finished_quickstart):
+    with pytest.raises(UserError, match="'film' given, this run has the guides conditional,"):
+        inspection.open_run(finished_quickstart, "film")
+
+
+def test_networks_of_a_guide_without_latents(finished_quickstart):
+    """Its networks are looked at by their weights, the map shows another guide's latents."""
+    run = inspection.open_run(finished_quickstart, "conditional")
+    assert run.guide.space is None and run.latent_guide.name == "hnet_hyperldm"
+    found = networks.generated_statistics(run, run.guide)
+    assert found.shape == (len(run.setup.tasks["test"]), 4, 3)
+    ours = networks.generated_statistics(run, run.latent_guide)
+    latents = movements.sampled_for_test(run).mean(axis=1)
+    np.testing.assert_allclose(
+        ours, networks.network_statistics(run, latents), rtol=1e-3, atol=1e-4
+    )
+    with pytest.raises(UserError, match="hnet_hyperclip has no guidance scale"):
+        clip = dataclasses.replace(run, method="hnet_hyperclip")
+        movements.scale_movements(clip, ["Where is the red digit?"], (0.0, 1.0))
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
@@ -318,24 +364,24 @@ def test_accuracy_is_that_of_the_table(finished_quickstart, opened):
     scores = json.loads((finished_quickstart / "seed_0" / "scores.json").read_text())
     chosen = {row["id"]: row["chosen"] for row in scores["rows"]}
     for row_id, latents in (
-        ("hnet_hyperldm", inspection.sampled_for_test(opened).mean(axis=1)),
-        ("hnet_hyperclip", inspection.guided_for_test(opened)),
+        ("hnet_hyperldm", movements.sampled_for_test(opened).mean(axis=1)),
+        ("hnet_hyperclip", guided_for_test(opened)),
     ):
         recorded = scores["test"][row_id][chosen[row_id]]
         for row in (0, 40, 150):
             sentence = opened.setup.tasks["test"][row].sentence
             expected = recorded["correct"][row] / recorded["count"][row]
-            (found,) = inspection.accuracy(opened, sentence, latents[row : row + 1])
+            (found,) = movements.accuracy(opened, sentence, latents[row : row + 1])
             assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_guidance_starts_at_e0_and_passes_where_the_pipeline_reads_it(opened):
-    _, _, steps = inspection.best_guidance(opened)
+    _, _, steps = movements.best_value(opened, movements.hyperclip_guide(opened))
     sentence = opened.setup.tasks["test"][0].sentence
-    (moved,) = inspection.guidance_movements(opened, [sentence], 40)
+    (moved,) = movements.guidance_movements(opened, [sentence], 40)
     np.testing.assert_array_equal(moved.places, [0, 1, 2, 3, 4])
     np.testing.assert_array_equal(moved.latents[0], opened.space.params["e0"])
-    expected = inspection.guided_for_test(opened)[0]
+    expected = guided_for_test(opened)[0]
     np.testing.assert_allclose(moved.latents[steps], expected, rtol=1e-4, atol=1e-5)
     assert moved.curves["cosine"][-1] > moved.curves["cosine"][0]
 
@@ -355,14 +401,14 @@ def test_cosine_is_that_of_hyperclip_and_question(opened):
     question = inspection.embed_sentence(opened, "What colour is a seven?")
     asked = (question.pooled - statistics.questions.mean) / statistics.questions.std
     expected = x @ asked / np.linalg.norm(x, axis=1) / np.linalg.norm(asked)
-    found = inspection.cosine(opened, latents, question)
+    found = movements.cosine(opened, latents, question)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_samples_follow_the_sentence_only_where_guided(opened):
     one, other = "Which colour does the seven have?", "Where is the red digit?"
     at_zero, at_two = (
-        [inspection.sample(opened, [sentence], scale) for sentence in (one, other)]
+        [movements.sample(opened, [sentence], scale) for sentence in (one, other)]
         for scale in (0.0, 2.0)
     )
     np.testing.assert_array_equal(*at_zero)
@@ -372,7 +418,7 @@ def test_samples_follow_the_sentence_only_where_guided(opened):
 def test_neighbours_are_the_nearest(opened):
     train = opened.setup.tables["train"]
     row = 17
-    found = inspection.neighbours(opened, opened.setup.tasks["train"][row].sentence, 5)
+    found = movements.neighbours(opened, opened.setup.tasks["train"][row].sentence, 5)
     assert found.by_text[0] == row and found.cosines[0] == pytest.approx(1, abs=1e-5)
     known = np.asarray(train.questions.pooled, np.float64)
     known = (known - known.mean(0)) / known.std(0)
