@@ -102,7 +102,7 @@ main() {
 To type next:
   source .venv/bin/activate
   hyper-meta generate --workdir $workdir --task "Which colour does the seven have?" \\
-      --samples 8 --out seven.safetensors
+      --out seven.safetensors
   hyper-meta predict --weights seven.safetensors \\
       --answers red,orange,yellow,green,blue,purple,pink,white $workdir/scenes/scene*.png
 EOF
