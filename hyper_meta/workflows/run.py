@@ -27,6 +27,7 @@ from hyper_meta.methods.guides import guide_of
 from hyper_meta.methods.interface import Setup, seed_dir
 from hyper_meta.methods.reads import Reads, note, while_training
 from hyper_meta.methods.registry import GUIDES, METHODS, in_order
+from hyper_meta.networks.registry import check_name
 from hyper_meta.preparation.fingerprint import claim_data, data_fingerprint
 from hyper_meta.preparation.prepare import PRECOMPUTED, images_of, load_data
 from hyper_meta.workflows.evaluate import evaluate
@@ -133,8 +134,9 @@ def run_seed(
 
 
 def check_choices(config: RunSettings) -> None:
-    """Raises UserError for a method that is not in the registry."""
+    """Raises UserError for a method or a network that is not in its registry."""
     in_order(config.methods, config)
+    check_name(config.network.name)
 
 
 def claim(config: Any, workdir: Path) -> None:

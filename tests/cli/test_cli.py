@@ -232,6 +232,8 @@ def test_train_takes_a_method(calls, tmp_path, capsys):
 
 def test_an_unknown_method_is_refused_before_a_work_directory_is_made(tmp_path, capsys):
     argv = ["--config", QUICKSTART, "--workdir", str(tmp_path / "w")]
+    assert main(["train", *argv, "--config.network.name=nett"]) == 2
+    assert "network 'nett' given, one of ['adapter', " in capsys.readouterr().err
     for given in (["--method", "fim"], ["--config.methods=('references','fim')"]):
         assert main(["train", *argv, *given]) == 2
         assert "method 'fim' given, one of ['references', " in capsys.readouterr().err

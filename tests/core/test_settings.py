@@ -19,6 +19,7 @@ from hyper_meta.core.settings import (
     rules_of,
 )
 from hyper_meta.core.settings.rules import check_value
+from hyper_meta.core.settings.run import NetworkSettings
 from hyper_meta.core.types import UserError
 from hyper_meta.data.datasets import BUILDERS
 from hyper_meta.diffusion.classifier_guidance import OPTIMIZERS
@@ -260,3 +261,19 @@ def test_choices_are_those_of_the_registries():
 def test_a_setting_is_documented_in_one_line(record, name):
     _, rule = rules_of(record)[name]
     assert rule.doc and "\n" not in rule.doc
+
+
+def test_a_network_may_have_settings_of_its_own():
+    own = {"network.depth": 3, "network.widths": (4, 5), "network.gate": True, "network.kind": "a"}
+    settings = read_settings(changed(RunSettings, **own))
+    assert isinstance(settings.network, NetworkSettings)
+    assert (settings.network.depth, settings.network.widths) == (3, (4, 5))
+    assert settings == read_settings(json.loads(json.dumps(as_dict(settings))))
+    assert settings != read_settings(changed(RunSettings, **own | {"network.depth": 4}))
+    with pytest.raises(UserError, match="network.depth=nan is no finite number"):
+        read_settings(changed(RunSettings, **{"network.depth": math.nan}))
+    for value in ({}, ((1, 2),), ({},), (3, "a")):
+        with pytest.raises(UserError, match="network.depth=.* given, .* is expected"):
+            read_settings(changed(RunSettings, **{"network.depth": value}))
+    with pytest.raises(UserError, match="unknown setting hnet.depth"):
+        read_settings(changed(RunSettings, **{"hnet.depth": 3}))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 
 from hyper_meta.core.errors import UserError
-from hyper_meta.core.settings.rules import Rule, check_value
+from hyper_meta.core.settings.rules import WORDS, Rule, check_value, setting
 from hyper_meta.core.settings.run import RunSettings
 
 Record = TypeVar("Record")
@@ -57,6 +57,8 @@ def _read(config: Any, record: type, prefix: str) -> Any:
     if not isinstance(config, Mapping):
         name = prefix.removesuffix(".")
         raise UserError(f"{name}={config!r} given, a group of settings is expected")
+    if getattr(record, "is_open", False):
+        record = _with_others(record, config)
     kinds, given = kinds_of(record), dict(config.items())
     for name in given:
         if name not in kinds:
@@ -78,6 +80,34 @@ def _read(config: Any, record: type, prefix: str) -> Any:
             rule = field.metadata["rule"]
             values[field.name] = check_value(name, given[field.name], kind, rule)
     return record(**values)
+
+
+def _with_others(record: type, config: Mapping[str, Any]) -> type:
+    """The record with a field for each further value of the section, of that value's type."""
+    known = kinds_of(record)
+    others = {name: value for name, value in config.items() if name not in known}
+    return _extended(record, tuple((name, _kind(value)) for name, value in sorted(others.items())))
+
+
+def _kind(value: Any) -> Any:
+    """The type of a field that holds such a value; a number where no field can."""
+    if isinstance(value, (tuple, list)):
+        element: Any = type(value[0]) if value and type(value[0]) in WORDS else float
+        return tuple[element, ...]
+    if value is None:
+        return float | None
+    return type(value) if type(value) in WORDS else float
+
+
+@functools.cache
+def _extended(record: type, others: tuple[tuple[str, Any], ...]) -> type:
+    """The same class for the same fields, so that equal settings are equal."""
+    if not others:
+        return record
+    fields = [(name, kind, setting("of its own", may_be_empty=True)) for name, kind in others]
+    return dataclasses.make_dataclass(
+        record.__name__, fields, bases=(record,), frozen=True, kw_only=True
+    )
 
 
 def _uneven_steps(settings: Any, prefix: str = "") -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import ClassVar
 
 from hyper_meta.core.arguments import MAX_SEED
 from hyper_meta.core.settings.rules import count, rate, setting, share
@@ -24,8 +25,9 @@ record = dataclasses.dataclass(frozen=True, kw_only=True)
 
 @record
 class NetworkSettings:
-    """What is generated."""
+    """What is generated. A registered network may have settings of its own beside these."""
 
+    is_open: ClassVar[bool] = True
     name: str = setting("in networks.registry; others than the built-in ones are registered")
     hidden_dim: int = count("hidden units of adapter and two_layers")
     rank: int = count("of low_rank")
