@@ -192,7 +192,7 @@ def test_the_guide_of_a_learner_is_the_learner_where_it_starts(name, everything)
         ours, expected = (
             score(split, None, None) for score in (guide_score(setup, guide), rows[name].score)
         )
-        np.testing.assert_array_equal(ours[0], expected[0])
+        np.testing.assert_array_equal(ours.correct, expected.correct)
 
 
 def test_controls_and_few_shot_rows_take_any_guide(tmp_path):
