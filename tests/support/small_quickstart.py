@@ -32,7 +32,7 @@ MARKS = (
     *(f"seed_0/{stage}/0000000{step}" for stage in STAGES[:3] for step in (1, 2)),
     "seed_0/hnet_latents",
     *(f"seed_0/{stage}/0000000{step}" for stage in STAGES[3:] for step in (1, 2)),
-    *("seed_0/rows/6.json", "seed_0/model", "seed_0/shown.npz", "seed_0/scores.json"),
+    *("seed_0/rows/6.json", "seed_0/guides", "seed_0/shown.npz", "seed_0/scores.json"),
 )
 
 

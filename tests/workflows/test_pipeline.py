@@ -25,7 +25,11 @@ def test_the_quickstart_ends_in_a_report(finished_quickstart):
         for group in ("all", "paraphrase", "composition"):
             figures = rows[method]["all"][group]
             assert 0 <= figures["low"] <= figures["mean"] <= figures["high"] <= 100
-    assert len(list((finished_quickstart / "report").glob("*.png"))) == 5
+    drawn = {path.stem for path in (finished_quickstart / "report").glob("*.png")}
+    expected = {"accuracy_by_scale", "accuracy_by_shots", "training_curves", "examples"}
+    with np.load(finished_quickstart / "seed_0" / "shown.npz") as shown:
+        expected |= {"latents"} & set(shown.files)  # where the best guide samples latents
+    assert drawn == expected
 
 
 def test_the_encoder_leaves_room(finished_quickstart):
@@ -90,7 +94,8 @@ def test_a_sentence_becomes_weights_that_answer(finished_quickstart, tmp_path, c
     out, scene = tmp_path / "seven.safetensors", tmp_path / "scene.png"
     Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(scene)
     asked = ["--workdir", str(finished_quickstart), "--task", "Which colour does the seven have?"]
-    assert main(["generate", *asked, "--samples", "3", "--out", str(out)]) == 0
+    asked += ["--method", "hnet_hyperldm", "--samples", "3"]
+    assert main(["generate", *asked, "--out", str(out)]) == 0
     assert main(["predict", "--weights", str(out), "--answers", "red,green", str(scene)]) == 0
     printed = capsys.readouterr().out
     assert "of 3 samples agree" in printed and 'read as "the colour is {}"' in printed
