@@ -131,6 +131,23 @@ def shard(tree: Any, *, axis: int = 0, local: bool = False) -> Any:
     return jax.tree.map(cut, tree)
 
 
+def fill_rows(tree: Any, size: int) -> Any:
+    """Leaves [n, ...] of host arrays, n from 1 to size, as numpy [size, ...]: the first row stands
+    for those that are missing."""
+
+    def fill(leaf):
+        leaf = np.asarray(leaf)
+        return np.concatenate([leaf, leaf[:1].repeat(size - len(leaf), axis=0)])
+
+    return jax.tree.map(fill, tree)
+
+
+def fill_devices(tree: Any) -> Any:
+    """`fill_rows` to the next multiple of the devices of all processes."""
+    num_rows = len(jax.tree.leaves(tree)[0])
+    return fill_rows(tree, -(-num_rows // num_devices()) * num_devices())
+
+
 def example_keys(key: jax.Array, num_local: int) -> jax.Array:
     """The keys of this device's examples, one for each.
 

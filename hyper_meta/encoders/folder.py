@@ -8,7 +8,6 @@ PyTorch. Axes: B batch, L tokens, D the config's projection_dim.
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPTokenizer
 
+from hyper_meta.core.files import whole_folder
 from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.encoders.clip import CLIP
 from hyper_meta.encoders.clip_config import (
@@ -121,9 +121,7 @@ def save_encoder(
         raise UserError(f"{folder} exists; remove it or choose another folder")
     _check_tokenizer(tokenizer, config)
     tensors = tensors_from_params(params, config)
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(folder, failure=f"cannot write the encoder {folder}") as partial:
         _write_json(partial / CONFIG_FILE, _config_with_tokens(config, tokenizer))
         _write_json(partial / IMAGE_FILE, _image_settings(config, image_mean, image_std))
         # The files must not depend on the last call's settings, which transformers sets anew.
@@ -132,9 +130,6 @@ def save_encoder(
         tokenizer.save_pretrained(partial)
         # transformers refuses a file that does not say which framework's layout it is in.
         save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def tokenize(encoder: Encoder, sentences: Sequence[str]) -> np.ndarray:

@@ -33,7 +33,7 @@ from hyper_meta.generation.predict import fetch_encoder
 from hyper_meta.generation.weights_file import Weights
 from hyper_meta.methods.guide_store import choose_guide, load_guide, read_notes
 from hyper_meta.methods.guides import Guide, mean_points
-from hyper_meta.methods.interface import seed_dir
+from hyper_meta.methods.places import seed_dir
 from hyper_meta.methods.registry import GUIDES
 from hyper_meta.models.sentences import measure_sentences, sentence_cosine
 from hyper_meta.networks.registry import configured_network

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from hyper_meta.core import parallel
 from hyper_meta.core.arguments import check_answers, check_template
 from hyper_meta.core.types import UserError
 from hyper_meta.data.images import CorruptImage, decode
@@ -137,8 +138,8 @@ def _encode(encoder: Encoder, images: Sequence[Image.Image | np.ndarray]) -> np.
     parts = []
     for start in range(0, len(images), size):
         pixels = preprocess(encoder, images[start : start + size])
-        padded = np.concatenate([pixels, pixels[:1].repeat(size - len(pixels), axis=0)])
-        parts.append(np.asarray(run(encoder, padded))[: len(pixels)])
+        filled = parallel.fill_rows(pixels, size)
+        parts.append(np.asarray(run(encoder, filled))[: len(pixels)])
     return np.concatenate(parts)
 
 

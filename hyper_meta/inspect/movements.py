@@ -96,7 +96,7 @@ def in_parts(fn: Callable[[np.ndarray], Any], rows: np.ndarray) -> np.ndarray:
     parts = []
     for start in range(0, len(rows), NETWORKS_AT_ONCE):
         part = rows[start : start + NETWORKS_AT_ONCE]
-        filled = np.concatenate([part, part[:1].repeat(NETWORKS_AT_ONCE - len(part), axis=0)])
+        filled = parallel.fill_rows(part, NETWORKS_AT_ONCE)
         parts.append(np.asarray(fn(filled))[: len(part)])
     return np.concatenate(parts)
 

@@ -23,7 +23,8 @@ from hyper_meta.data.tasks import Task
 from hyper_meta.encoders.folder import Encoder, encode_questions, tokenize
 from hyper_meta.methods.guide_store import INDEX, choose_guide
 from hyper_meta.methods.guides import Guide, guide_of
-from hyper_meta.methods.interface import NotFinished, Setup, seed_dir
+from hyper_meta.methods.interface import NotFinished, Setup
+from hyper_meta.methods.places import seed_dir
 from hyper_meta.methods.registry import GUIDES, METHODS, in_order
 from hyper_meta.methods.spaces import Space
 from hyper_meta.models.sentences import stack_sentences, take

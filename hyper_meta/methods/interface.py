@@ -22,6 +22,7 @@ from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data.table import TaskTable
 from hyper_meta.data.tasks import Task
 from hyper_meta.meta import scoring
+from hyper_meta.methods.places import stage_dir
 from hyper_meta.methods.reads import Reads, note_made, note_taken
 from hyper_meta.models.sentences import take
 from hyper_meta.networks.base import BaseNetwork
@@ -125,11 +126,6 @@ class Method:
     guide: Any = None
 
 
-def seed_dir(workdir: Path, seed: int) -> Path:
-    """Where the results of one seed are kept."""
-    return workdir / f"seed_{seed}"
-
-
 def fit(setup: Setup, section: str, name: str, build: Callable[[float], Stage]) -> dict[str, Any]:
     """Trains or restores a stage: {"params": for evaluation, "statistics"}, numpy leaves.
 
@@ -139,7 +135,7 @@ def fit(setup: Setup, section: str, name: str, build: Callable[[float], Stage]) 
     config, rates = setup.config, getattr(setup.config, section).learning_rates
     best = None
     for rate in rates:
-        folder = setup.folder / (name if len(rates) == 1 else f"{name}_rate_{rate:g}")
+        folder = stage_dir(setup.folder, name, rate, rates)
         stage = build(rate)
         if setup.restores_only and checkpoints.latest_step(folder) != stage.num_steps:
             raise NotFinished(f"{folder} is not at step {stage.num_steps}")

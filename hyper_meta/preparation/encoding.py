@@ -223,8 +223,7 @@ def compile_encoding(encoder: Encoder, encode: Callable) -> Callable:
     def run(inputs: Sequence[np.ndarray], size: int) -> np.ndarray:
         if not len(inputs):
             return np.zeros((0, dim), np.float32)
-        fill = [inputs[0]] * (size - len(inputs))
-        encoded = mapped(replicated, None, np.stack([*inputs, *fill]))
+        encoded = mapped(replicated, None, parallel.fill_rows(np.stack(inputs), size))
         return jax.tree.map(lambda leaf: leaf[: len(inputs)], encoded)
 
     return run

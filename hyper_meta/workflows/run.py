@@ -24,7 +24,8 @@ from hyper_meta.core.settings.watching import watched
 from hyper_meta.data.table import DataSet
 from hyper_meta.eval.report import write_report
 from hyper_meta.methods.guides import guide_of
-from hyper_meta.methods.interface import Setup, seed_dir
+from hyper_meta.methods.interface import Setup
+from hyper_meta.methods.places import seed_dir
 from hyper_meta.methods.reads import Reads, note, while_training
 from hyper_meta.methods.registry import GUIDES, METHODS, in_order
 from hyper_meta.networks.registry import check_name

@@ -19,7 +19,7 @@ from hyper_meta.core.settings import as_dict
 from hyper_meta.eval.results import check_format, titles_of
 from hyper_meta.eval.rows import find_row
 from hyper_meta.eval.tables import MISSING, Table, as_markdown, interval
-from hyper_meta.methods.interface import seed_dir
+from hyper_meta.methods.places import seed_dir, trained_parts
 from hyper_meta.methods.reads import are_equal, take_over
 from hyper_meta.methods.registry import in_order
 from hyper_meta.preparation.fingerprint import FILE as DATA_FILE
@@ -119,15 +119,8 @@ def reuse(combination: Combination, workdir: Path) -> None:
             source = next((path for path in whole if are_equal(path, needed, settings)), None)
             if source is not None:
                 take_over(source, target, name)
-                for part in _trained_parts(source, name):
+                for part in trained_parts(source, name):
                     _link(part, target / part.name)
-
-
-def _trained_parts(folder: Path, name: str) -> list[Path]:
-    """What a method leaves in the folder of a seed, but for its curve, which is written whenever
-    the method is restored."""
-    patterns = (name, f"{name}_rate_*", f"{name}_latents")
-    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
 
 
 def _link(source: Path, target: Path) -> None:

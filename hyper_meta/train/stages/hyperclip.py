@@ -78,11 +78,7 @@ def compile_guidance(config: RunSettings, factors: Factors, question_dim: int) -
         num_rows = len(questions.pooled)
         keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), num_rows)))
         rows = questions, np.full(num_rows, rate, np.float32), np.full(num_rows, pull, np.float32)
-        padding = -num_rows % parallel.num_devices()
-        padded = jax.tree.map(
-            lambda x: np.concatenate([x, x[:1].repeat(padding, 0)]), (*rows, keys)
-        )
-        return mapped(model, None, padded)[:num_rows]
+        return mapped(model, None, parallel.fill_devices((*rows, keys)))[:num_rows]
 
     return run
 

@@ -105,10 +105,7 @@ def compile_sampler(config: RunSettings) -> Sampler:
 
     def run(ldm, questions, scale, noise):
         num_rows = len(questions.pooled)
-        padding = -num_rows % parallel.num_devices()
-        rows = jax.tree.map(
-            lambda x: np.concatenate([x, x[:1].repeat(padding, 0)]), (questions, scale, noise)
-        )
+        rows = parallel.fill_devices((questions, scale, noise))
         guided = bool((scale != 1).any())
         return mapped[guided](ldm, None, rows)[:num_rows]
 
