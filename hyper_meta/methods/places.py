@@ -18,7 +18,7 @@ def stage_dir(folder: Path, name: str, rate: float, rates: Sequence[float]) -> P
 
 
 def trained_parts(folder: Path, name: str) -> list[Path]:
-    """What the training of a method left in the folder of a seed: checkpoints and arrays. Its curve,
-    which is written whenever it is restored, is none of them."""
+    """What the training of a method left in the folder of a seed: checkpoints and arrays. Its
+    curve, which is written whenever it is restored, is none of them."""
     patterns = (name, f"{name}_rate_*", f"{name}_latents")
     return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
