@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Key
 
 from hyper_meta.core import processes
 from hyper_meta.core.errors import UserError
@@ -148,7 +149,7 @@ def fill_devices(tree: Any) -> Any:
     return fill_rows(tree, -(-num_rows // num_devices()) * num_devices())
 
 
-def example_keys(key: jax.Array, num_local: int) -> jax.Array:
+def example_keys(key: Key[jax.Array, ""], num_local: int) -> Key[jax.Array, " n"]:
     """The keys of this device's examples, one for each.
 
     To be called inside a mapped function. Noise drawn from these keys does not depend on how many

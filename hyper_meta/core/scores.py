@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-import numpy as np
+from jaxtyping import Float
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
     """Results of one method on T tasks, and of several seeds or samples by their mean.
 
-    correct: [T] float, right answers on the query set (not whole where it is a mean over samples).
-    count: [T] float, the size of the query set.
+    correct: right answers on the query set (not whole where it is a mean over samples).
+    count: the size of the query set.
     """
 
-    correct: np.ndarray
-    count: np.ndarray
+    correct: Float[Any, "*T"]
+    count: Float[Any, "*T"]
 
     @property
-    def accuracy(self) -> np.ndarray:
-        """[T] float in [0, 1], the accuracy on each task."""
+    def accuracy(self) -> Float[Any, "*T"]:
+        """In [0, 1], the accuracy on each task."""
         return self.correct / self.count

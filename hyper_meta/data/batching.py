@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 from flax import struct
+from jaxtyping import Bool, Int
+
+from hyper_meta.core.types import Array
 
 MOST_UNITS = 64  # that batches of many tasks are cut into
 
@@ -29,7 +32,7 @@ class Layout:
     number]; members: for each shape the tasks that are padded to it, rows of the table."""
 
     shapes: tuple[BatchShape, ...]
-    members: tuple[np.ndarray, ...]
+    members: tuple[Int[np.ndarray, " _"], ...]
 
 
 @struct.dataclass
@@ -40,21 +43,23 @@ class Batches:
     [S, B] bool, False for a row that only fills the batch; window: [S, B] int32, see `gather`.
     """
 
-    shape: np.ndarray
-    ids: np.ndarray
-    mask: np.ndarray
-    window: np.ndarray
+    shape: Int[Array, " ..."]
+    ids: Int[Array, "*S B"]
+    mask: Bool[Array, "*S B"]
+    window: Int[Array, "*S B"]
 
 
-def cap_sizes(sizes: np.ndarray, max_support: int, max_query: int) -> np.ndarray:
+def cap_sizes(
+    sizes: Int[np.ndarray, "T 3"], max_support: int, max_query: int
+) -> Int[np.ndarray, "T 3"]:
     """Sizes [T, 3] when a training step reads at most so many examples of a task."""
     return np.minimum(sizes, [max_support, max_query, np.iinfo(np.int64).max])
 
 
-def choose_shapes(sizes: np.ndarray, max_shapes: int) -> list[BatchShape]:
+def choose_shapes(sizes: Int[np.ndarray, "T 3"], max_shapes: int) -> list[BatchShape]:
     """The max_shapes (or fewer) batch shapes that waste the least padded work on these tasks.
 
-    sizes: [T, 3] as of `task_shapes`. Tasks sorted by their number of examples are cut into
+    sizes: as of `task_shapes`. Tasks sorted by their number of examples are cut into
     consecutive runs, each padded to its own maxima; the cuts are optimal, work being counted as
     padded examples. Returns shapes in ascending order, the last fits all.
     """
@@ -95,18 +100,20 @@ def _best_runs(work: Callable[[int], np.ndarray], num: int, max_runs: int) -> li
     return runs[::-1]
 
 
-def smallest_fit(sizes: np.ndarray, shapes: Sequence[BatchShape]) -> np.ndarray:
+def smallest_fit(
+    sizes: Int[np.ndarray, "T 3"], shapes: Sequence[BatchShape]
+) -> Int[np.ndarray, " T"]:
     """For each task the index of the first shape that fits it: [T] int64."""
     limits = np.array([dataclasses.astuple(shape) for shape in shapes])
     return np.argmax((sizes[:, None] <= limits).all(axis=2), axis=1)
 
 
 def choose_layouts(
-    sizes: np.ndarray, batch_size: int, *, max_layouts: int, num_groups: int
+    sizes: Int[np.ndarray, "T 3"], batch_size: int, *, max_layouts: int, num_groups: int
 ) -> list[Layout]:
     """The max_layouts (or fewer) layouts whose batches hold all tasks with the least padded work.
 
-    sizes: [T, 3] as of `task_shapes`. Tasks sorted by their number of examples are cut into runs of
+    sizes: as of `task_shapes`. Tasks sorted by their number of examples are cut into runs of
     whole batches, the largest first, and each run into num_groups groups of like size, each padded
     to its own maxima; num_groups divides batch_size. Only the last batches miss tasks.
     """
@@ -186,7 +193,7 @@ def scheduled_batches(
 
 
 def whole_pass(
-    sizes: np.ndarray, shapes: Sequence[BatchShape], *, max_examples: int, multiple: int
+    sizes: Int[np.ndarray, "T 3"], shapes: Sequence[BatchShape], *, max_examples: int, multiple: int
 ) -> list[Batches]:
     """Every task once, for evaluation: for each shape its batches, none for an unused shape.
 
@@ -207,7 +214,9 @@ def whole_pass(
 
 
 def wasted_share(
-    batches: Sequence[Batches], sizes: np.ndarray, layouts: Sequence[Sequence[BatchShape]]
+    batches: Sequence[Batches],
+    sizes: Int[np.ndarray, "T 3"],
+    layouts: Sequence[Sequence[BatchShape]],
 ) -> float:
     """The share of padded examples among all the examples computed, in [0, 1).
 

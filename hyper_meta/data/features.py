@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 from safetensors.numpy import load, save
 
 from hyper_meta.core.files import whole_folder
@@ -35,11 +36,11 @@ class Features:
     """
 
     image_ids: tuple[str, ...]
-    image_features: np.ndarray
+    image_features: Float[np.ndarray, "I D"]
     questions: tuple[str, ...]
     question_features: SentenceFeatures
     prompts: tuple[str, ...]
-    prompt_features: np.ndarray
+    prompt_features: Float[np.ndarray, "m D"]
     skipped: tuple[str, ...] = ()
 
 

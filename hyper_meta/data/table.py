@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jaxtyping import Float, Int, Key
 
-from hyper_meta.core.types import Examples, SentenceFeatures, TaskBatch, UserError
+from hyper_meta.core.types import Array, Examples, SentenceFeatures, TaskBatch, UserError
 from hyper_meta.data.batching import Batches, BatchShape
 from hyper_meta.data.features import Features
 from hyper_meta.data.tasks import Task
@@ -25,22 +26,21 @@ from hyper_meta.data.tasks import Task
 class TaskTable:
     """T tasks with their features, for the device.
 
-    image_features: [I, D] float32; questions: leading axis T; answer_features: [R, D] float32, the
-    answers of all tasks one after another; item_image, item_label: [M] int32, each
-    task's support examples and then its query examples, one task after another; item_offset,
-    support_size, query_size, answer_offset, answer_count: [T] int32.
+    image_features: of I images; questions: leading axis T; answer_features: of the answers of all
+    tasks, one task after another; item_image, item_label: each task's support examples and then its
+    query examples, one task after another; item_offset, answer_offset: where a task begins.
     """
 
-    image_features: jax.Array
+    image_features: Float[Array, "I D"]
     questions: SentenceFeatures
-    answer_features: jax.Array
-    item_image: jax.Array
-    item_label: jax.Array
-    item_offset: jax.Array
-    support_size: jax.Array
-    query_size: jax.Array
-    answer_offset: jax.Array
-    answer_count: jax.Array
+    answer_features: Float[Array, "R D"]
+    item_image: Int[Array, " M"]
+    item_label: Int[Array, " M"]
+    item_offset: Int[Array, " T"]
+    support_size: Int[Array, " T"]
+    query_size: Int[Array, " T"]
+    answer_offset: Int[Array, " T"]
+    answer_count: Int[Array, " T"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _gather_examples(
     )
 
 
-def perturb(tasks: TaskBatch, keys: jax.Array, noise: float) -> TaskBatch:
+def perturb(tasks: TaskBatch, keys: Key[jax.Array, " B"], noise: float) -> TaskBatch:
     """Adds Gaussian noise to the image features of B tasks, against memorising images.
 
     keys: [B] PRNG keys, one a task; noise: its deviation, as a share of the root mean square of
@@ -151,7 +151,7 @@ def perturb(tasks: TaskBatch, keys: jax.Array, noise: float) -> TaskBatch:
     )
 
 
-def task_shapes(table: TaskTable) -> np.ndarray:
+def task_shapes(table: TaskTable) -> Int[np.ndarray, "T 3"]:
     """[T, 3] int64: support examples, query examples and answers of each task."""
     columns = (table.support_size, table.query_size, table.answer_count)
     return np.stack([np.asarray(column, np.int64) for column in columns], axis=1)

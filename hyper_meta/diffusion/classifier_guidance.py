@@ -16,8 +16,10 @@ import optax
 from flax import linen as nn
 from flax import struct
 from jax import lax
+from jaxtyping import Float, Key
 
 from hyper_meta.core.losses import normalise
+from hyper_meta.core.types import Array, Scalar
 from hyper_meta.models.generator import apply_hidden, split_layers
 from hyper_meta.models.sentences import SentenceMoments
 
@@ -53,8 +55,8 @@ class WeightStatistics:
     weight_mean, weight_std: [P] float32; questions: of those of the tasks.
     """
 
-    weight_mean: jax.Array
-    weight_std: jax.Array
+    weight_mean: Float[Array, "*devices P"]
+    weight_std: Float[Array, "*devices P"]
     questions: SentenceMoments
 
 
@@ -76,20 +78,24 @@ class Guidance:
             raise ValueError(f"unknown optimizer {self.optimizer!r}: one of {sorted(OPTIMIZERS)}")
 
 
-def generate_weights(factors: Factors, params: Any, latents: jax.Array) -> jax.Array:
+def generate_weights(
+    factors: Factors, params: Any, latents: Float[Array, "*B Z"]
+) -> Float[Array, "*B P"]:
     """[..., Z] -> [..., P] float32, for the generator params."""
     kernel, bias = factors.head(params)
     return factors.hidden(params, latents) @ kernel + bias
 
 
-def standardise_weights(statistics: WeightStatistics, weights: jax.Array) -> jax.Array:
+def standardise_weights(
+    statistics: WeightStatistics, weights: Float[Array, "*B P"]
+) -> Float[Array, "*B P"]:
     """[..., P] float32 to mean 0 and deviation 1 over the weights of the latent data set."""
     return (weights - statistics.weight_mean) / statistics.weight_std
 
 
 def weight_moments(
-    factors: Factors, params: Any, latents: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    factors: Factors, params: Any, latents: Float[Array, "n Z"]
+) -> tuple[Float[Array, " P"], Float[Array, " P"]]:
     """Mean and standard deviation [P] float32 of the weights of latents [n, Z].
 
     Exact, and without the n x P weights: they are linear in the n x W hidden units, so their
@@ -104,7 +110,7 @@ def weight_moments(
         return mean @ kernel + bias, floor_deviation(jnp.sqrt(jnp.maximum(variance, 0)))
 
 
-def floor_deviation(deviation: jax.Array) -> jax.Array:
+def floor_deviation(deviation: Float[Array, " P"]) -> Float[Array, " P"]:
     """[P] float32 deviations, each at least SMALLEST_DEVIATION of their root mean square."""
     share = SMALLEST_DEVIATION * jnp.sqrt(jnp.mean(jnp.square(deviation)))
     return jnp.maximum(deviation, jnp.maximum(share, 1e-6))
@@ -138,8 +144,13 @@ def fold_embed(factors: Factors, module: nn.Module, model: Any) -> Callable:
 
 
 def guidance_loss(
-    embed_fn: Callable, latent: jax.Array, start: jax.Array, *, question: jax.Array, pull: jax.Array
-) -> jax.Array:
+    embed_fn: Callable,
+    latent: Float[Array, " Z"],
+    start: Float[Array, " Z"],
+    *,
+    question: Float[Array, " Dq"],
+    pull: Scalar,
+) -> Float[Array, ""]:
     """-cos(embed(e), q) + pull / 2 ||e - e0||^2, [] float32 (method.md section 5).
 
     latent, start: [Z]; question: [Dq], of any length.
@@ -150,14 +161,14 @@ def guidance_loss(
 
 def guide(
     embed_fn: Callable,
-    start: jax.Array,
+    start: Float[Array, " Z"],
     *,
-    question: jax.Array,
-    rate: jax.Array,
-    pull: jax.Array,
-    key: jax.Array,
+    question: Float[Array, " Dq"],
+    rate: Scalar,
+    pull: Scalar,
+    key: Key[jax.Array, ""],
     settings: Guidance,
-) -> jax.Array:
+) -> Float[Array, "n Z"]:
     """Minimises guidance_loss from start: [len(settings.steps), Z], the latents of one path.
 
     Step i = 0, 1, ... of N, with u the optimizer's update for the gradient g:

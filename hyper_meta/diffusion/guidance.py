@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from hyper_meta.core.losses import normalise
-from hyper_meta.core.types import SentenceFeatures
+from hyper_meta.core.types import Array, Scalar, SentenceFeatures
 from hyper_meta.diffusion.noise import NoiseProcess, decode_prediction, levels
 from hyper_meta.diffusion.samplers import DenoiseFn
 
@@ -19,7 +20,7 @@ def classifier_free(
     process: NoiseProcess,
     *,
     condition: SentenceFeatures,
-    scale: float | jax.Array | None,
+    scale: Scalar | Float[Array, " B"] | None,
     prediction: str,
 ) -> DenoiseFn:
     """The guided denoise_fn: (z_t [B, Z], t [B] or [1] int32) -> (z0, eps), each [B, Z].
@@ -69,7 +70,7 @@ def few_shot(
     process: NoiseProcess,
     *,
     grad_fn: Callable[[jax.Array], jax.Array],
-    strength: float | jax.Array,
+    strength: Scalar | Float[Array, " B"],
 ) -> DenoiseFn:
     """The denoise_fn pushed down a loss (method.md section 5), row by row:
 

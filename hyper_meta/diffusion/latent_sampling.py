@@ -8,8 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Float
 
-from hyper_meta.core.types import SentenceFeatures
+from hyper_meta.core.types import Array, Scalar, SentenceFeatures
 from hyper_meta.diffusion import guidance
 from hyper_meta.diffusion.noise import NoiseProcess
 from hyper_meta.diffusion.samplers import Noise, ddim_sample, ddpm_sample, from_latents, from_noise
@@ -29,20 +30,24 @@ class LatentStatistics:
     largest standardised latent entry, to which predictions are held.
     """
 
-    latent_mean: jax.Array
-    latent_std: jax.Array
+    latent_mean: Float[Array, "*devices Z"]
+    latent_std: Float[Array, "*devices Z"]
     questions: SentenceMoments
-    clip: jax.Array
+    clip: Scalar | Float[Array, " devices"]
 
 
-def latent_statistics(latents: jax.Array, questions: SentenceFeatures) -> LatentStatistics:
+def latent_statistics(
+    latents: Float[Array, "n Z"], questions: SentenceFeatures
+) -> LatentStatistics:
     """Statistics of latents [n, Z] float32 and of questions with leading axis T."""
     latent_mean, latent_std = moments(latents)
     clip = jnp.abs((latents - latent_mean) / latent_std).max()
     return LatentStatistics(latent_mean, latent_std, measure_sentences(questions), clip)
 
 
-def standardise_latents(statistics: LatentStatistics, latents: jax.Array) -> jax.Array:
+def standardise_latents(
+    statistics: LatentStatistics, latents: Float[Array, "*B Z"]
+) -> Float[Array, "*B Z"]:
     """[..., Z] float32 to mean 0 and deviation 1 over the latent data set."""
     return (latents - statistics.latent_mean) / statistics.latent_std
 
@@ -94,7 +99,7 @@ class FewShot:
     """
 
     grad_fn: Callable[[jax.Array], jax.Array]
-    strength: float | jax.Array
+    strength: Scalar | Float[Array, " B"]
 
 
 def draw_latents(
@@ -102,11 +107,11 @@ def draw_latents(
     sampling: Sampling,
     *,
     questions: SentenceFeatures,
-    scale: jax.Array | None,
+    scale: Float[Array, " B"] | None,
     noise: Noise,
-    start: jax.Array,
+    start: Float[Array, " Z"] | Float[Array, "B Z"],
     few_shot: FewShot | None = None,
-) -> jax.Array:
+) -> Float[Array, "B Z"]:
     """One latent per row, in the generator's units: [B, Z] float32.
 
     Args:

@@ -14,18 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jaxtyping import Float, Int
+
+from hyper_meta.core.types import Array
 
 
 @struct.dataclass
 class NoiseProcess:
     """The noise level of each of S steps.
 
-    log_alpha_bar: [S] float32, negative and strictly falling. The logarithm is stored because
+    log_alpha_bar: negative and strictly falling. The logarithm is stored because
       float32 has the same relative precision for it at both ends: 1 - alpha_bar (4e-5 at the first
       step) and alpha_bar (2e-9 at the last) both follow from it without cancellation.
     """
 
-    log_alpha_bar: jax.Array
+    log_alpha_bar: Float[Array, " S"]
 
     @property
     def num_steps(self) -> int:
@@ -33,26 +36,26 @@ class NoiseProcess:
         return self.log_alpha_bar.shape[0]
 
     @property
-    def alpha_bar(self) -> jax.Array:
-        """[S] float32 in [0, 1): the share of the clean latent in the variance of z_t.
+    def alpha_bar(self) -> Float[Array, " S"]:
+        """In [0, 1): the share of the clean latent in the variance of z_t.
 
         It underflows to 0 at the end of "sqrt"; the other properties do not.
         """
         return jnp.exp(self.log_alpha_bar)
 
     @property
-    def signal(self) -> jax.Array:
-        """[S] float32 in (0, 1): sqrt(alpha_bar), the factor on the clean latent."""
+    def signal(self) -> Float[Array, " S"]:
+        """In (0, 1): sqrt(alpha_bar), the factor on the clean latent."""
         return jnp.exp(self.log_alpha_bar / 2)
 
     @property
-    def sigma(self) -> jax.Array:
-        """[S] float32 in (0, 1): sqrt(1 - alpha_bar), the factor on the noise."""
+    def sigma(self) -> Float[Array, " S"]:
+        """In (0, 1): sqrt(1 - alpha_bar), the factor on the noise."""
         return jnp.sqrt(-jnp.expm1(self.log_alpha_bar))
 
     @property
-    def log_snr(self) -> jax.Array:
-        """[S] float32, falling: log(alpha_bar / (1 - alpha_bar))."""
+    def log_snr(self) -> Float[Array, " S"]:
+        """Falling: log(alpha_bar / (1 - alpha_bar))."""
         return self.log_alpha_bar - jnp.log(-jnp.expm1(self.log_alpha_bar))
 
 
@@ -119,31 +122,41 @@ def noise_process(schedule: str, num_steps: int) -> NoiseProcess:
     return NoiseProcess(log_alpha_bar=jnp.asarray(log_alpha_bar, jnp.float32))
 
 
-def levels(process: NoiseProcess, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+def levels(
+    process: NoiseProcess, t: Int[Array, " B"]
+) -> tuple[Float[Array, "B 1"], Float[Array, "B 1"]]:
     """(signal, sigma) at steps t, each [B, 1] float32, as factors of [B, Z] arrays.
 
-    t: [B] int32 in [0, S).
+    t: in [0, S).
     """
     return process.signal[t][:, None], process.sigma[t][:, None]
 
 
-def diffuse(process: NoiseProcess, z0: jax.Array, *, t: jax.Array, noise: jax.Array) -> jax.Array:
+def diffuse(
+    process: NoiseProcess,
+    z0: Float[Array, "B Z"],
+    *,
+    t: Int[Array, "#B"],
+    noise: Float[Array, "B Z"],
+) -> Float[Array, "B Z"]:
     """z_t [B, Z], the noisy latents signal z0 + sigma noise at steps t.
 
-    z0: [B, Z], clean latents.
-    t: [B] int32 in [0, S).
-    noise: [B, Z], standard normal.
+    z0: clean latents.
+    t: in [0, S).
+    noise: standard normal.
     """
     signal, sigma = levels(process, t)
     return signal * z0 + sigma * noise
 
 
-def score(process: NoiseProcess, eps: jax.Array, *, t: jax.Array) -> jax.Array:
+def score(
+    process: NoiseProcess, eps: Float[Array, "B Z"], *, t: Int[Array, "#B"]
+) -> Float[Array, "B Z"]:
     """The score [B, Z], d log p_t(z_t) / d z_t = -E[eps | z_t] / sigma_t.
 
     Args:
-      eps: [B, Z], the predicted noise E[eps | z_t].
-      t: [B] int32 in [0, S).
+      eps: the predicted noise E[eps | z_t].
+      t: in [0, S).
     """
     _, sigma = levels(process, t)
     return -eps / sigma
@@ -192,13 +205,18 @@ def _lookup(prediction: str) -> Prediction:
 
 
 def prediction_target(
-    process: NoiseProcess, z0: jax.Array, *, t: jax.Array, noise: jax.Array, prediction: str
-) -> jax.Array:
+    process: NoiseProcess,
+    z0: Float[Array, "B Z"],
+    *,
+    t: Int[Array, "#B"],
+    noise: Float[Array, "B Z"],
+    prediction: str,
+) -> Float[Array, "B Z"]:
     """The target [B, Z] of a denoiser's output for the noisy latents of `diffuse`.
 
     Args:
-      z0, noise: [B, Z], see `diffuse`.
-      t: [B] int32 in [0, S).
+      z0, noise: see `diffuse`.
+      t: in [0, S).
       prediction: a key of PREDICTIONS.
 
     Raises:
@@ -208,14 +226,19 @@ def prediction_target(
 
 
 def decode_prediction(
-    process: NoiseProcess, z_t: jax.Array, *, t: jax.Array, output: jax.Array, prediction: str
-) -> tuple[jax.Array, jax.Array]:
+    process: NoiseProcess,
+    z_t: Float[Array, "B Z"],
+    *,
+    t: Int[Array, "#B"],
+    output: Float[Array, "B Z"],
+    prediction: str,
+) -> tuple[Float[Array, "B Z"], Float[Array, "B Z"]]:
     """(z0, eps), each [B, Z]: the clean latents and the noise that a denoiser's output implies.
 
     Args:
-      z_t: [B, Z], the noisy latents, input of the denoiser.
-      t: [B] int32 in [0, S).
-      output: [B, Z], the output of the denoiser.
+      z_t: the noisy latents, input of the denoiser.
+      t: in [0, S).
+      output: the output of the denoiser.
       prediction: a key of PREDICTIONS.
 
     Raises:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Key
 
-from hyper_meta.core.types import SentenceFeatures
+from hyper_meta.core.types import Array, SentenceFeatures
 from hyper_meta.diffusion.noise import NoiseProcess, diffuse, prediction_target
 from hyper_meta.models.sentences import keep_sentences
 
@@ -17,14 +18,14 @@ def denoising_loss(
     predict_fn: Callable[..., jax.Array],
     process: NoiseProcess,
     *,
-    z0: jax.Array,
+    z0: Float[Array, "B Z"],
     condition: SentenceFeatures,
-    mask: jax.Array,
-    keys: jax.Array,
+    mask: Bool[Array, " B"],
+    keys: Key[jax.Array, " B"],
     drop_rate: float,
     prediction: str,
-    metric: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
+    metric: Float[Array, "B Z Z"] | None = None,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The sum over examples of the denoising error, and the number of examples.
 
     The error of one example is the mean over Z of (output - target)^2 (Ho et al. 2020, equation
@@ -34,13 +35,13 @@ def denoising_loss(
 
     Args:
       predict_fn: (z_t [B, Z], t [B] int32, condition of leading axis B, keep [B] bool) -> [B, Z].
-      z0: [B, Z] float32, standardised latents.
+      z0: standardised latents.
       condition: standardised sentences, leading axis B.
       mask: [B] bool; a row that is False adds exactly zero, even where it holds NaN.
-      keys: [B] PRNG keys, one per example.
+      keys: PRNG keys, one per example.
       drop_rate: in [0, 1], the probability that an example's condition is dropped.
       prediction: a key of noise.PREDICTIONS.
-      metric: [B, Z, Z] float32, positive semi-definite, one per example, such as
+      metric: positive semi-definite, one per example, such as
         meta.fisher.standardised_metric; the error becomes d^T metric d / Z with d = output -
         target. None is the identity.
 

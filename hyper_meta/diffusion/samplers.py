@@ -12,10 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jaxtyping import Float, Int, Key
 
+from hyper_meta.core.types import Array, Scalar
 from hyper_meta.diffusion.noise import NoiseProcess, diffuse, levels
 
-DenoiseFn = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+DenoiseFn = Callable[
+    [Float[Array, "B Z"], Int[Array, "#B"]], tuple[Float[Array, "B Z"], Float[Array, "B Z"]]
+]
 
 
 @struct.dataclass
@@ -26,24 +30,24 @@ class Noise:
     their noise is opposite, so that their mean is nearer to the mean of the law (Jia et al. 2025,
     arXiv 2506.06185).
 
-    keys: [B] PRNG keys.
-    sign: [B] float32 of 1 and -1, or a scalar.
+    keys: PRNG keys.
+    sign: of 1 and -1, or a scalar.
     """
 
-    keys: jax.Array
-    sign: jax.Array | float = 1.0
+    keys: Key[jax.Array, " B"]
+    sign: Scalar | Float[Array, " B"] = 1.0
 
 
 @struct.dataclass
 class Start:
     """The beginning of the reverse process. Made by `from_noise` or `from_latents`.
 
-    z_t: [B, Z], latents with the noise of step `time`.
+    z_t: latents with the noise of step `time`.
     noise: the source of the noise of all steps.
     time: static integer in [0, S).
     """
 
-    z_t: jax.Array
+    z_t: Float[Array, "B Z"]
     noise: Noise
     time: int = struct.field(pytree_node=False)
 
@@ -54,14 +58,16 @@ def from_noise(process: NoiseProcess, noise: Noise, *, latent_dim: int) -> Start
     return Start(z_t, noise, process.num_steps - 1)
 
 
-def from_latents(process: NoiseProcess, noise: Noise, *, latents: jax.Array, time: int) -> Start:
+def from_latents(
+    process: NoiseProcess, noise: Noise, *, latents: Float[Array, "B Z"], time: int
+) -> Start:
     """The start at step `time`, from clean latents that are diffused to it.
 
     The noise that is added is that of `from_noise`.
 
     Args:
       noise: the source of the noise of B samples.
-      latents: [B, Z] float32, in the units of the denoiser.
+      latents: in the units of the denoiser.
       time: Python integer in [0, S).
 
     Raises:
@@ -79,9 +85,9 @@ def ddpm_sample(
     process: NoiseProcess,
     *,
     start: Start,
-    clip: float | jax.Array,
+    clip: Scalar | Float[Array, " Z"],
     posterior_variance: float,
-) -> jax.Array:
+) -> Float[Array, "B Z"]:
     """[B, Z]: ancestral samples through every step from start.time (Ho et al. 2020, algorithm 2).
 
     Each step draws around the mean of q(z_{t-1} | z_t, z0) at the predicted z0 (their equation 7),
@@ -112,10 +118,10 @@ def ddim_sample(
     process: NoiseProcess,
     *,
     start: Start,
-    clip: float | jax.Array,
+    clip: Scalar | Float[Array, " Z"],
     num_steps: int,
     eta: float,
-) -> jax.Array:
+) -> Float[Array, "B Z"]:
     """[B, Z]: DDIM samples through num_steps evenly spaced steps (Song et al. 2021, equation 12).
 
     Args:
@@ -138,7 +144,7 @@ def ddim_sample(
     )
 
 
-def strided_times(process_steps: int, num_steps: int) -> np.ndarray:
+def strided_times(process_steps: int, num_steps: int) -> Int[np.ndarray, " n"]:
     """n rising steps [n] that divide S steps into near-equal strides; the last is S - 1.
 
     Step -1, the clean latent, precedes the first, so every stride, the first included, is S // n or
@@ -153,8 +159,8 @@ def strided_times(process_steps: int, num_steps: int) -> np.ndarray:
 
 
 def reverse_coefficients(
-    process: NoiseProcess, times: np.ndarray, *, eta: float, posterior_variance: float
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    process: NoiseProcess, times: Int[Array, " n"], *, eta: float, posterior_variance: float
+) -> tuple[Float[Array, " n"], Float[Array, " n"], Float[Array, " n"]]:
     """The factors (of z0, of eps, of fresh noise), each [n], of the steps t -> s between `times`.
 
     s is the next entry of `times`, and after the last entry the clean latent. With the alpha of the
@@ -167,7 +173,7 @@ def reverse_coefficients(
     beta = 1 - alpha_{t|s}, except before the clean latent, and leaves the other two alone.
 
     Args:
-      times: [n] falling steps in [0, S).
+      times: falling steps in [0, S).
       eta, posterior_variance: in [0, 1].
     """
     log_t = process.log_alpha_bar[times]
@@ -183,15 +189,20 @@ def reverse_coefficients(
 
 
 def clip_denoised(
-    process: NoiseProcess, z0: jax.Array, *, eps: jax.Array, t: jax.Array, clip: float | jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    process: NoiseProcess,
+    z0: Float[Array, "B Z"],
+    *,
+    eps: Float[Array, "B Z"],
+    t: Int[Array, "#B"],
+    clip: Scalar | Float[Array, " Z"],
+) -> tuple[Float[Array, "B Z"], Float[Array, "B Z"]]:
     """(z0, eps), each [B, Z], with z0 clipped to [-clip, clip] and eps changed so that z_t is kept.
 
     Entries inside the range keep their eps to the last bit.
 
     Args:
-      z0, eps: [B, Z], the output of a denoise_fn.
-      t: [B] int32 in [0, S).
+      z0, eps: the output of a denoise_fn.
+      t: in [0, S).
       clip: scalar or [Z], positive.
     """
     signal, sigma = levels(process, t)

@@ -10,12 +10,13 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
-from hyper_meta.core.types import SentenceFeatures, UserError
+from hyper_meta.core.types import Array, SentenceFeatures, UserError
 from hyper_meta.encoders.clip_config import LEGACY_EOS_TOKEN_ID, CLIPConfig, TowerConfig
 
 
-def quick_gelu(x: jax.Array) -> jax.Array:
+def quick_gelu(x: Float[Array, " ..."]) -> Float[Array, " ..."]:
     """OpenAI CLIP's approximation of GELU, x * sigmoid(1.702 x); any shape and float dtype."""
     return x * nn.sigmoid(1.702 * x)
 
@@ -33,7 +34,9 @@ class SelfAttention(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, at: jax.Array | None) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "B S W"], at: Int[Array, " B"] | None
+    ) -> Float[Array, "B _ W"]:
         width, num_heads = self.config.hidden_size, self.config.num_attention_heads
         out_std = width**-0.5
         in_std = out_std * (2 * self.config.num_hidden_layers) ** -0.5
@@ -60,7 +63,7 @@ class MLP(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B S W"]) -> Float[Array, "B S W"]:
         config, width = self.config, self.config.hidden_size
         hidden = _dense(config.intermediate_size, (2 * width) ** -0.5, self.dtype, "fc1")(x)
         out_std = width**-0.5 * (2 * config.num_hidden_layers) ** -0.5
@@ -75,7 +78,9 @@ class Block(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, at: jax.Array | None) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "B S W"], at: Int[Array, " B"] | None
+    ) -> Float[Array, "B _ W"]:
         config, dtype = self.config, self.dtype
         normed = _layer_norm(config, dtype, "layer_norm1")(x)
         attended = SelfAttention(config, self.causal, dtype, name="self_attn")(normed, at)
@@ -96,7 +101,9 @@ class Transformer(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, at: jax.Array | None) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "B S W"], at: Int[Array, " B"] | None
+    ) -> Float[Array, "B _ W"]:
         """at: [B] int32 in [0, S), None for all positions."""
         last = self.config.num_hidden_layers - 1
         for i in range(self.config.num_hidden_layers):
@@ -118,7 +125,9 @@ class TextTower(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, token_ids: jax.Array, at: jax.Array | None) -> jax.Array:
+    def __call__(
+        self, token_ids: Int[Array, "B L"], at: Int[Array, " B"] | None
+    ) -> Float[Array, "B _ W"]:
         """at: as of `Transformer`."""
         config, tower = self.config, self.config.text
         init = nn.initializers.normal(0.02)
@@ -144,7 +153,7 @@ class VisionTower(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, pixels: jax.Array) -> jax.Array:
+    def __call__(self, pixels: Float[Array, "B height width 3"]) -> Float[Array, "B W"]:
         config, tower, width = self.config, self.config.vision, self.config.vision.hidden_size
         patches = _patches(pixels.astype(self.dtype), config.patch_size)
         embed = nn.Dense(
@@ -183,7 +192,7 @@ class CLIP(nn.Module):
             "logit_scale", nn.initializers.constant(config.logit_scale_init_value), ()
         )
 
-    def encode_image(self, pixels: jax.Array) -> jax.Array:
+    def encode_image(self, pixels: Float[Array, " ..."]) -> Float[Array, "B D"]:
         """Embeds images.
 
         pixels: [B, image_size, image_size, 3] float32, normalised by the encoder's mean and std.
@@ -194,7 +203,7 @@ class CLIP(nn.Module):
             raise UserError(f"pixels have shape {pixels.shape}, [B, {size}, {size}, 3] expected")
         return self.visual_projection(self.vision_model(pixels)).astype(jnp.float32)
 
-    def encode_text(self, token_ids: jax.Array) -> jax.Array:
+    def encode_text(self, token_ids: Int[Array, " ..."]) -> Float[Array, "B D"]:
         """Embeds sentences; what follows a sentence's end token does not change its embedding.
 
         token_ids: [B, L] int32 in [0, vocab_size), L at most max_position_embeddings, each row
@@ -206,7 +215,7 @@ class CLIP(nn.Module):
         pooled = self.text_model(token_ids, end)[:, 0]
         return self.text_projection(pooled).astype(jnp.float32)
 
-    def encode_tokens(self, token_ids: jax.Array) -> SentenceFeatures:
+    def encode_tokens(self, token_ids: Int[Array, " ..."]) -> SentenceFeatures:
         """The embeddings of sentences with the states of their tokens, at the cost of a whole last
         block.
 
@@ -232,8 +241,8 @@ class CLIP(nn.Module):
             )
 
     def __call__(
-        self, pixels: jax.Array, token_ids: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        self, pixels: Float[Array, " ..."], token_ids: Int[Array, " ..."]
+    ) -> tuple[Float[Array, "B D"], Float[Array, "B D"], Float[Array, ""]]:
         """Embeds both sides; the inputs are those of `encode_image` and `encode_text`.
 
         Returns (image [B, D], text [B, D], logit_scale []), float32: the unnormalised embeddings

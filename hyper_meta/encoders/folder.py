@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jaxtyping import Float, Int
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPTokenizer
 
 from hyper_meta.core.files import whole_folder
-from hyper_meta.core.types import SentenceFeatures, UserError
+from hyper_meta.core.types import Array, SentenceFeatures, UserError
 from hyper_meta.encoders.clip import CLIP
 from hyper_meta.encoders.clip_config import (
     LEGACY_EOS_TOKEN_ID,
@@ -132,7 +132,7 @@ def save_encoder(
         save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
-def tokenize(encoder: Encoder, sentences: Sequence[str]) -> np.ndarray:
+def tokenize(encoder: Encoder, sentences: Sequence[str]) -> Int[np.ndarray, "B L"]:
     """Token ids of sentences, [B, L] int32, start and end token included.
 
     A sentence longer than the model's max_position_embeddings is cut and keeps its end token.
@@ -150,7 +150,9 @@ def tokenize(encoder: Encoder, sentences: Sequence[str]) -> np.ndarray:
     return token_ids
 
 
-def preprocess(encoder: Encoder, images: Sequence[Image.Image | np.ndarray]) -> np.ndarray:
+def preprocess(
+    encoder: Encoder, images: Sequence[Image.Image | np.ndarray]
+) -> Float[np.ndarray, "B size size 3"]:
     """Resizes, crops and normalises images as the folder's preprocessor_config.json says.
 
     images: PIL images of any mode, or uint8 arrays [H, W, 3], [H, W, 1] or [H, W]; any sizes.
@@ -162,7 +164,7 @@ def preprocess(encoder: Encoder, images: Sequence[Image.Image | np.ndarray]) -> 
     return np.ascontiguousarray(np.stack(pixels).transpose(0, 2, 3, 1), np.float32)
 
 
-def encode_images(encoder: Encoder, pixels: jax.Array) -> jax.Array:
+def encode_images(encoder: Encoder, pixels: Float[Array, "B size size 3"]) -> Float[Array, "B D"]:
     """[B, image_size, image_size, 3] float32 of `preprocess` -> [B, D] float32, not normalised.
 
     Pure, for the caller to jit or pmap: the encoder is a pytree and may be an argument.
@@ -171,14 +173,14 @@ def encode_images(encoder: Encoder, pixels: jax.Array) -> jax.Array:
     return _network(encoder).apply(variables, pixels, method=CLIP.encode_image)
 
 
-def encode_texts(encoder: Encoder, token_ids: jax.Array) -> jax.Array:
+def encode_texts(encoder: Encoder, token_ids: Int[Array, "B L"]) -> Float[Array, "B D"]:
     """[B, L] int32 of `tokenize` -> [B, D] float32, not normalised. Pure, as `encode_images`."""
     variables = {"params": encoder.params}
     return _network(encoder).apply(variables, token_ids, method=CLIP.encode_text)
 
 
 def encode_questions(
-    encoder: Encoder, token_ids: jax.Array, *, with_tokens: bool
+    encoder: Encoder, token_ids: Int[Array, "B L"], *, with_tokens: bool
 ) -> SentenceFeatures:
     """[B, L] int32 of `tokenize` -> the features of B sentences, float32, Dq = D and W the width of
     the text tower. Pure, as `encode_images`.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Float, Shaped
 
 from hyper_meta.core.types import UserError
 from hyper_meta.encoders.clip import CLIP
@@ -78,7 +79,9 @@ TABLE = {
 }
 
 
-def params_from_tensors(tensors: Mapping[str, np.ndarray], config: CLIPConfig) -> dict[str, Any]:
+def params_from_tensors(
+    tensors: Mapping[str, Shaped[np.ndarray, " ..."]], config: CLIPConfig
+) -> dict[str, Any]:
     """The parameters of `CLIP(config)`, from the tensors of a Hugging Face CLIP checkpoint.
 
     The result is the tree of `CLIP(config).apply({"params": params}, ...)`, float32 arrays on JAX's
@@ -111,7 +114,9 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray], config: CLIPConfig) -
     return unflatten_dict(flat, sep="/")
 
 
-def tensors_from_params(params: Mapping[str, Any], config: CLIPConfig) -> dict[str, np.ndarray]:
+def tensors_from_params(
+    params: Mapping[str, Any], config: CLIPConfig
+) -> dict[str, Float[np.ndarray, " ..."]]:
     """{Hugging Face name: contiguous float32 host array}, the inverse of `params_from_tensors`.
 
     Raises:

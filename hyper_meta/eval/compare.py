@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from hyper_meta.core.configuration import CONFIG_FILE, read_stored
 from hyper_meta.core.errors import UserError
@@ -34,7 +35,7 @@ class Tested:
     num_seeds: int
     titles: dict[str, str]
     examples: dict[str, int]
-    accuracy: dict[str, np.ndarray]
+    accuracy: dict[str, Float[np.ndarray, " T"]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -12,7 +13,9 @@ from matplotlib.lines import Line2D
 from hyper_meta.eval.figure_style import GREY, PALETTE, SHAPES, clean, png
 
 
-def principal_plane(latents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def principal_plane(
+    latents: Float[np.ndarray, "T Z"],
+) -> tuple[Float[np.ndarray, " Z"], Float[np.ndarray, "2 Z"], Float[np.ndarray, " 2"]]:
     """The plane that keeps the most variance of latents [T, Z].
 
     Returns its origin [Z], its orthonormal axes [2, Z], each with its largest entry positive, and
@@ -26,9 +29,9 @@ def principal_plane(latents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def latent_map(
-    adapted: np.ndarray,
+    adapted: Float[np.ndarray, "T Z"],
     adapted_families: Sequence[str],
-    generated: np.ndarray,
+    generated: Float[np.ndarray, "n Z"],
     generated_families: Sequence[str],
 ) -> bytes:
     """Latents in the principal plane of the adapted ones, coloured by question family.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from hyper_meta.core.scores import Scores
 
@@ -15,7 +16,10 @@ def mean_scores(runs: Sequence[Scores]) -> Scores:
 
 
 def summarise(
-    scores: Mapping[Hashable, Scores], rows: np.ndarray, *, num_resamples: int
+    scores: Mapping[Hashable, Scores],
+    rows: Int[np.ndarray, " n"] | Bool[np.ndarray, " T"],
+    *,
+    num_resamples: int,
 ) -> dict[Hashable, dict[str, float]]:
     """{method: summary}, accuracies in percent.
 
@@ -43,7 +47,10 @@ def summarise(
 
 
 def paired_differences(
-    pairs: Sequence[tuple[Scores, Scores]], rows: np.ndarray, *, num_resamples: int
+    pairs: Sequence[tuple[Scores, Scores]],
+    rows: Int[np.ndarray, " n"] | Bool[np.ndarray, " T"],
+    *,
+    num_resamples: int,
 ) -> list[dict[str, float]]:
     """For each (ours, theirs) the mean over tasks of ours minus theirs, in percentage points.
 
@@ -68,7 +75,9 @@ def paired_differences(
     ]
 
 
-def bootstrap_interval(values: np.ndarray, *, num_resamples: int) -> tuple[np.ndarray, np.ndarray]:
+def bootstrap_interval(
+    values: Float[np.ndarray, "n M"], *, num_resamples: int
+) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"]]:
     """(low, high), each [M]: 95% bootstrap intervals of means over n tasks (Efron's percentiles).
 
     Args:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -48,7 +49,7 @@ class ScalePanel:
     title: str
     varies: str
     settings: tuple[str, ...]
-    curve: np.ndarray
+    curve: Float[np.ndarray, "S 3"]
     lines: dict[str, float]
     chosen: tuple[str, ...]
 
@@ -62,14 +63,14 @@ class ShotPanel:
 
     title: str
     shots: tuple[str, ...]
-    curves: dict[str, np.ndarray]
+    curves: dict[str, Float[np.ndarray, "K 3"]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
     """An example: image [H, W, 3] uint8, what was asked, answered, and right; its test group."""
 
-    image: np.ndarray
+    image: UInt8[np.ndarray, "height width 3"]
     question: str
     answer: str
     right: str

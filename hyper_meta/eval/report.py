@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from hyper_meta.core.configuration import read_stored
 from hyper_meta.core.errors import UserError
@@ -72,7 +73,7 @@ def write_report(
 
 
 def choose_scenes(
-    tasks: Sequence[Task], answers: np.ndarray, images: Images
+    tasks: Sequence[Task], answers: Int[np.ndarray, "T n"], images: Images
 ) -> list[pictures.Scene]:
     """About NUM_SCENES examples, as many of each group, from families evenly apart.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import read_json
@@ -42,7 +43,7 @@ class SeedResults:
     shots: dict[str, dict[str, tuple[str, Scores]]]
     choices: dict[str, dict[str, Any]]
     curves: dict[str, dict[str, Any]]
-    shown: dict[str, np.ndarray] | None
+    shown: dict[str, Shaped[np.ndarray, " ..."]] | None
 
     def chosen(self, split: str) -> dict[str, Scores]:
         """Every row at its chosen setting."""

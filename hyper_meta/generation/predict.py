@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from hyper_meta.core import parallel
@@ -39,8 +40,8 @@ class Predictions:
     template: the sentence that the answers were put in."""
 
     answer: tuple[str, ...]
-    probabilities: np.ndarray
-    agreement: np.ndarray
+    probabilities: Float[np.ndarray, "N A"]
+    agreement: Float[np.ndarray, " N"]
     template: str
 
 

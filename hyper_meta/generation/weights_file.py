@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -37,8 +38,8 @@ class Weights:
     of the samples.
     """
 
-    weights: np.ndarray
-    samples: np.ndarray
+    weights: Float[np.ndarray, " P"]
+    samples: Float[np.ndarray, "K P"]
     network: BaseNetwork
     task: str
     templates: dict[str, list[str]]

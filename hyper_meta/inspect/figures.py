@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
@@ -25,10 +26,10 @@ ADAPTED, GENERATED = "adapted to a training task", "generated for a test task"
 GOAL = "adapted to the question's labelled images"
 OUTLINED = {"edgecolor": "black"}
 
-Plane = tuple[np.ndarray, np.ndarray, np.ndarray]
+Plane = tuple[Float[np.ndarray, " Z"], Float[np.ndarray, "2 Z"], Float[np.ndarray, " 2"]]
 
 
-def project(plane: Plane, latents: np.ndarray) -> np.ndarray:
+def project(plane: Plane, latents: Float[np.ndarray, "*B Z"]) -> Float[np.ndarray, "*B 2"]:
     """[..., Z] to the coordinates [..., 2] in a plane."""
     origin, axes, _ = plane
     return (latents - origin) @ axes.T
@@ -36,9 +37,9 @@ def project(plane: Plane, latents: np.ndarray) -> np.ndarray:
 
 def draw_families(
     plane: Plane,
-    adapted: np.ndarray,
+    adapted: Float[np.ndarray, "T Z"],
     adapted_families: Sequence[str],
-    generated: np.ndarray,
+    generated: Float[np.ndarray, "n Z"],
     generated_families: Sequence[str],
 ) -> Figure:
     """A small map for each family, its latents before those of all others.
@@ -69,7 +70,7 @@ def draw_families(
 
 def draw_movements(
     plane: Plane,
-    adapted: np.ndarray,
+    adapted: Float[np.ndarray, "T Z"],
     movements: Sequence[Movement],
     *,
     places: str,
@@ -114,7 +115,7 @@ def _draw_path(axes: Axes, plane: Plane, movement: Movement, colour: str) -> Non
     _scatter(axes, project(plane, movement.goal[None]), color=colour, marker="X", s=90, **OUTLINED)
 
 
-def draw_neighbours(plane: Plane, adapted: np.ndarray, found: Neighbours) -> Figure:
+def draw_neighbours(plane: Plane, adapted: Float[np.ndarray, "T Z"], found: Neighbours) -> Figure:
     """A sentence's samples and their mean over a map of the adapted latents [T, Z], the nearest
     training tasks marked."""
     figure = _figure(8, 5.5)
@@ -135,7 +136,9 @@ def draw_neighbours(plane: Plane, adapted: np.ndarray, found: Neighbours) -> Fig
 
 
 def draw_interpolation(
-    shares: np.ndarray, accuracies: Mapping[str, np.ndarray], start: Mapping[str, float]
+    shares: Float[np.ndarray, " n"],
+    accuracies: Mapping[str, Float[np.ndarray, " n"]],
+    start: Mapping[str, float],
 ) -> Figure:
     """Accuracy on two tasks over shares [n] of the way from the first latent to the second.
 
@@ -153,7 +156,9 @@ def draw_interpolation(
     return figure
 
 
-def draw_statistics(layers: Sequence[str], statistics: Mapping[str, np.ndarray]) -> Figure:
+def draw_statistics(
+    layers: Sequence[str], statistics: Mapping[str, Float[np.ndarray, "_ layers 3"]]
+) -> Figure:
     """Boxes of STATISTICS of each layer, kind by kind; statistics: kind -> [n, layers, 3]."""
     figure = _figure(12, 3.9)
     grid = figure.subplots(1, len(STATISTICS))
@@ -182,7 +187,7 @@ def draw_statistics(layers: Sequence[str], statistics: Mapping[str, np.ndarray])
     return figure
 
 
-def draw_distances(distances: Mapping[str, np.ndarray]) -> Figure:
+def draw_distances(distances: Mapping[str, Float[np.ndarray, " _"]]) -> Figure:
     """Histograms of distances between networks, one above the other; distances: kind -> [n]."""
     figure = _figure(8, 1.15 * len(distances) + 0.8)
     grid = figure.subplots(len(distances), 1, sharex=True, squeeze=False)[:, 0]

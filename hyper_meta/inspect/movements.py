@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int, Num
 
 from hyper_meta.core import parallel
 from hyper_meta.core.losses import correct_sum, normalise
 from hyper_meta.core.settings import changed
-from hyper_meta.core.types import SentenceFeatures, TaskBatch, UserError
+from hyper_meta.core.types import Array, SentenceFeatures, TaskBatch, UserError
 from hyper_meta.diffusion.classifier_guidance import fold_embed
 from hyper_meta.inspect.opened import OpenedRun, embed_sentences, task_batch
 from hyper_meta.meta import scoring
@@ -49,10 +50,10 @@ class Movement:
     """
 
     sentence: str
-    places: np.ndarray
-    latents: np.ndarray
-    curves: dict[str, np.ndarray]
-    goal: np.ndarray
+    places: Num[np.ndarray, " S"]
+    latents: Float[np.ndarray, "S Z"]
+    curves: dict[str, Float[np.ndarray, " S"]]
+    goal: Float[np.ndarray, " Z"]
     goal_accuracy: float
 
 
@@ -65,14 +66,16 @@ class Neighbours:
     sample, root mean square over the dimensions, each in its own deviations.
     """
 
-    samples: np.ndarray
-    by_text: np.ndarray
-    cosines: np.ndarray
-    by_latent: np.ndarray
-    distances: np.ndarray
+    samples: Float[np.ndarray, "K Z"]
+    by_text: Int[np.ndarray, " n"]
+    cosines: Float[np.ndarray, " n"]
+    by_latent: Int[np.ndarray, " n"]
+    distances: Float[np.ndarray, " n"]
 
 
-def accuracy(run: OpenedRun, sentence: str, latents: np.ndarray) -> np.ndarray:
+def accuracy(
+    run: OpenedRun, sentence: str, latents: Float[Array, "n Z"]
+) -> Float[np.ndarray, " n"]:
     """[n] float64 in [0, 1]: accuracy of the networks of latents on a question's query set."""
 
     def make() -> Callable:
@@ -91,7 +94,9 @@ def accuracy(run: OpenedRun, sentence: str, latents: np.ndarray) -> np.ndarray:
     return in_parts(lambda part: score(run.space.params, task, part), latents).astype(np.float64)
 
 
-def in_parts(fn: Callable[[np.ndarray], Any], rows: np.ndarray) -> np.ndarray:
+def in_parts(
+    fn: Callable[[np.ndarray], Any], rows: Float[np.ndarray, "n ..."]
+) -> Float[np.ndarray, "n ..."]:
     """fn of [n, ...], NETWORKS_AT_ONCE rows at once, the last part filled up: [n, ...] numpy."""
     parts = []
     for start in range(0, len(rows), NETWORKS_AT_ONCE):
@@ -101,13 +106,13 @@ def in_parts(fn: Callable[[np.ndarray], Any], rows: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def adapt(run: OpenedRun, sentence: str) -> np.ndarray:
+def adapt(run: OpenedRun, sentence: str) -> Float[np.ndarray, " Z"]:
     """[Z]: e0 adapted to a question's support set, with the steps of the latent data set."""
     (latent,) = jax.jit(_descent(run))(run.space.params, task_batch(run, sentence), None)
     return np.asarray(latent)
 
 
-def adapted_to_test(run: OpenedRun) -> np.ndarray:
+def adapted_to_test(run: OpenedRun) -> Float[np.ndarray, "T Z"]:
     """[T, Z]: e0 adapted to the support set of each test task, as `adapt` does."""
     descend = compile_scores(run.setup, "adapted latents", _descent(run))
     return descend(parallel.replicate(run.space.params), None, "test")
@@ -126,7 +131,7 @@ def _descent(run: OpenedRun) -> scoring.TaskFn:
     return descend
 
 
-def sample(run: OpenedRun, sentences: Sequence[str], value: Any) -> np.ndarray:
+def sample(run: OpenedRun, sentences: Sequence[str], value: Any) -> Float[np.ndarray, "n K Z"]:
     """Latents of n sentences at a value of the guide's settings: [n, K, Z]. A sample starts from
     the same noise at every scale."""
     guide, questions = run.latent_guide, embed_sentences(run, sentences)
@@ -138,12 +143,12 @@ def best_value(run: OpenedRun, guide: Guide) -> Any:
     return guide.settings[chosen_setting(run.setup, guide)]
 
 
-def sampled_for_test(run: OpenedRun) -> np.ndarray:
+def sampled_for_test(run: OpenedRun) -> Float[np.ndarray, "T K Z"]:
     """[T, K, Z]: latents of `run.latent_guide` for the test questions, see `latents_for_test`."""
     return latents_for_test(run, run.latent_guide)
 
 
-def latents_for_test(run: OpenedRun, guide: Guide) -> np.ndarray:
+def latents_for_test(run: OpenedRun, guide: Guide) -> Float[np.ndarray, "T K Z"]:
     """[T, K, Z]: a guide's latents for the test questions, at the best value of its settings."""
     return points_of(run.setup, guide, "test", best_value(run, guide))
 
@@ -197,7 +202,7 @@ def _movement(
     return Movement(sentence, places, path, curves, goal, float(reached))
 
 
-def steps_between(last: int, count: int) -> np.ndarray:
+def steps_between(last: int, count: int) -> Int[np.ndarray, " S"]:
     """0 to last in about count whole steps, both ends among them: [S] int64."""
     return np.unique(np.linspace(0, last, min(count, last + 1)).round().astype(int))
 
@@ -215,7 +220,9 @@ def _hyperclip(run: OpenedRun) -> dict[str, Any]:
     return hyperclip_model(**model["hyperclip"], space=model["space"])
 
 
-def cosine(run: OpenedRun, latents: np.ndarray, question: SentenceFeatures) -> np.ndarray:
+def cosine(
+    run: OpenedRun, latents: Float[np.ndarray, "n Z"], question: SentenceFeatures
+) -> Float[np.ndarray, " n"]:
     """[n] in [-1, 1]: of what HyperCLIP reads in the networks of latents [n, Z], and one question,
     which guidance raises."""
     model = _hyperclip(run)
@@ -237,12 +244,16 @@ def neighbours(run: OpenedRun, sentence: str, count: int) -> Neighbours:
     return Neighbours(samples, by_text, cosines[by_text], by_latent, distances[by_latent])
 
 
-def latent_distances(latent: np.ndarray, known: np.ndarray, std: np.ndarray) -> np.ndarray:
+def latent_distances(
+    latent: Float[np.ndarray, " Z"], known: Float[np.ndarray, "T Z"], std: Float[np.ndarray, " Z"]
+) -> Float[np.ndarray, " T"]:
     """[T]: from latent [Z] to known [T, Z], root mean square over the dimensions, each in units of
     std [Z]."""
     return np.sqrt(np.mean(np.square((known - latent) / std), axis=1))
 
 
-def interpolate(start: np.ndarray, stop: np.ndarray, shares: np.ndarray) -> np.ndarray:
+def interpolate(
+    start: Float[np.ndarray, " Z"], stop: Float[np.ndarray, " Z"], shares: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "n Z"]:
     """[n, Z]: (1 - share) start + share stop, for start, stop [Z] and shares [n]."""
     return (1 - shares[:, None]) * start + shares[:, None] * stop

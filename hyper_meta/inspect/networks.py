@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float
 
 from hyper_meta.inspect.movements import best_value, in_parts
 from hyper_meta.inspect.opened import OpenedRun
@@ -19,7 +20,7 @@ from hyper_meta.networks.base import BaseNetwork
 STATISTICS = ("mean", "deviation", "norm")
 
 
-def generated_statistics(run: OpenedRun, guide: Guide) -> np.ndarray:
+def generated_statistics(run: OpenedRun, guide: Guide) -> Float[np.ndarray, "n layers 3"]:
     """`layer_statistics` of a guide's networks for the test questions, at the best value of its
     settings: [T, layers, 3]."""
     points = mean_points(points_of(run.setup, guide, "test", best_value(run, guide)))
@@ -32,7 +33,9 @@ def generated_statistics(run: OpenedRun, guide: Guide) -> np.ndarray:
     return in_parts(measured, np.arange(len(run.setup.tasks["test"])))
 
 
-def network_statistics(run: OpenedRun, latents: np.ndarray) -> np.ndarray:
+def network_statistics(
+    run: OpenedRun, latents: Float[np.ndarray, "n Z"]
+) -> Float[np.ndarray, "n layers 3"]:
     """`layer_statistics` [n, layers, 3] of the networks of latents [n, Z]."""
     generate = jax.jit(run.space.generate)
 
@@ -43,7 +46,9 @@ def network_statistics(run: OpenedRun, latents: np.ndarray) -> np.ndarray:
     return in_parts(measured, latents)
 
 
-def layer_statistics(network: BaseNetwork, weights: np.ndarray) -> np.ndarray:
+def layer_statistics(
+    network: BaseNetwork, weights: Float[np.ndarray, "n P"]
+) -> Float[np.ndarray, "n layers 3"]:
     """Mean, deviation and norm (STATISTICS) of each layer of networks [n, P]: [n, layers, 3]."""
     parts = network.split(weights).values()
     flat = [np.asarray(part).reshape(len(weights), -1) for part in parts]
@@ -51,7 +56,9 @@ def layer_statistics(network: BaseNetwork, weights: np.ndarray) -> np.ndarray:
     return np.array(columns).transpose(2, 0, 1)
 
 
-def network_coordinates(space: Space, latents: np.ndarray) -> np.ndarray:
+def network_coordinates(
+    space: Space, latents: Float[np.ndarray, "n Z"]
+) -> Float[np.ndarray, "n W"]:
     """[n, W] float64, as far apart as the weights [n, P] of latents [n, Z] are.
 
     Weights are hidden @ kernel + bias, so their distance is ||(h - h') L|| with L L^T = kernel
@@ -64,14 +71,20 @@ def network_coordinates(space: Space, latents: np.ndarray) -> np.ndarray:
     return hidden @ (vectors * np.sqrt(np.maximum(values, 0)))
 
 
-def nearest_distances(points: np.ndarray, known: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+def nearest_distances(
+    points: Float[np.ndarray, "n X"],
+    known: Float[np.ndarray, "m X"],
+    allowed: Bool[np.ndarray, "n m"],
+) -> Float[np.ndarray, " n"]:
     """[n]: from each of points [n, X] to the nearest of the known [m, X] that is allowed to it,
     [n, m] bool, at least one; Euclidean."""
     squared = np.sum(points**2, 1)[:, None] + np.sum(known**2, 1) - 2 * points @ known.T
     return np.sqrt(np.maximum(np.where(allowed, squared, np.inf).min(axis=1), 0))
 
 
-def adapted_distances(run: OpenedRun, latents: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def adapted_distances(
+    run: OpenedRun, latents: Mapping[str, Float[np.ndarray, "_ Z"]]
+) -> dict[str, Float[np.ndarray, " _"]]:
     """Distances of networks to the nearest one adapted to a training task, each [n].
 
     latents: kind -> [n, Z]. First come the adapted networks themselves: to those of other tasks,

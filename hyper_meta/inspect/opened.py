@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from hyper_meta.core.arguments import check_task
 from hyper_meta.core.configuration import stored_settings
@@ -68,7 +69,7 @@ class OpenedRun:
         return self.trained[self.latent_guide.space]
 
     @property
-    def adapted(self) -> np.ndarray:
+    def adapted(self) -> Float[np.ndarray, "T Z"]:
         """[T, Z]: the latents adapted to the training tasks, the mean of each task's repeats."""
         return self.space.latents.mean(axis=1)
 

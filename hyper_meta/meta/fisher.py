@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from hyper_meta.core.types import TaskBatch
+from hyper_meta.core.types import Array, TaskBatch
 from hyper_meta.networks.base import BaseNetwork
 
 # How many directions of the latent go through the generator at once: what bounds the memory.
@@ -18,10 +19,10 @@ DIRECTIONS = 16
 
 def fisher_information(
     network: BaseNetwork,
-    weights_fn: Callable[[jax.Array], jax.Array],
-    latent: jax.Array,
+    weights_fn: Callable[[Float[Array, " Z"]], Float[Array, " P"]],
+    latent: Float[Array, " Z"],
     task: TaskBatch,
-) -> jax.Array:
+) -> Float[Array, "Z Z"]:
     """[Z, Z] float32, the mean over the support set of E_{a ~ p}[(d log p_a/de) (d log p_a/de)^T].
 
     It equals the expected Hessian of the cross-entropy when labels are drawn from the network
@@ -51,7 +52,9 @@ def fisher_information(
     return root @ root.T / jnp.maximum(support.mask.sum(), 1)
 
 
-def standardised_metric(fisher: jax.Array, std: jax.Array, *, share: float) -> jax.Array:
+def standardised_metric(
+    fisher: Float[Array, "Z Z"], std: Float[Array, " Z"], *, share: float
+) -> Float[Array, "Z Z"]:
     """[Z, Z], the metric of standardised latents z = (e - mean) / std, of trace Z:
 
         share Z F_s / trace(F_s) + (1 - share) I,   F_s = diag(std) F diag(std)
@@ -59,8 +62,8 @@ def standardised_metric(fisher: jax.Array, std: jax.Array, *, share: float) -> j
     The trace of the identity, so that losses under both compare; a zero F gives the identity.
 
     Args:
-      fisher: [Z, Z] float32, positive semi-definite, in the latent's own units.
-      std: [Z] float32, positive.
+      fisher: positive semi-definite, in the latent's own units.
+      std: positive.
       share: Python float in [0, 1]; below 1 no direction of the latent goes unlearnt.
 
     Raises:

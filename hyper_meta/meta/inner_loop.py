@@ -13,9 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from hyper_meta.core.losses import correct_sum, cross_entropy_sum
-from hyper_meta.core.types import Examples, SentenceFeatures, TaskBatch
+from hyper_meta.core.types import Array, Examples, Scalar, SentenceFeatures, TaskBatch
 from hyper_meta.meta.learners import Learner
 from hyper_meta.networks.base import BaseNetwork
 
@@ -29,7 +30,7 @@ class InnerLoop:
     """
 
     num_steps: int
-    learning_rate: float | jax.Array
+    learning_rate: Scalar
     first_order: bool = False
 
 
@@ -137,10 +138,10 @@ def questions_of(groups: Sequence[TaskBatch]) -> SentenceFeatures:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *questions)
 
 
-def by_group(fn: Callable, weights: jax.Array, groups: Sequence[Any]) -> Any:
+def by_group(fn: Callable, weights: Float[Array, "T P"], groups: Sequence[Any]) -> Any:
     """fn(weights [t, P], group) -> leaves [t, ...] of each group, joined to [T, ...].
 
-    weights: [T, P] of the tasks of the groups, one group after another, all of the same number.
+    weights: of the tasks of the groups, one group after another, all of the same number.
     """
     parts = jnp.split(weights, len(groups))
     results = [fn(*pair) for pair in zip(parts, groups, strict=True)]
@@ -149,11 +150,11 @@ def by_group(fn: Callable, weights: jax.Array, groups: Sequence[Any]) -> Any:
 
 def task_loss(
     network: BaseNetwork,
-    weights: jax.Array,
+    weights: Float[Array, " P"],
     examples: Examples,
-    answers: jax.Array,
-    answer_mask: jax.Array,
-) -> jax.Array:
+    answers: Float[Array, "A D"],
+    answer_mask: Bool[Array, " A"],
+) -> Float[Array, ""]:
     """Mean cross-entropy of one task: [] float32 in nats, 0 for a task without examples.
 
     weights: [P]; examples: fields [N, ...]; answers: [A, D]; answer_mask: [A].
@@ -165,11 +166,11 @@ def task_loss(
 
 def task_correct(
     network: BaseNetwork,
-    weights: jax.Array,
+    weights: Float[Array, " P"],
     examples: Examples,
-    answers: jax.Array,
-    answer_mask: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+    answers: Float[Array, "A D"],
+    answer_mask: Bool[Array, " A"],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """(right answers, examples) of one task, [] float32 each; shapes as in `task_loss`."""
     logits = network.logits(weights, examples.features, answers, answer_mask)
     return correct_sum(logits, examples.label, examples.mask)

@@ -6,13 +6,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Int, Key
 
-from hyper_meta.core.types import Examples, TaskBatch
+from hyper_meta.core.types import Array, Examples, TaskBatch
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
 from hyper_meta.meta.learners import Learner
 
 
-def random_subset(key: jax.Array, mask: jax.Array, smallest_share: float) -> jax.Array:
+def random_subset(
+    key: Key[jax.Array, ""], mask: Bool[Array, " N"], smallest_share: float
+) -> Bool[Array, " N"]:
     """The mask [N] bool of a random share of a mask's examples, uniform in [smallest_share, 1]."""
     share_key, order_key = jax.random.split(key)
     share = jax.random.uniform(share_key, minval=smallest_share, maxval=1.0)
@@ -26,7 +29,7 @@ def stochastic_points(
     learner: Learner,
     params: Any,
     task: TaskBatch,
-    keys: jax.Array,
+    keys: Key[jax.Array, " R"],
     loop: InnerLoop,
     *,
     smallest_share: float,
@@ -44,7 +47,9 @@ def stochastic_points(
     return jax.vmap(repeat)(keys)
 
 
-def few_shots(key: jax.Array, examples: Examples, shots: jax.Array, width: int) -> Examples:
+def few_shots(
+    key: Key[jax.Array, ""], examples: Examples, shots: Int[Array, ""], width: int
+) -> Examples:
     """At most `shots` random examples of each answer, fields [width, ...], padding last.
 
     The examples of k shots are among those of k + 1.
@@ -52,7 +57,6 @@ def few_shots(key: jax.Array, examples: Examples, shots: jax.Array, width: int) 
     Args:
       key: PRNG key.
       examples: fields [N, ...].
-      shots: [] int32.
       width: static, at least the number of examples of the result.
     """
     draws = jax.random.uniform(key, examples.mask.shape)

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from hyper_meta.core import parallel
 from hyper_meta.core.losses import correct_sum
 from hyper_meta.core.scores import Scores
-from hyper_meta.core.types import TaskBatch
+from hyper_meta.core.types import Array, TaskBatch
 from hyper_meta.data.batching import Batches, BatchShape, choose_shapes, whole_pass
 from hyper_meta.data.table import TaskTable, gather, task_shapes
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_and_read, adapt_task, task_correct
@@ -68,7 +69,7 @@ def compile_pass(
     return whole
 
 
-def only(batches: Batches, rows: np.ndarray) -> Batches:
+def only(batches: Batches, rows: Int[np.ndarray, " n"]) -> Batches:
     """The tasks of batches of one shape that are among rows, in as few batches of the same size."""
     member = batches.mask & np.isin(batches.ids, rows)
     size = batches.ids.shape[1]
@@ -110,7 +111,9 @@ def scores_of(method: LogitsFn) -> TaskFn:
     return score
 
 
-def query_logits(network: BaseNetwork, weights: jax.Array, tasks: TaskBatch) -> jax.Array:
+def query_logits(
+    network: BaseNetwork, weights: Float[Array, "B K P"], tasks: TaskBatch
+) -> Float[Array, "B K N A"]:
     """[B, K, P] weights -> [B, K, N, A] logits on the query set."""
 
     def of_task(weights: jax.Array, task: TaskBatch) -> jax.Array:
@@ -123,7 +126,7 @@ def query_logits(network: BaseNetwork, weights: jax.Array, tasks: TaskBatch) -> 
     return jax.vmap(of_task)(weights, tasks)
 
 
-def clip_method(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
+def clip_method(params: Any, tasks: TaskBatch, extra: Any) -> Float[Array, "B 1 N A"]:
     """CLIP as base model: no network."""
     logits = jax.vmap(answer_logits)(tasks.query.features, tasks.answers, tasks.answer_mask)
     return logits[:, None]

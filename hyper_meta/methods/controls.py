@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from hyper_meta.core import parallel
 from hyper_meta.core.scores import Scores
@@ -32,7 +33,7 @@ from hyper_meta.methods.spaces import Space, latent_scores
 from hyper_meta.models.sentences import measure_sentences, noise_sentences, sentence_cosine, take
 
 
-def nearest_tasks(setup: Setup, split: str, number: int = 1) -> np.ndarray:
+def nearest_tasks(setup: Setup, split: str, number: int = 1) -> Int[np.ndarray, "T n"]:
     """[T, number] int: the training tasks whose questions are nearest to each of the split, nearest
     first, by the cosine of standardised embeddings."""
     known = setup.tables["train"].questions

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 
 from hyper_meta.core import processes
 from hyper_meta.core.files import write_json
@@ -159,7 +160,7 @@ def fit(setup: Setup, section: str, name: str, build: Callable[[float], Stage]) 
 
 def keep_array(
     setup: Setup, name: str, shape: tuple[int, ...], compute: Callable[[], tuple[np.ndarray, Any]]
-) -> np.ndarray:
+) -> Float[np.ndarray, " ..."]:
     """A float32 array of a known shape that is computed once and kept in the seed's folder.
 
     compute: () -> (the array, JSON values that say what was chosen for it); see `choices`.
@@ -200,7 +201,7 @@ def remember(setup: Setup, key: Any, make: Callable[[], Any]) -> Any:
     return setup.memory[key]
 
 
-def rows_of(setup: Setup, split: str) -> np.ndarray:
+def rows_of(setup: Setup, split: str) -> Int[np.ndarray, " n"]:
     """The rows of the evaluation table that hold a split, "validation" or "test"."""
     num_validation = len(setup.tasks["validation"])
     if split == "validation":

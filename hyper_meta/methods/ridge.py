@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.core.types import SentenceFeatures
+from hyper_meta.core.types import Array, SentenceFeatures
 from hyper_meta.methods.guides import Guide, GuideMaker, adapted_rows, guide_of, guide_row
 from hyper_meta.methods.interface import Method, Setup
 from hyper_meta.methods.spaces import latent_generate, space_learner, space_shapes
@@ -20,7 +21,9 @@ from hyper_meta.networks.base import BaseNetwork
 PENALTIES = (0.01, 0.1, 1, 10)
 
 
-def fit_ridge(questions: np.ndarray, latents: np.ndarray, penalty: float) -> np.ndarray:
+def fit_ridge(
+    questions: Float[np.ndarray, "T Dq"], latents: Float[np.ndarray, "T Z"], penalty: float
+) -> Float[np.ndarray, "Dq+1 Z"]:
     """[D + 1, Z] coefficients of standardised questions [T, D], and of 1, for latents [T, Z]."""
     inputs = np.concatenate([questions, np.ones((len(questions), 1))], axis=1)
     penalties = penalty * len(inputs) * np.eye(inputs.shape[1])
@@ -28,7 +31,9 @@ def fit_ridge(questions: np.ndarray, latents: np.ndarray, penalty: float) -> np.
     return np.linalg.solve(inputs.T @ inputs + penalties, inputs.T @ latents)
 
 
-def predict_latents(fitted: np.ndarray, questions: np.ndarray) -> np.ndarray:
+def predict_latents(
+    fitted: Float[Array, "Dq1 Z"], questions: Float[Array, "n Dq"]
+) -> Float[Array, "n Z"]:
     """[n, Z] float32: of standardised questions [n, D], from what `fit_ridge` returns."""
     return (questions @ fitted[:-1] + fitted[-1]).astype(np.float32)
 

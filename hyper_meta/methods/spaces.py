@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from hyper_meta.core import parallel
 from hyper_meta.core.scores import Scores
@@ -53,7 +54,7 @@ class Space:
     network: BaseNetwork
     params: Any
     factors: Factors
-    latents: np.ndarray
+    latents: Float[np.ndarray, "T R Z"]
 
     @property
     def generate(self) -> Callable:

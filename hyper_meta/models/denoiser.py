@@ -4,22 +4,23 @@ Axes: B batch, Dq question, Z latent.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
-from hyper_meta.core.types import SentenceFeatures
+from hyper_meta.core.types import Array, SentenceFeatures
 from hyper_meta.models.sentences import keep_sentences
 
 
-def time_embedding(t: jax.Array, *, dim: int, max_period: float = 1e4) -> jax.Array:
+def time_embedding(
+    t: Int[Array, " B"], *, dim: int, max_period: float = 1e4
+) -> Float[Array, "B dim"]:
     """[B, dim] float32 in [-1, 1]: [cos(t w), sin(t w)] at dim / 2 frequencies w.
 
     The frequencies fall geometrically from 1 towards 1 / max_period radians a step (Vaswani et al.
     2017, section 3.5).
 
     Args:
-      t: [B] int32.
       dim: even.
 
     Raises:
@@ -84,18 +85,18 @@ class DenoiserV1(nn.Module):
     @nn.compact
     def __call__(
         self,
-        z: jax.Array,
-        t: jax.Array,
+        z: Float[Array, "B Z"],
+        t: Int[Array, "#B"],
         condition: SentenceFeatures,
-        keep: jax.Array,
+        keep: Bool[Array, " B"],
         *,
         deterministic: bool = True,
-    ) -> jax.Array:
+    ) -> Float[Array, "B Z"]:
         """[B, Z] float32: the prediction for noisy latents.
 
         Args:
-          z: [B, Z] float32.
-          t: [B] int32, or [1] where all rows share it.
+          z: noisy latents.
+          t: a step for each row, or one that all rows share.
           condition: standardised sentences, leading axis B; the pooled features are read.
           keep: [B] bool; where False the condition is replaced by the null sentence, zeros.
           deterministic: False turns dropout on and needs a "dropout" rng. One rng covers the whole
@@ -106,7 +107,9 @@ class DenoiserV1(nn.Module):
         x = self.blocks(z, context, deterministic)
         return nn.Dense(self.latent_dim, kernel_init=nn.initializers.zeros)(x)
 
-    def blocks(self, z: jax.Array, context: tuple, deterministic: bool) -> jax.Array:
+    def blocks(
+        self, z: Float[Array, "B Z"], context: tuple, deterministic: bool
+    ) -> Float[Array, "B W"]:
         """[B, Z] latents and ([B, Dq] question, [B or 1, time_dim] step) -> [B, hidden_dim]."""
         inputs = z, *context
         for _ in range(self.num_blocks):
@@ -121,7 +124,9 @@ class DenoiserV2(DenoiserV1):
     x <- W x + dropout(relu(norm(V [x, condition, time])))
     """
 
-    def blocks(self, z: jax.Array, context: tuple, deterministic: bool) -> jax.Array:
+    def blocks(
+        self, z: Float[Array, "B Z"], context: tuple, deterministic: bool
+    ) -> Float[Array, "B W"]:
         """As that of DenoiserV1."""
         x = z
         for _ in range(self.num_blocks):

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Float
+
+from hyper_meta.core.types import Array
 
 
 class Film(nn.Module):
@@ -18,7 +20,9 @@ class Film(nn.Module):
     adapter_dim: int
 
     @nn.compact
-    def __call__(self, question: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, question: Float[Array, "*B Dq"]
+    ) -> tuple[Float[Array, "*B H"], Float[Array, "*B H"]]:
         x = question
         for width in self.hidden_dims:
             x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal())(x))

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
+from jaxtyping import Float
+
+from hyper_meta.core.types import Array
 
 
 class Generator(nn.Module):
@@ -18,7 +20,7 @@ class Generator(nn.Module):
     num_weights: int
 
     @nn.compact
-    def __call__(self, latent: jax.Array) -> jax.Array:
+    def __call__(self, latent: Float[Array, "*B Z"]) -> Float[Array, "*B P"]:
         x = latent
         for width in self.hidden_dims:
             x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal())(x))
@@ -36,7 +38,7 @@ def join_layers(hidden: Sequence[dict], last: dict) -> dict:
     return {f"Dense_{number}": layer for number, layer in enumerate([*hidden, last])}
 
 
-def apply_hidden(layers: Sequence[dict], x: jax.Array) -> jax.Array:
+def apply_hidden(layers: Sequence[dict], x: Float[Array, "*B Z"]) -> Float[Array, "*B W"]:
     """What the last layer of a Generator sees: [..., Z] float32 -> [..., width] float32."""
     for layer in layers:
         x = nn.relu(x @ layer["kernel"] + layer["bias"])

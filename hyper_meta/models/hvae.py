@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Key
 
 from hyper_meta.core.losses import gaussian_kl
+from hyper_meta.core.types import Array
 
 
 class WeightsEncoder(nn.Module):
@@ -25,7 +27,9 @@ class WeightsEncoder(nn.Module):
     latent_dim: int
 
     @nn.compact
-    def __call__(self, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, weights: Float[Array, "*B P"]
+    ) -> tuple[Float[Array, "*B Z"], Float[Array, "*B Z"]]:
         x = weights / jnp.sqrt(weights.shape[-1])
         kernel_init = nn.initializers.normal(math.sqrt(2))
         for width in self.hidden_dims:
@@ -35,7 +39,9 @@ class WeightsEncoder(nn.Module):
         return mean, raw - 1
 
 
-def sample_posterior(mean: jax.Array, logvar: jax.Array, keys: jax.Array) -> jax.Array:
+def sample_posterior(
+    mean: Float[Array, "B Z"], logvar: Float[Array, "B Z"], keys: Key[jax.Array, " B"]
+) -> Float[Array, "B Z"]:
     """z = mean + exp(logvar / 2) * N(0, I), row b from keys[b] alone: [B, Z] float32."""
     noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:], mean.dtype))(keys)
     return mean + jnp.exp(logvar / 2) * noise
@@ -44,11 +50,11 @@ def sample_posterior(mean: jax.Array, logvar: jax.Array, keys: jax.Array) -> jax
 def hvae_loss(
     encode: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
     decode: Callable[[jax.Array], jax.Array],
-    weights: jax.Array,
+    weights: Float[Array, "B P"],
     *,
     beta: float,
-    keys: jax.Array,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+    keys: Key[jax.Array, " B"],
+) -> tuple[Float[Array, " B"], dict[str, Float[Array, " B"]]]:
     """The loss of each example, [ ||decode(z) - x||^2 + beta KL ] / sqrt(P) (method.md section 4).
 
     Args:
@@ -56,7 +62,7 @@ def hvae_loss(
       decode: z [B, Z] -> [B, P].
       weights: x, [B, P] float32, divided by their scale s already, or components of that.
       beta: weight of the KL, beta >= 0.
-      keys: [B] PRNG keys, one per example.
+      keys: PRNG keys, one per example.
 
     Returns:
       The loss [B] float32, and its parts: "error" [B], the squared error summed over the weights,

@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Float
+
+from hyper_meta.core.types import Array
 
 # Radford et al. 2021, sections 2.4 and 2.5.
 FIRST_SCALE, MAX_SCALE = 1 / 0.07, 100.0
@@ -32,10 +34,10 @@ class HyperCLIP(nn.Module):
             "log_scale", nn.initializers.constant(math.log(FIRST_SCALE)), ()
         )
 
-    def __call__(self, weights: jax.Array) -> jax.Array:
+    def __call__(self, weights: Float[Array, "*B P"]) -> Float[Array, "*B Dq"]:
         return self.finish(self.layers[0](weights / jnp.sqrt(weights.shape[-1])))
 
-    def finish(self, x: jax.Array) -> jax.Array:
+    def finish(self, x: Float[Array, "*B W"]) -> Float[Array, "*B Dq"]:
         """What follows the first linear layer: its output [..., 128] -> [..., Dq].
 
         Apart, because guidance folds the first layer into the generator's last.
@@ -44,6 +46,6 @@ class HyperCLIP(nn.Module):
             x = layer(nn.softplus(x))
         return x
 
-    def scale(self) -> jax.Array:
+    def scale(self) -> Float[Array, ""]:
         """The inverse temperature of the contrastive loss, [] float32, at most 100."""
         return jnp.minimum(jnp.exp(self.log_scale), MAX_SCALE)

@@ -4,18 +4,20 @@ left out."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jaxtyping import Bool, Float
 
 from hyper_meta.core.losses import normalise
-from hyper_meta.core.types import SentenceFeatures
+from hyper_meta.core.types import Array, SentenceFeatures
 
 
-def take(sentences: SentenceFeatures, rows: jax.Array) -> SentenceFeatures:
-    """The sentences at rows, int [...] or a slice, of the first axis."""
+def take(sentences: SentenceFeatures, rows: Any) -> SentenceFeatures:
+    """The sentences at rows of the first axis: numbers, a slice, or None for an axis of one."""
     return jax.tree.map(lambda leaf: leaf[rows], sentences)
 
 
@@ -40,11 +42,11 @@ def stack_sentences(sentences: Sequence[SentenceFeatures]) -> SentenceFeatures:
 class SentenceMoments:
     """mean, std: [Dq] float32, of the pooled features of the training questions."""
 
-    mean: jax.Array
-    std: jax.Array
+    mean: Float[Array, "*devices Dq"]
+    std: Float[Array, "*devices Dq"]
 
 
-def moments(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+def moments(values: Float[Array, " n *X"]) -> tuple[Float[Array, "*X"], Float[Array, "*X"]]:
     """Mean and standard deviation (at least 1e-6) over the first axis of [n, ...] float32."""
     return values.mean(axis=0), jnp.maximum(values.std(axis=0), 1e-6)
 
@@ -64,7 +66,7 @@ def standardise_sentences(
 
 def sentence_cosine(
     measured: SentenceMoments, asked: SentenceFeatures, known: SentenceFeatures
-) -> jax.Array:
+) -> Float[Array, "n m"]:
     """[n, m] float32: cosine of the standardised pooled features of sentences asked, leading axis
     n, and known, leading axis m."""
     rows, columns = (
@@ -73,7 +75,7 @@ def sentence_cosine(
     return rows @ columns.T
 
 
-def keep_sentences(sentences: SentenceFeatures, keep: jax.Array) -> SentenceFeatures:
+def keep_sentences(sentences: SentenceFeatures, keep: Bool[Array, " B"]) -> SentenceFeatures:
     """The sentences [B, ...] where keep [B] is True, elsewhere the null sentence: zeros, and no
     token."""
 

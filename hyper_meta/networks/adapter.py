@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Shaped
 
+from hyper_meta.core.types import Array
 from hyper_meta.networks.base import BaseNetwork, lay_out
 
 
@@ -27,7 +29,11 @@ def adapter(embed_dim: int, *, hidden_dim: int, blend: float) -> BaseNetwork:
     )
 
 
-def split_weights(weights: jax.Array, embed_dim: int) -> tuple[jax.Array, ...]:
+def split_weights(
+    weights: Shaped[Array, "*B P"], embed_dim: int
+) -> tuple[
+    Shaped[Array, "*B D H"], Shaped[Array, "*B H"], Shaped[Array, "*B H D"], Shaped[Array, "*B D"]
+]:
     """Cuts [..., P] float32 into w1 [..., D, H], b1 [..., H], w2 [..., H, D], b2 [..., D];
     P = 2 D H + H + D."""
     hidden_dim = (weights.shape[-1] - embed_dim) // (2 * embed_dim + 1)
@@ -41,7 +47,9 @@ def split_weights(weights: jax.Array, embed_dim: int) -> tuple[jax.Array, ...]:
     )
 
 
-def adapt_features(weights: jax.Array, features: jax.Array) -> jax.Array:
+def adapt_features(
+    weights: Float[Array, " P"], features: Float[Array, "N D"]
+) -> Float[Array, "N D"]:
     """y = x + W2 relu(W1 x / sqrt(D) + b1) / sqrt(H) + b2.
 
     weights: [P] float32 of unit scale; features: [N, D] float32. Returns [N, D] float32.

@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+from jaxtyping import Bool, Float, Key, Shaped
 
 from hyper_meta.core.losses import mask_logits, normalise
+from hyper_meta.core.types import Array
 
 LOGIT_SCALE = 100.0
 
@@ -45,7 +47,9 @@ class BaseNetwork:
     settings: Mapping[str, Any] = dataclasses.field(hash=False)
     embed_dim: int
     layers: tuple[Layer, ...]
-    adapt: Callable[[jax.Array, jax.Array], jax.Array] = dataclasses.field(compare=False)
+    adapt: Callable[[Float[Array, " P"], Float[Array, "N D"]], Float[Array, "N D"]] = (
+        dataclasses.field(compare=False)
+    )
 
     @property
     def num_weights(self) -> int:
@@ -57,13 +61,17 @@ class BaseNetwork:
         """The share alpha of the network in its logits, see `logits`."""
         return self.settings["blend"]
 
-    def init(self, key: jax.Array) -> jax.Array:
+    def init(self, key: Key[jax.Array, ""]) -> Float[Array, " P"]:
         """Weights [P] float32 from N(0, 1)."""
         return jax.random.normal(key, (self.num_weights,))
 
     def logits(
-        self, weights: jax.Array, features: jax.Array, answers: jax.Array, answer_mask: jax.Array
-    ) -> jax.Array:
+        self,
+        weights: Float[Array, " P"],
+        features: Float[Array, "N D"],
+        answers: Float[Array, "A D"],
+        answer_mask: Bool[Array, " A"],
+    ) -> Float[Array, "N A"]:
         """base + alpha (adapted - base), with alpha the setting "blend" and base the logits of the
         features as they are (method.md section 3).
 
@@ -76,7 +84,7 @@ class BaseNetwork:
         base = answer_logits(features, answers, answer_mask)
         return base + self.blend * (adapted - base)
 
-    def split(self, weights: jax.Array) -> dict[str, jax.Array]:
+    def split(self, weights: Shaped[Array, "*B P"]) -> dict[str, Shaped[Array, " ..."]]:
         """The weights [..., P] by layer: {name: [..., *shape]}."""
         lead = weights.shape[:-1]
         return {
@@ -87,7 +95,9 @@ class BaseNetwork:
         }
 
 
-def answer_logits(features: jax.Array, answers: jax.Array, answer_mask: jax.Array) -> jax.Array:
+def answer_logits(
+    features: Float[Array, "N D"], answers: Float[Array, "A D"], answer_mask: Bool[Array, " A"]
+) -> Float[Array, "N A"]:
     """100 cos(x, t_a): "CLIP as base model" when the features are CLIP's own.
 
     features: [N, D] float32; answers: [A, D] float32; answer_mask: [A] bool. Returns [N, A]

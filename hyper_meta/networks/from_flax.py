@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
-from hyper_meta.core.types import UserError
+from hyper_meta.core.types import Array, UserError
 from hyper_meta.networks.base import BaseNetwork, lay_out
 
 VECTOR_SCALE = 0.1
@@ -81,7 +82,7 @@ class TwoLayers(nn.Module):
     hidden_dim: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
         hidden = nn.relu(nn.LayerNorm()(nn.Dense(self.hidden_dim)(x)))
         hidden = nn.relu(nn.Dense(self.hidden_dim)(hidden))
         return x + nn.Dense(x.shape[-1])(hidden)

@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm import tqdm
 
 from hyper_meta.core import parallel
 from hyper_meta.core.files import write_bytes
-from hyper_meta.core.types import SentenceFeatures, UserError
+from hyper_meta.core.types import Array, SentenceFeatures, UserError
 from hyper_meta.data.features import Features
 from hyper_meta.data.images import CorruptImage, decode
 from hyper_meta.encoders.folder import (
@@ -61,7 +62,7 @@ class Part(NamedTuple):
     """ids: of n images; features: [n, D] float32; skipped: ids of images that are corrupt."""
 
     ids: list[str]
-    features: np.ndarray
+    features: Float[Array, "n D"]
     skipped: list[str]
 
 

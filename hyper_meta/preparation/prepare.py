@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
@@ -245,7 +246,7 @@ def _tokens_as_asked(
     return features
 
 
-def images_of(config: RunSettings, ids: set[str]) -> dict[str, np.ndarray]:
+def images_of(config: RunSettings, ids: set[str]) -> dict[str, UInt8[np.ndarray, "_ _ 3"]]:
     """The images [H, W, 3] uint8 of some ids."""
     images = datasets.iterate_images(config.dataset, Path(config.data_dir).expanduser())
     return {name: np.asarray(decode(name, image)) for name, image in images if name in ids}

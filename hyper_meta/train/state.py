@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from flax.training import train_state
+from jaxtyping import Float, Int
+
+from hyper_meta.core.types import Array, Scalar
 
 
 class TrainState(train_state.TrainState):
@@ -26,8 +29,8 @@ class TrainState(train_state.TrainState):
 
     ema_params: Any
     best_params: Any
-    best_score: jax.Array
-    best_step: jax.Array
+    best_score: Float[Array, " ..."]
+    best_step: Int[Array, " ..."]
     statistics: Any
     ema_decay: float | None = struct.field(pytree_node=False)
 
@@ -82,7 +85,7 @@ def smoothed_params(state: TrainState) -> Any:
     return state.params if state.ema_params is None else state.ema_params
 
 
-def keep_best(state: TrainState, score: jax.Array) -> TrainState:
+def keep_best(state: TrainState, score: Scalar) -> TrainState:
     """The state with smoothed_params as best_params where score is above best_score.
 
     Args:

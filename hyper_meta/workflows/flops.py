@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.extend.core import Literal
+from jaxtyping import Float
+
+from hyper_meta.core.types import Array
 
 
 class Products(NamedTuple):
@@ -25,7 +28,9 @@ class Products(NamedTuple):
 NONE = Products(0.0, 0.0)
 
 
-def count_products(fn: Callable, *args: Any, branches: np.ndarray | None = None) -> Products:
+def count_products(
+    fn: Callable, *args: Any, branches: Float[Array, " n"] | None = None
+) -> Products:
     """The cost of the matrix products of fn(*args).
 
     A loop of fixed length counts as often as it runs, another loop once. A product that is the same

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 from hyper_meta.data.digits_vqa.concepts import Family
 from hyper_meta.data.digits_vqa.families import FAMILIES
@@ -43,7 +44,7 @@ def trained_concepts() -> tuple[tuple[Family, int], ...]:
     )
 
 
-def answer_table(scenes: Scenes) -> np.ndarray:
+def answer_table(scenes: Scenes) -> Int[np.ndarray, "n concepts"]:
     """The answer to every trained concept in every scene, [n, concepts] int64, -1 for no answer."""
     columns = [family.answer_fn(scenes, index) for family, index in trained_concepts()]
     return np.stack(columns, axis=1)
@@ -51,7 +52,7 @@ def answer_table(scenes: Scenes) -> np.ndarray:
 
 def make_captions(
     rng: np.random.Generator, scenes: Scenes, *, plain_share: float = 0.0
-) -> tuple[list[str], np.ndarray]:
+) -> tuple[list[str], Bool[np.ndarray, "n n"]]:
     """A sentence about each of n scenes, and the scenes that each sentence is true of.
 
     A family is drawn first and its referent next, so that small families occur too.
@@ -101,7 +102,7 @@ def _say(
 
 def make_sentence_pairs(
     rng: np.random.Generator, num_pairs: int
-) -> tuple[list[str], list[str], np.ndarray]:
+) -> tuple[list[str], list[str], Bool[np.ndarray, "n n"]]:
     """Pairs of a question and another sentence about the same concept.
 
     Pictures do not show what a question asks; these pairs teach it. The other sentence is a

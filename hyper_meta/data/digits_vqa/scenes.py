@@ -11,6 +11,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -47,20 +48,20 @@ HANDWRITING_SHARE = {"train": 0.7, "validation": 0.1, "test": 0.2}
 class Scenes:
     """n scenes, one column per corner in the order of PLACES.
 
-    digit: [n, 4] int64, -1 where the corner is empty.
-    handwriting: [n, 4] int64, rows of the handwriting table.
-    colour, size: [n, 4] int64, indices into COLOURS and SIZES.
-    offset: [n, 4, 2] int64, pixels from the corner's top left (row, column).
-    background: [n] int64, index into BACKGROUNDS.
+    digit: -1 where the corner is empty.
+    handwriting: rows of the handwriting table.
+    colour, size: indices into COLOURS and SIZES.
+    offset: pixels from the corner's top left (row, column).
+    background: index into BACKGROUNDS.
     noise_seed: int, the seed of the pixel noise.
     """
 
-    digit: np.ndarray
-    handwriting: np.ndarray
-    colour: np.ndarray
-    size: np.ndarray
-    offset: np.ndarray
-    background: np.ndarray
+    digit: Int[np.ndarray, "n 4"]
+    handwriting: Int[np.ndarray, "n 4"]
+    colour: Int[np.ndarray, "n 4"]
+    size: Int[np.ndarray, "n 4"]
+    offset: Int[np.ndarray, "n 4 2"]
+    background: Int[np.ndarray, " n"]
     noise_seed: int
 
     def __len__(self) -> int:
@@ -68,7 +69,11 @@ class Scenes:
 
 
 @functools.cache
-def handwriting_table() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+def handwriting_table() -> tuple[
+    Float[np.ndarray, "2 1797 cell cell"],
+    Int[np.ndarray, " 1797"],
+    dict[str, Int[np.ndarray, " _"]],
+]:
     """(masks, labels, split) of the handwritten digits.
 
     masks: [2, 1797, CELL, CELL] float32 in [0, 1], the ink of each digit in each size, at the top
@@ -137,7 +142,7 @@ def sample_scenes(
     )
 
 
-def render(scenes: Scenes) -> np.ndarray:
+def render(scenes: Scenes) -> UInt8[np.ndarray, "n size size 3"]:
     """The pictures of scenes, [n, IMAGE_SIZE, IMAGE_SIZE, 3] uint8.
 
     The brightness of ink and background varies by about 10%, and every pixel has a little noise.
@@ -172,7 +177,7 @@ def _shifted_masks(scenes: Scenes, place: int) -> np.ndarray:
     return ink * (scenes.digit[:, place] >= 0)[:, None, None]
 
 
-def take(scenes: Scenes, rows: np.ndarray) -> Scenes:
+def take(scenes: Scenes, rows: Int[np.ndarray, " m"]) -> Scenes:
     """The scenes of the given rows. Their pictures have other pixel noise."""
     fields = {f.name: getattr(scenes, f.name) for f in dataclasses.fields(scenes)}
     seed = fields.pop("noise_seed")

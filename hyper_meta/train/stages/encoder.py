@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Float
 
 from hyper_meta.core import parallel
 from hyper_meta.core.losses import normalise
 from hyper_meta.core.settings import EncoderSettings
+from hyper_meta.core.types import Array, Scalar
 from hyper_meta.data.digits_vqa.captions import make_captions, make_sentence_pairs
 from hyper_meta.data.digits_vqa.scenes import NUM_DIGITS_PROBABILITY, render, sample_scenes
 from hyper_meta.encoders.clip import CLIP
@@ -31,12 +33,12 @@ MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5
 
 
 def contrastive_sums(
-    images: jax.Array,
-    texts: jax.Array,
-    scale: jax.Array,
-    image_targets: jax.Array,
-    text_targets: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+    images: Float[Array, "b D"],
+    texts: Float[Array, "b D"],
+    scale: Scalar,
+    image_targets: Float[Array, "b B"],
+    text_targets: Float[Array, "b B"],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """(sum, pairs), [] float32 each: this device's part of the symmetric contrastive loss.
 
     The loss is over the batches of all devices: both are to be added over devices and divided. A
@@ -45,11 +47,11 @@ def contrastive_sums(
     in each row this is CLIP's loss.
 
     Args:
-      images, texts: [b, D] float32, b = B / devices.
+      images, texts: b = B / devices.
       scale: [] float32, the inverse temperature.
-      image_targets: [b, B] float32, for each image of this device the weights of all sentences of
+      image_targets: for each image of this device the weights of all sentences of
         the batch; a row sums to 1.
-      text_targets: [b, B] float32, the same for each sentence and all images.
+      text_targets: the same for each sentence and all images.
     """
     images, texts = normalise(images), normalise(texts)
     all_images, all_texts = parallel.gather((images, texts))

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from jaxtyping import Float, Int
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.core.types import UserError
+from hyper_meta.core.types import Array, UserError
 from hyper_meta.diffusion.classifier_guidance import (
     GENERATOR,
     Factors,
@@ -47,7 +48,12 @@ def decoder_module(config: RunSettings, num_components: int) -> nn.Module:
 
 
 def hvae_stage(
-    config: RunSettings, name: str, weights: np.ndarray, start: np.ndarray, *, learning_rate: float
+    config: RunSettings,
+    name: str,
+    weights: Float[np.ndarray, " ..."],
+    start: Float[np.ndarray, " ..."],
+    *,
+    learning_rate: float,
 ) -> Stage:
     """HVAE on adapted weights [T, R, P] float32, fine-tuned from start [P] (method.md section 4).
 
@@ -106,8 +112,12 @@ def hvae_stage(
 
 
 def weights_statistics(
-    weights: np.ndarray, tasks: np.ndarray, *, standardise: bool, components: int
-) -> dict[str, Any]:
+    weights: Float[np.ndarray, "T R P"],
+    tasks: Int[np.ndarray, " _"],
+    *,
+    standardise: bool,
+    components: int,
+) -> dict[str, Float[np.ndarray, " ..."] | np.float32]:
     """The statistics by which weights [T, R, P] are standardised and rotated, of the given tasks.
 
     Returns {"mean": [P], "scale": [P], "directions": [K, P], "size": []} float32: the orthonormal
@@ -153,8 +163,8 @@ def _standardised_columns(
 
 
 def project(
-    statistics: dict[str, np.ndarray], weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    statistics: dict[str, Float[Array, " ..."] | np.float32], weights: Float[np.ndarray, "*T P"]
+) -> tuple[Float[np.ndarray, "*T K"], Float[np.ndarray, "*T"]]:
     """(components [..., K] float32, squared lengths [...]) of standardised weights.
 
     weights: [..., P] float32; their standardised form is (w - mean) / scale.
@@ -168,7 +178,9 @@ def project(
     return components.reshape(*shape, -1), norms.reshape(shape)
 
 
-def hvae_space(config: RunSettings, params: Any, statistics: Any, start: np.ndarray) -> dict:
+def hvae_space(
+    config: RunSettings, params: Any, statistics: Any, start: Float[Array, " P"]
+) -> dict:
     """The latent space of a trained HVAE, with the keys of HNet's.
 
     params, statistics: of the stage, numpy leaves; start: [P] float32. Returns {"e0": the posterior
@@ -186,7 +198,7 @@ def hvae_space(config: RunSettings, params: Any, statistics: Any, start: np.ndar
     return {"e0": np.asarray(e0), "generator": generator}
 
 
-def hvae_generate(params: Any, latent: jax.Array) -> jax.Array:
+def hvae_generate(params: Any, latent: Float[Array, "*B Z"]) -> Float[Array, "*B P"]:
     """(the "generator" of `hvae_space`, latent [..., Z]) -> weights [..., P], as adapters are."""
     decoded = generate_weights(GENERATOR, params["decoder"], latent)
     return decoded * params["scale"] + params["mean"]

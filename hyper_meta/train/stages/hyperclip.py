@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Float
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.core.types import SentenceFeatures, UserError
+from hyper_meta.core.types import Array, SentenceFeatures, UserError
 from hyper_meta.data.table import TaskTable
 from hyper_meta.diffusion.classifier_guidance import (
     Factors,
@@ -91,7 +92,7 @@ def guidance_choices(config: RunSettings) -> list[Setting]:
 
 def guide_tasks(
     config: RunSettings, guide_fn: Guide, model: Any, questions: SentenceFeatures
-) -> dict[Setting, np.ndarray]:
+) -> dict[Setting, Float[np.ndarray, "T Z"]]:
     """The guided latents of T questions at every setting that is compared: each [T, Z] float32."""
     given, latents = config.hyperclip.guidance, {}
     for rate, pull in itertools.product(given.learning_rates, given.pull):
@@ -111,7 +112,7 @@ def hyperclip_stage(
     config: RunSettings,
     name: str,
     *,
-    latents: np.ndarray,
+    latents: Float[Array, "T R Z"],
     space: Any,
     factors: Factors,
     tables: tuple[TaskTable, TaskTable],

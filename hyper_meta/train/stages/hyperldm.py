@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from jaxtyping import Float, UInt
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.core.types import SentenceFeatures, TaskBatch
+from hyper_meta.core.types import Array, SentenceFeatures, TaskBatch
 from hyper_meta.data.table import TaskTable
 from hyper_meta.diffusion.latent_sampling import (
     FewShot,
@@ -120,7 +121,7 @@ def sample_tasks(
     scale: float,
     num_samples: int,
     seed: int,
-) -> np.ndarray:
+) -> Float[np.ndarray, "T K Z"]:
     """num_samples latents for each of T questions, in one call: [T, K, Z] float32.
 
     The k-th sample of a question starts from the same noise at every scale.
@@ -133,7 +134,9 @@ def sample_tasks(
     return latents.reshape(num_tasks, num_samples, -1)
 
 
-def sample_noise(seed: int, num_tasks: int, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
+def sample_noise(
+    seed: int, num_tasks: int, num_samples: int
+) -> tuple[UInt[np.ndarray, "T K 2"], Float[np.ndarray, "T K"]]:
     """(keys [T, K, 2] uint32, sign [T, K] float32) of K samples of each task, in antithetic pairs;
     the last of an odd number is alone."""
     drawn = jax.random.split(jax.random.key(seed), (num_tasks, -(-num_samples // 2)))
@@ -195,7 +198,7 @@ def hyperldm_stage(
     config: RunSettings,
     name: str,
     *,
-    latents: np.ndarray,
+    latents: Float[Array, "T R Z"],
     space: Any,
     generate: Callable,
     tables: tuple[TaskTable, TaskTable],

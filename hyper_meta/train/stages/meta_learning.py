@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 from jax import lax
+from jaxtyping import Key
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
@@ -159,7 +160,7 @@ def conditional_stage(
 
 
 def conditional_params(
-    config: RunSettings, network: BaseNetwork, sentence: SentenceFeatures, key: jax.Array
+    config: RunSettings, network: BaseNetwork, sentence: SentenceFeatures, key: Key[jax.Array, ""]
 ) -> Any:
     """The first parameters of the conditional hypernetwork, for questions like this sentence."""
     module = Generator(tuple(config.conditional.hidden_dims), network.num_weights)
@@ -190,7 +191,7 @@ def film_stage(
 
 
 def film_params(
-    config: RunSettings, network: BaseNetwork, sentence: SentenceFeatures, key: jax.Array
+    config: RunSettings, network: BaseNetwork, sentence: SentenceFeatures, key: Key[jax.Array, ""]
 ) -> Any:
     """The first parameters of FiLM, for questions like this sentence."""
     adapter_key, key = jax.random.split(key)
