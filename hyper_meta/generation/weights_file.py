@@ -24,6 +24,8 @@ from hyper_meta.preparation.prepare import EncoderChoice
 FORMAT = "5"
 # Format 4 knew only adapters, and kept their sizes in fields of their own.
 ADAPTER_FORMAT = "4"
+# Settings of the built-in networks that are widths.
+SIZES = ("hidden_dim", "rank")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,18 +129,27 @@ def _network_from(metadata: Mapping[str, str]) -> BaseNetwork:
         name, embed_dim, settings = (described[k] for k in ("name", "embed_dim", "settings"))
     if not isinstance(name, str) or not isinstance(settings, dict):
         raise ValueError(f"its network is {metadata['network']}, a name and settings are expected")
-    _check_sizes(embed_dim, settings)
-    return make_network(name, embed_dim, settings)
+    _check_size("embed_dim", embed_dim)
+    return make_network(name, embed_dim, {key: _setting(key, settings[key]) for key in settings})
 
 
-def _check_sizes(embed_dim: Any, settings: Mapping[str, Any]) -> None:
-    sizes = {"embed_dim": embed_dim, **settings}
-    blend = sizes.pop("blend", 1.0)
-    if isinstance(blend, bool) or not isinstance(blend, int | float) or not np.isfinite(blend):
-        raise ValueError(f"its blend is {blend!r}, a finite number is expected")
-    for name, size in sizes.items():
-        if not isinstance(size, int | float) or isinstance(size, bool) or size <= 0:
-            raise ValueError(f"its {name} is {size!r}, a number above 0 is expected")
+def _setting(name: str, value: Any) -> Any:
+    """A setting of a network as a configuration has it: JSON has its tuples as lists."""
+    if isinstance(value, list):
+        return tuple(_setting(name, part) for part in value)
+    if name in SIZES:
+        _check_size(name, value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if (is_number or name == "blend") and not (is_number and np.isfinite(value)):
+        raise ValueError(f"its {name} is {value!r}, a finite number is expected")
+    if isinstance(value, dict):
+        raise ValueError(f"its {name} is {value!r}, a number, a text or a list is expected")
+    return value
+
+
+def _check_size(name: str, size: Any) -> None:
+    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
+        raise ValueError(f"its {name} is {size!r}, a number above 0 is expected")
 
 
 def _templates_from(text: str) -> dict[str, list[str]]:

@@ -28,7 +28,7 @@ from hyper_meta.methods.interface import Setup
 from hyper_meta.methods.places import seed_dir
 from hyper_meta.methods.reads import Reads, note, while_training
 from hyper_meta.methods.registry import GUIDES, METHODS, in_order
-from hyper_meta.networks.registry import check_name
+from hyper_meta.networks.registry import check_network
 from hyper_meta.preparation.fingerprint import claim_data, data_fingerprint
 from hyper_meta.preparation.prepare import PRECOMPUTED, images_of, load_data
 from hyper_meta.workflows.evaluate import evaluate
@@ -135,9 +135,10 @@ def run_seed(
 
 
 def check_choices(config: RunSettings) -> None:
-    """Raises UserError for a method or a network that is not in its registry."""
+    """Raises UserError for a method or a network that is not in its registry, and for settings
+    that make no network."""
     in_order(config.methods, config)
-    check_name(config.network.name)
+    check_network(config.network)
 
 
 def claim(config: Any, workdir: Path) -> None:

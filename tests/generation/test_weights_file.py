@@ -9,6 +9,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from hyper_meta.generation.weights_file import Weights, load_weights, save_weights
+from hyper_meta.networks import registry
+from hyper_meta.networks.low_rank import low_rank
 from hyper_meta.networks.registry import NETWORKS, make_network
 from hyper_meta.preparation.prepare import EncoderChoice
 
@@ -81,3 +83,21 @@ def test_files_of_format_4_still_load(tmp_path):
     assert loaded.network == weights.network and loaded.method == ""
     for name in ("weights", "samples", "task", "templates", "encoder", "guidance_scale", "seed"):
         np.testing.assert_equal(getattr(loaded, name), getattr(weights, name))
+
+
+def test_settings_of_a_registered_network_come_back_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "NETWORKS", dict(NETWORKS))
+    own = {"widths": (4, 3), "gate": False, "act": "gelu", "floor": 0.0, "shift": -1, "blend": 0.7}
+
+    def mine(embed_dim, *, widths, gate, act, floor, shift, blend):
+        return low_rank(embed_dim, rank=widths[0], blend=blend)
+
+    registry.register("mine", mine)
+    network = make_network("mine", 6, own)
+    given = make_weights("low_rank")
+    rows = np.zeros((4, network.num_weights), np.float32)
+    weights = dataclasses.replace(given, network=network, weights=rows[0], samples=rows[1:])
+    save_weights(tmp_path / "w.safetensors", weights)
+    loaded = load_weights(tmp_path / "w.safetensors").network
+    assert loaded == network and loaded.name == "mine"
+    assert loaded.settings == {**own, "rank": 4}

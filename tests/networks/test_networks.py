@@ -1,19 +1,25 @@
 """What holds for every network that can be generated."""
 
+import re
+from pathlib import Path
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hyper_meta.core.configuration import load_settings
 from hyper_meta.core.types import UserError
 from hyper_meta.networks import registry
 from hyper_meta.networks.base import answer_logits
 from hyper_meta.networks.from_flax import from_flax
 from hyper_meta.networks.registry import NETWORKS, make_network
+from hyper_meta.workflows.grid import plan
 
 DIM, SETTINGS = 6, {"hidden_dim": 4, "rank": 2, "blend": 0.7}
 NAMES = sorted(NETWORKS)
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.py"
 
 
 def by_hand(name, weights, x):
@@ -176,3 +182,76 @@ def test_networks_of_installed_packages_are_found(monkeypatch, tmp_path):
         make_network("theirs", DIM, SETTINGS)
     monkeypatch.syspath_prepend(tmp_path)
     assert make_network("theirs", DIM, SETTINGS).num_weights == 2 * DIM * 2
+
+
+# A configuration file, which a sweep executes once for each combination.
+CONFIG = """
+from pathlib import Path
+
+import flax.linen as nn
+from hyper_meta.core.configuration import execute_file
+from hyper_meta.networks.from_flax import from_flax
+from hyper_meta.networks.registry import register
+
+def mine(embed_dim, *, widths, gate, act, blend):
+    layers = [layer for width in widths for layer in (nn.Dense(width), getattr(nn, act))]
+    module = nn.Sequential([*layers, nn.Dense(embed_dim)])
+    return from_flax("called otherwise", module, embed_dim, {"act": "of old"})
+
+register("mine", mine)
+
+def get_config():
+    config = execute_file(QUICKSTART)
+    config.network.update(name="mine", widths=(4, 3), gate=False, act="gelu")
+    return config
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "NETWORKS", dict(NETWORKS))
+    text = CONFIG.replace("QUICKSTART", f"Path({str(QUICKSTART)!r})")
+    path = tmp_path / "own.py"
+    path.write_text(text)
+    return path
+
+
+def test_a_configuration_file_registers_its_network_again(config_file):
+    first, second = plan(config_file, ["network.widths=4,3;2"], [])
+    for combination in (first, second):
+        registry.check_network(combination.config.network)
+    made = registry.configured_network(first.config.network, DIM)
+    assert made.num_weights == DIM * 4 + 4 + 4 * 3 + 3 + 3 * DIM + DIM
+    # What a weights file names is what makes it again, whatever the function says.
+    assert made.name == "mine" and make_network("mine", DIM, made.settings) == made
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ('gate=False, act="gelu"', "network 'mine' has no setting 'widths': widths, gate, act"),
+        ('widths=(4,), gate=False, act="glu_"', "network 'mine' cannot be made with widths=(4,)"),
+        (
+            'widths=(4,), wdths=(3,), gate=False, act="gelu"',
+            "a setting network.wdths that no network has, did you mean network.widths?",
+        ),
+    ],
+)
+def test_settings_that_make_no_network_are_refused(given, message, config_file):
+    text = config_file.read_text().replace('widths=(4, 3), gate=False, act="gelu"', given)
+    config_file.write_text(text)
+    settings = load_settings(str(config_file), config_file.parent, [])
+    with pytest.raises(UserError, match=re.escape(message)):
+        registry.check_network(settings.network)
+        registry.configured_network(settings.network, DIM)
+
+
+def test_another_function_of_the_same_file_is_not_the_same(monkeypatch):
+    monkeypatch.setattr(registry, "NETWORKS", dict(NETWORKS))
+
+    def of_width(width):
+        return lambda embed_dim, *, blend: nn.Dense(width)
+
+    registry.register("mine", of_width(3))
+    with pytest.raises(UserError, match="'mine' is registered already"):
+        registry.register("mine", of_width(4))
