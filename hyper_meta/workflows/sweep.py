@@ -15,7 +15,8 @@ from typing import Any
 
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import flatten, read_json, whole_folder, write_bytes, write_json
-from hyper_meta.core.settings import as_dict
+from hyper_meta.core.settings import RunSettings, as_dict
+from hyper_meta.core.settings.watching import watched
 from hyper_meta.eval.results import check_format, titles_of
 from hyper_meta.eval.rows import find_row
 from hyper_meta.eval.tables import MISSING, Table, as_markdown, interval
@@ -23,6 +24,8 @@ from hyper_meta.methods.places import seed_dir, trained_parts
 from hyper_meta.methods.reads import are_equal, take_over
 from hyper_meta.methods.registry import in_order
 from hyper_meta.preparation.fingerprint import FILE as DATA_FILE
+from hyper_meta.preparation.fingerprint import check_data, data_fingerprint
+from hyper_meta.preparation.prepare import load_data
 from hyper_meta.workflows import run as pipeline
 from hyper_meta.workflows.grid import Combination
 
@@ -61,6 +64,8 @@ def run(
         for combination in combinations
         if is_finished(combination, workdir)
     }
+    if len(finished) < len(combinations):
+        _check_data([c for c in combinations if c.name in finished], workdir)
     _write(workdir, combinations, finished)
     for number, combination in enumerate(combinations, 1):
         name = combination.name
@@ -80,6 +85,24 @@ def run(
         finished[name] = read_lines(combination, workdir, rows)
         _write(workdir, combinations, finished)
     return _ranked(finished)
+
+
+def _check_data(combinations: Sequence[Combination], workdir: Path) -> None:
+    """Raises UserError where one of these, which are finished, is of other data than there are."""
+    seen: list[tuple[dict[str, Any], dict[str, Any]]] = []  # (settings read, what was made of them)
+    for combination in combinations:
+        values = flatten(as_dict(combination.config))
+        made = next((made for read, made in seen if read.items() <= values.items()), None)
+        if made is None:
+            read: dict[str, Any] = {}
+            made = data_now(watched(combination.config, read.__setitem__))
+            seen.append((read, made))
+        check_data(made, workdir / combination.name)
+
+
+def data_now(config: RunSettings) -> dict[str, Any]:
+    """The fingerprint of the data that a configuration names."""
+    return data_fingerprint(config, load_data(config))
 
 
 def is_finished(combination: Combination, workdir: Path) -> bool:

@@ -20,6 +20,7 @@ from hyper_meta.methods.registry import in_order
 from hyper_meta.preparation.fingerprint import claim_data
 from hyper_meta.train import loop
 from hyper_meta.workflows import run as pipeline
+from hyper_meta.workflows import sweep
 from hyper_meta.workflows.grid import MAX_NAME, parse_grid, plan
 from hyper_meta.workflows.sweep import NOTE
 
@@ -136,6 +137,7 @@ def content(config, seed, sections):
 def fake(monkeypatch):
     made = Fake()
     monkeypatch.setattr(pipeline, "run", made)
+    monkeypatch.setattr(sweep, "data_now", data_of)
     return made
 
 
@@ -376,6 +378,29 @@ def test_the_same_command_goes_on(fake, tmp_path, capsys):
     argv = arguments(tmp_path / "w", "hyperldm.drop_rate=0.1,0.2")
     assert main([*argv, "--config.num_seeds=2"]) == 0
     assert fake.trained == {FIGURES[0]: list(PARTS), FIGURES[1]: ["hnet_hyperldm"]}
+
+
+def test_a_table_is_of_one_data_set(fake, tmp_path, monkeypatch, capsys):
+    """More values of a grid, where the files of the data set are the same and where they changed,
+    which are read once for all that have the same."""
+    grids, read = ["hyperldm.drop_rate=0.1,0.2", "image_resize=crop,square"], []
+    assert main(arguments(tmp_path / "w", *grids)) == 0
+
+    def data_now(config):
+        read.append(config.image_resize)
+        return data_of(config) | changed
+
+    monkeypatch.setattr(sweep, "data_now", data_now)
+    changed, grids[0] = {}, "hyperldm.drop_rate=0.1,0.2,0.3"
+    assert main(arguments(tmp_path / "w", *grids)) == 0
+    assert read == ["crop", "square"]
+    changed, grids[0] = {"dataset": "another"}, "hyperldm.drop_rate=0.1,0.4"
+    fake.trained.clear()
+    capsys.readouterr()
+    assert main(arguments(tmp_path / "w", *grids)) == 2
+    line = capsys.readouterr().err
+    assert "holds a run with another data set (dataset " in line and line.count("\n") == 1
+    assert not fake.trained
 
 
 @pytest.mark.parametrize(
