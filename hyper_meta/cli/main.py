@@ -51,7 +51,9 @@ hyper-meta COMMAND --help shows more examples.
 """
 
 # A shell's code for a process that a signal ended.
-INTERRUPTED, TERMINATED = (128 + number for number in (signal.SIGINT, signal.SIGTERM))
+INTERRUPTED, TERMINATED, UNREAD = (
+    128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
+)
 # What a file system may refuse without being asked wrongly by this program.
 REFUSALS = {
     errno.ENOSPC,
@@ -72,7 +74,7 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 2 for a mistake of the user, 130 or 143 where a
-    signal stopped it. A mistake is one line on stderr.
+    signal stopped it, 141 where nobody reads on. A mistake is one line on stderr.
 
     argv: None for those of this process, which starts over with HUGE_PAGES once they have been
     checked. Raises SystemExit for --help, --version and for arguments that are no command.
@@ -88,6 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             _start_over_with_huge_pages()
             hide_torch()
         work_fn()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read it, such as head, has enough. Python would tell so when it ends, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED

@@ -491,3 +491,14 @@ assert sys.modules["torch"] is torch
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_has_enough_is_no_error(monkeypatch, capsys):
+    """`hyper-meta methods | head -1`"""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["methods"]) == 141
+        print("more")
+    assert capsys.readouterr().err == ""
