@@ -99,12 +99,15 @@ def open_run(workdir: str | os.PathLike, method: str | None = None) -> OpenedRun
         try:
             if all(need in trained for need in METHODS[name].needs(config)):
                 trained[name] = METHODS[name].train(setup, trained)
-        except NotFinished as error:
-            if name in in_order(needed, config):
-                raise UserError(
-                    f"{workdir} holds no finished {name}: "
-                    f"run hyper-meta train --method {name} --workdir {workdir} first"
-                ) from error
+        except UserError as error:  # also for what a run of this configuration cannot have
+            if name not in in_order(needed, config):
+                continue
+            if not isinstance(error, NotFinished):
+                raise
+            raise UserError(
+                f"{workdir} holds no finished {name}: "
+                f"run hyper-meta train --method {name} --workdir {workdir} first"
+            ) from error
     guides = {
         name: guide_of(setup, trained, name, maker)
         for name, maker in GUIDES.items()

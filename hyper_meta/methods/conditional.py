@@ -3,6 +3,7 @@ multitask and HNet-MAML, and FiLM."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.core.types import SentenceFeatures
+from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.meta.learners import Learner
 from hyper_meta.methods.guides import Guide, GuideMaker
 from hyper_meta.methods.interface import Method, Setup
@@ -103,7 +104,15 @@ def _maker(
     return GuideMaker(model, shapes, make)
 
 
-FILM = learnt(
+def _check_film(config: RunSettings) -> None:
+    if config.network.name != "adapter":
+        raise UserError(
+            "film scales the hidden units of an adapter, network.name is "
+            f"{config.network.name!r}: leave film out of the methods, or generate adapters"
+        )
+
+
+_FILM = learnt(
     "film",
     "FiLM",
     "language",
@@ -114,3 +123,4 @@ FILM = learnt(
     summary="FiLM: one network, modulated by the question",
     guide=_maker("film", "FiLM", stages.film_learner, stages.film_params),
 )
+FILM = dataclasses.replace(_FILM, check=_check_film)

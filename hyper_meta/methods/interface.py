@@ -117,7 +117,8 @@ class Method:
     rows: (setup, trained) -> its rows. train: (setup, trained) -> what it leaves for its rows and
     for other methods, or None; trained: {name: what that method left}. needs: config -> names of
     the methods it builds on. summary: one line for `hyper-meta methods`. guide: the
-    methods.guides.GuideMaker of a language method.
+    methods.guides.GuideMaker of a language method. check: raises UserError for a configuration that
+    the method cannot be of, before anything is computed.
     """
 
     rows: Callable[[Setup, Mapping[str, Any]], list[Row]] = lambda setup, trained: []
@@ -125,6 +126,7 @@ class Method:
     needs: Callable[[RunSettings], tuple[str, ...]] = lambda config: ()
     summary: str = ""
     guide: Any = None
+    check: Callable[[RunSettings], None] = lambda config: None
 
 
 def fit(setup: Setup, section: str, name: str, build: Callable[[float], Stage]) -> dict[str, Any]:

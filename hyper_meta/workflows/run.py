@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ def run(
     """
     check_choices(config)
     names = in_order(config.methods if method is None else (method,), config)
+    check_methods(names, config)
     use_compilation_cache(config)
     processes.from_main(lambda: claim(config, workdir))
     data = processes.main_first(lambda: load_data(config))
@@ -137,8 +138,14 @@ def run_seed(
 def check_choices(config: RunSettings) -> None:
     """Raises UserError for a method or a network that is not in its registry, and for settings
     that make no network."""
-    in_order(config.methods, config)
+    check_methods(in_order(config.methods, config), config)
     check_network(config.network)
+
+
+def check_methods(names: Iterable[str], config: RunSettings) -> None:
+    """Raises UserError for a method that a run of this configuration cannot have."""
+    for name in names:
+        METHODS[name].check(config)
 
 
 def claim(config: Any, workdir: Path) -> None:

@@ -237,6 +237,9 @@ def test_an_unknown_method_is_refused_before_a_work_directory_is_made(tmp_path, 
     for given in (["--method", "fim"], ["--config.methods=('references','fim')"]):
         assert main(["train", *argv, *given]) == 2
         assert "method 'fim' given, one of ['references', " in capsys.readouterr().err
+    for given in (["--method", "film"], ["--config.methods=references,film"]):
+        assert main(["train", *argv, *given, "--config.network.name=low_rank"]) == 2
+        assert "film scales the hidden units of an adapter, " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

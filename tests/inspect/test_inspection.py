@@ -332,6 +332,19 @@ def test_a_run_opens_without_a_guide_that_is_not_looked_at(finished_quickstart, 
         movements.guidance_movements(run, ["Where is the red digit?"], 4)
 
 
+def test_a_run_opens_without_a_guide_that_it_cannot_have(finished_quickstart, tmp_path):
+    """HyperCLIP refuses this configuration; a run that leaves it out may have it."""
+    workdir = tmp_path / "without"
+    shutil.copytree(finished_quickstart, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    config["hyperclip"]["batch_size"] = 10**6
+    (workdir / "config.json").write_text(json.dumps(config))
+    run = inspection.open_run(workdir, "conditional")
+    assert set(run.guides) == {"conditional", "hnet_hyperldm"}
+    with pytest.raises(UserError, match="hyperclip.batch_size 1000000 is more than the"):
+        inspection.open_run(workdir, "hnet_hyperclip")
+
+
 def test_a_guide_that_the_run_does_not_have_is_refused(finished_quickstart):
     with pytest.raises(UserError, match="'film' given, this run has the guides conditional,"):
         inspection.open_run(finished_quickstart, "film")

@@ -28,7 +28,7 @@ from hyper_meta.core.settings.run import (
     FilmSettings,
     TaskTrainingSettings,
 )
-from hyper_meta.core.types import SentenceFeatures, TaskBatch, UserError
+from hyper_meta.core.types import SentenceFeatures, TaskBatch
 from hyper_meta.data.batching import (
     BatchShape,
     Layout,
@@ -179,11 +179,6 @@ def film_stage(
 ) -> Stage:
     """FiLM (method.md section 4): one adapter, hidden units scaled and shifted by the question."""
     network = stage_network(config, train)
-    if network.name != "adapter":
-        raise UserError(
-            f"stage {name}: FiLM scales the hidden units of an adapter, network.name is "
-            f"{network.name!r}: leave film out of the methods, or generate adapters"
-        )
     init_params = functools.partial(film_params, config, network, take(train.questions, 0))
     learner = film_learner(config, network, measure_sentences(train.questions))
     plan = Plan(name, "multitask", learning_rate)
