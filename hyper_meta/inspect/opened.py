@@ -26,6 +26,7 @@ from hyper_meta.methods.guide_store import INDEX, choose_guide
 from hyper_meta.methods.guides import Guide, guide_of
 from hyper_meta.methods.interface import NotFinished, Setup
 from hyper_meta.methods.places import seed_dir
+from hyper_meta.methods.reads import reads_path
 from hyper_meta.methods.registry import GUIDES, METHODS, in_order
 from hyper_meta.methods.spaces import Space
 from hyper_meta.models.sentences import stack_sentences, take
@@ -95,19 +96,17 @@ def open_run(workdir: str | os.PathLike, method: str | None = None) -> OpenedRun
     check_data(data_fingerprint(config, data), workdir)
     setup = Setup(config, folder, data.tasks, data.tables, restores_only=True)
     trained: dict[str, Any] = {}
-    for name in in_order((*needed, *GUIDES), config):
+    begun = [name for name in GUIDES if reads_path(folder, name).exists()]
+    for name in in_order((*needed, *begun), config):
         try:
             if all(need in trained for need in METHODS[name].needs(config)):
                 trained[name] = METHODS[name].train(setup, trained)
-        except UserError as error:  # also for what a run of this configuration cannot have
-            if name not in in_order(needed, config):
-                continue
-            if not isinstance(error, NotFinished):
-                raise
-            raise UserError(
-                f"{workdir} holds no finished {name}: "
-                f"run hyper-meta train --method {name} --workdir {workdir} first"
-            ) from error
+        except NotFinished as error:
+            if name in in_order(needed, config):
+                raise UserError(
+                    f"{workdir} holds no finished {name}: "
+                    f"run hyper-meta train --method {name} --workdir {workdir} first"
+                ) from error
     guides = {
         name: guide_of(setup, trained, name, maker)
         for name, maker in GUIDES.items()

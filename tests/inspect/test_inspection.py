@@ -332,13 +332,14 @@ def test_a_run_opens_without_a_guide_that_is_not_looked_at(finished_quickstart, 
         movements.guidance_movements(run, ["Where is the red digit?"], 4)
 
 
-def test_a_run_opens_without_a_guide_that_it_cannot_have(finished_quickstart, tmp_path):
+def test_a_run_opens_without_a_guide_that_was_not_trained(finished_quickstart, tmp_path):
     """HyperCLIP refuses this configuration; a run that leaves it out may have it."""
     workdir = tmp_path / "without"
     shutil.copytree(finished_quickstart, workdir)
     config = json.loads((workdir / "config.json").read_text())
     config["hyperclip"]["batch_size"] = 10**6
     (workdir / "config.json").write_text(json.dumps(config))
+    (workdir / "seed_0" / "reads" / "hnet_hyperclip.json").unlink()
     run = inspection.open_run(workdir, "conditional")
     assert set(run.guides) == {"conditional", "hnet_hyperldm"}
     with pytest.raises(UserError, match="hyperclip.batch_size 1000000 is more than the"):
