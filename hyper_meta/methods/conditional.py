@@ -3,7 +3,6 @@ multitask and HNet-MAML, and FiLM."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.meta.learners import Learner
 from hyper_meta.methods.guides import Guide, GuideMaker
 from hyper_meta.methods.interface import Method, Setup
-from hyper_meta.methods.learnt import learnt
+from hyper_meta.methods.learnt import LearntMethod, learnt
 from hyper_meta.models.sentences import measure_sentences
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train.stages import meta_learning as stages
@@ -29,18 +28,18 @@ def hypernetwork(objective: str) -> Method:
     name = "conditional_maml" if maml else "conditional"
     title = "conditional HNet-MAML" if maml else "conditional hypernetwork"
     training = "with MAML" if maml else "multitask"
-    return learnt(
-        name,
-        title,
-        "language",
-        "conditional",
+    method = LearntMethod(
+        name=name,
+        title=title,
+        kind="language",
+        section="conditional",
         stage=functools.partial(stages.conditional_stage, objective=objective),
         learner=_of_training(stages.conditional_learner),
-        shots=False,
         summary=f"hypernetwork from the question to the weights, trained {training}",
         maps_question_directly=True,
         guide=_maker(name, title, stages.conditional_learner, stages.conditional_params),
     )
+    return learnt(method)
 
 
 def _of_training(make: Callable[..., Learner]) -> Callable[[Setup], Learner]:
@@ -61,47 +60,57 @@ def _maker(
     learner: (config, network, SentenceMoments) -> Learner; init_params: (config, network, a
     sentence, key) -> its parameters.
     """
+    return GuideMaker(
+        model=functools.partial(_model, name),
+        shapes=functools.partial(_shapes, init_params),
+        make=functools.partial(_guide, name, title, learner),
+    )
 
-    def model(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
-        measured = measure_sentences(setup.tables["train"].questions)
-        return {
-            "params": trained[name]["params"],
-            "questions": jax.tree.map(np.asarray, measured),
-        }
 
-    def shapes(
-        config: RunSettings, network: BaseNetwork, sentence: SentenceFeatures
-    ) -> dict[str, Any]:
-        batch = jax.tree.map(lambda x: jnp.asarray(x)[None], sentence)
-        params = functools.partial(init_params, config, network, sentence)
-        return {
-            "params": jax.eval_shape(params, jax.random.key(0)),
-            "questions": jax.eval_shape(measure_sentences, batch),
-        }
+def _model(name: str, setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
+    measured = measure_sentences(setup.tables["train"].questions)
+    return {"params": trained[name]["params"], "questions": jax.tree.map(np.asarray, measured)}
 
-    def make(config: RunSettings, network: BaseNetwork, model: Any) -> Guide:
-        def sample(_: Any, questions: SentenceFeatures, __: None, num: int, seed: int) -> Any:
-            return jax.tree.map(lambda leaf: np.asarray(leaf)[:, None].repeat(num, 1), questions)
 
-        def generate(model: Any, points: SentenceFeatures) -> jax.Array:
-            start = learner(config, network, model["questions"])
+def _shapes(
+    init_params: Callable[..., Any],
+    config: RunSettings,
+    network: BaseNetwork,
+    sentence: SentenceFeatures,
+) -> dict[str, Any]:
+    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], sentence)
+    params = functools.partial(init_params, config, network, sentence)
+    return {
+        "params": jax.eval_shape(params, jax.random.key(0)),
+        "questions": jax.eval_shape(measure_sentences, batch),
+    }
 
-            def one(question: SentenceFeatures) -> jax.Array:
-                point = start.start(model["params"], question, 0)
-                return start.weights(model["params"], question, point)
 
-            return jax.vmap(one)(points)
+def _guide(
+    name: str,
+    title: str,
+    learner: Callable[..., Learner],
+    config: RunSettings,
+    network: BaseNetwork,
+    model: Any,
+) -> Guide:
+    def generate(model: Any, points: SentenceFeatures) -> jax.Array:
+        start = learner(config, network, model["questions"])
 
-        return Guide(
-            name=name,
-            title=title,
-            network=network,
-            model=model,
-            sample_fn=sample,
-            generate=generate,
-        )
+        def one(question: SentenceFeatures) -> jax.Array:
+            point = start.start(model["params"], question, 0)
+            return start.weights(model["params"], question, point)
 
-    return GuideMaker(model, shapes, make)
+        return jax.vmap(one)(points)
+
+    return Guide(name, title, network, model, _repeated, generate)
+
+
+def _repeated(_: Any, questions: SentenceFeatures, __: None, num_samples: int, seed: int) -> Any:
+    """The questions themselves as points, leaves [n, K, ...]: all samples are the same."""
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf)[:, None].repeat(num_samples, axis=1), questions
+    )
 
 
 def _check_film(config: RunSettings) -> None:
@@ -112,15 +121,16 @@ def _check_film(config: RunSettings) -> None:
         )
 
 
-_FILM = learnt(
-    "film",
-    "FiLM",
-    "language",
-    "film",
-    stage=stages.film_stage,
-    learner=_of_training(stages.film_learner),
-    shots=False,
-    summary="FiLM: one network, modulated by the question",
-    guide=_maker("film", "FiLM", stages.film_learner, stages.film_params),
+FILM = learnt(
+    LearntMethod(
+        name="film",
+        title="FiLM",
+        kind="language",
+        section="film",
+        stage=stages.film_stage,
+        learner=_of_training(stages.film_learner),
+        summary="FiLM: one network, modulated by the question",
+        guide=_maker("film", "FiLM", stages.film_learner, stages.film_params),
+        check=_check_film,
+    )
 )
-FILM = dataclasses.replace(_FILM, check=_check_film)

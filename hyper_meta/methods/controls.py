@@ -3,6 +3,7 @@ nothing. A method that does no better than the nearest training sentence has mem
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Int
 
 from hyper_meta.core import parallel
 from hyper_meta.core.scores import Scores
+from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.eval.rows import NEAREST
 from hyper_meta.meta import scoring
 from hyper_meta.methods.guides import (
@@ -109,16 +111,12 @@ def wrong_question_rows(setup: Setup, guide: Guide) -> list[Row]:
     def row(variant: str, title: str, score: Callable) -> Row:
         return Row(f"{guide.name}.{variant}", f"{guide.title}, {title}", "control", score)
 
-    def asked(variant: str, title: str, questions: Callable) -> Row:
-        def score(split: str, _: None, shots: int | None) -> Scores:
-            rng = np.random.default_rng([setup.config.seed, len(split)])
-            wrong = questions(rng, questions_of(setup, split))
-            points = guide.sample(
-                wrong, value, num_samples=guide.num_samples, seed=setup.config.seed
-            )
-            return run(mean_points(points), split)
-
-        return row(variant, title, score)
+    def asked(wrong_fn: Callable, split: str, _: None, shots: int | None) -> Scores:
+        rng = np.random.default_rng([setup.config.seed, len(split)])
+        wrong = wrong_fn(rng, setup.tables["train"].questions, questions_of(setup, split))
+        seed = setup.config.seed
+        points = guide.sample(wrong, value, num_samples=guide.num_samples, seed=seed)
+        return run(mean_points(points), split)
 
     def unguided(split: str, _: None, shots: int | None) -> Scores:
         return run(mean_points(points_of(setup, guide, split, 0.0)), split)
@@ -126,31 +124,41 @@ def wrong_question_rows(setup: Setup, guide: Guide) -> list[Row]:
     def shuffled(split: str, _: None, shots: int | None) -> Scores:
         return run_shuffled(mean_points(points_of(setup, guide, split, value)), split)
 
-    known = setup.tables["train"].questions
-    num_known = len(known.pooled)
     return [
         *([row("unguided", "guidance 0", unguided)] if guide.scaled else []),
-        asked(
-            "training_question",
-            "a random training question",
-            lambda rng, q: take(known, rng.integers(num_known, size=len(q.pooled))),
-        ),
-        asked(
-            "other_question",
-            "another task's question",
-            lambda rng, q: take(
-                q, np.roll(np.arange(len(q.pooled)), 1 + rng.integers(len(q.pooled) - 1))
-            ),
-        ),
-        asked(
-            "noise_question",
-            "noise for a question",
-            lambda rng, q: noise_sentences(rng, known, len(q.pooled)),
+        *(
+            row(variant, title, functools.partial(asked, wrong_fn))
+            for variant, (title, wrong_fn) in WRONG_QUESTIONS.items()
         ),
         row("shuffled_answers", "answers shuffled", shuffled),
     ]
 
 
+def _training_questions(
+    rng: np.random.Generator, known: SentenceFeatures, own: SentenceFeatures
+) -> SentenceFeatures:
+    return take(known, rng.integers(len(known.pooled), size=len(own.pooled)))
+
+
+def _other_questions(
+    rng: np.random.Generator, known: SentenceFeatures, own: SentenceFeatures
+) -> SentenceFeatures:
+    count = len(own.pooled)
+    return take(own, np.roll(np.arange(count), 1 + rng.integers(count - 1)))
+
+
+def _noise_questions(
+    rng: np.random.Generator, known: SentenceFeatures, own: SentenceFeatures
+) -> SentenceFeatures:
+    return noise_sentences(rng, known, len(own.pooled))
+
+
+# Variant -> (title, (generator, training questions, the tasks' own questions) -> wrong questions).
+WRONG_QUESTIONS = {
+    "training_question": ("a random training question", _training_questions),
+    "other_question": ("another task's question", _other_questions),
+    "noise_question": ("noise for a question", _noise_questions),
+}
 LATENTS = Method(
     _latent_rows,
     needs=lambda config: ("hnet",),

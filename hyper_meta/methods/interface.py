@@ -30,7 +30,7 @@ from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.train import checkpoints
 from hyper_meta.train.loop import Stage, run_stage
-from hyper_meta.train.stages.meta_learning import compile_configured_pass
+from hyper_meta.train.stages.passes import compile_configured_pass
 from hyper_meta.train.state import evaluation_params
 
 

@@ -4,11 +4,13 @@ support set."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from hyper_meta.core import parallel
 from hyper_meta.core.scores import Scores
+from hyper_meta.core.settings import RunSettings
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner
@@ -25,48 +27,68 @@ from hyper_meta.methods.interface import (
 from hyper_meta.train.loop import Stage
 
 
-def learnt(
-    name: str,
-    title: str,
-    kind: str,
-    section: str,
-    *,
-    stage: Callable[..., Stage],
-    learner: Callable[[Setup], Learner],
-    shots: bool,
-    summary: str,
-    maps_question_directly: bool = False,
-    guide: GuideMaker | None = None,
-) -> Method:
-    """The method of a learner. It leaves {"params", "statistics"}.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearntMethod:
+    """A learner trained by one stage.
 
-    name: in the registry; title, kind: of its row; section: of the config; stage: (config, train
-    table, validation table, name=, learning_rate=) -> Stage; learner: of the trained parameters;
-    shots: whether it is adapted on few examples too; summary, guide: of the Method;
+    name: in the registry; title, kind: of its row.
+    section: of the config.
+    stage: (config, train table, validation table, name=, learning_rate=) -> Stage.
+    learner: setup -> the learner of the trained parameters.
+    shots: whether it is adapted on few examples too.
+    summary, guide, check: of the Method.
     maps_question_directly: see `Row`.
     """
 
-    def train(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
-        tables = setup.tables["train"], setup.tables["validation"]
-        return fit(
-            setup,
-            section,
-            name,
-            lambda rate: stage(setup.config, *tables, name=name, learning_rate=rate),
-        )
+    name: str
+    title: str
+    kind: str
+    section: str
+    stage: Callable[..., Stage]
+    learner: Callable[[Setup], Learner]
+    shots: bool = False
+    summary: str
+    maps_question_directly: bool = False
+    guide: GuideMaker | None = None
+    check: Callable[[RunSettings], None] = lambda config: None
 
-    def rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
-        params = trained[name]["params"]
-        few_shot = shots or name in setup.config.evaluate.few_shot_guides
-        start, *adapted = learner_rows(
-            setup, RowName(name, title), kind, learner(setup), params, key=section, shots=few_shot
-        )
-        start = dataclasses.replace(start, maps_question_directly=maps_question_directly)
-        if guide is not None and not adapted:
-            adapted = adapted_rows(setup, guide_of(setup, trained, name, guide))
-        return [start, *adapted]
 
-    return Method(rows, train, summary=summary, guide=guide)
+def learnt(about: LearntMethod) -> Method:
+    """The method of a learner. It leaves {"params", "statistics"}."""
+    return Method(
+        functools.partial(_rows, about),
+        functools.partial(_train, about),
+        summary=about.summary,
+        guide=about.guide,
+        check=about.check,
+    )
+
+
+def _train(about: LearntMethod, setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
+    build = functools.partial(
+        about.stage,
+        setup.config,
+        setup.tables["train"],
+        setup.tables["validation"],
+        name=about.name,
+    )
+    return fit(setup, about.section, about.name, lambda rate: build(learning_rate=rate))
+
+
+def _rows(about: LearntMethod, setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
+    start, *adapted = learner_rows(
+        setup,
+        RowName(about.name, about.title),
+        about.kind,
+        about.learner(setup),
+        trained[about.name]["params"],
+        key=about.section,
+        shots=about.shots or about.name in setup.config.evaluate.few_shot_guides,
+    )
+    start = dataclasses.replace(start, maps_question_directly=about.maps_question_directly)
+    if about.guide is not None and not adapted:
+        adapted = adapted_rows(setup, guide_of(setup, trained, about.name, about.guide))
+    return [start, *adapted]
 
 
 def learner_rows(

@@ -34,7 +34,7 @@ from hyper_meta.models.generator import Generator
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages import hvae
-from hyper_meta.train.stages.meta_learning import compile_adaptation
+from hyper_meta.train.stages.passes import compile_adaptation
 
 # Latent spaces by the method that leaves them: their name in tables, and their generator.
 TITLES = {"hnet": "HNet", "hvae": "HVAE"}

@@ -7,7 +7,7 @@ import functools
 
 from hyper_meta.meta.learners import weights_learner
 from hyper_meta.methods.interface import Method
-from hyper_meta.methods.learnt import learnt
+from hyper_meta.methods.learnt import LearntMethod, learnt
 from hyper_meta.train.stages import meta_learning as stages
 
 TITLES = {"multitask": ", multitask", "fomaml": "-FOMAML", "maml": "-MAML"}
@@ -16,27 +16,29 @@ TRAINING = {"multitask": "multitask", "fomaml": "with first-order MAML", "maml":
 
 def hnet(objective: str) -> Method:
     """HNet: the latent adapts; its parameters are {"e0", "generator"}."""
-    return learnt(
-        f"hnet_{objective}",
-        f"HNet{TITLES[objective]}",
-        "unconditional",
-        "hnet",
+    method = LearntMethod(
+        name=f"hnet_{objective}",
+        title=f"HNet{TITLES[objective]}",
+        kind="unconditional",
+        section="hnet",
         stage=functools.partial(stages.hnet_stage, objective=objective),
         learner=lambda setup: stages.hnet_learner(setup.config, setup.network),
         shots=objective == "maml",
         summary=f"no language: the latent of a generator, trained {TRAINING[objective]}",
     )
+    return learnt(method)
 
 
 def mnet(objective: str) -> Method:
     """MNet: the weights themselves adapt; its parameters are {"e0": [P], "generator": {}}."""
-    return learnt(
-        f"mnet_{objective}",
-        f"MNet{TITLES[objective]}",
-        "unconditional",
-        "mnet",
+    method = LearntMethod(
+        name=f"mnet_{objective}",
+        title=f"MNet{TITLES[objective]}",
+        kind="unconditional",
+        section="mnet",
         stage=functools.partial(stages.mnet_stage, objective=objective),
         learner=lambda setup: weights_learner(setup.network),
         shots=objective == "maml",
         summary=f"no language: the weights themselves, trained {TRAINING[objective]}",
     )
+    return learnt(method)

@@ -25,6 +25,7 @@ from hyper_meta.meta.learners import weights_learner
 from hyper_meta.preparation import encoding
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages import meta_learning as stages
+from hyper_meta.train.stages import passes
 from hyper_meta.train.stages.hvae import hvae_stage
 from hyper_meta.train.stages.hyperclip import compile_guidance, hyperclip_model, hyperclip_stage
 from hyper_meta.train.stages.hyperldm import compile_sampler, hyperldm_stage, sample_tasks
@@ -133,7 +134,7 @@ def _adaptation(config: RunSettings, network: str, tables: dict) -> Work:
             jax.device_get(stage.init(jax.random.key(0)).params),
         )
     loop = InnerLoop(settings.num_steps, settings.learning_rates[0])
-    adapt = stages.compile_adaptation(config, learner, table, loop, settings=settings, name=network)
+    adapt = passes.compile_adaptation(config, learner, table, loop, settings=settings, name=network)
     return Work("tasks", len(table.answer_count), lambda: adapt(params))
 
 
@@ -217,7 +218,7 @@ def _evaluation(config: RunSettings, tables: dict) -> Work:
     questions = tables["test"].questions
     network = stages.stage_network(config, tables["test"])
     method = scoring.latent_method(network, functools.partial(generate_weights, GENERATOR))
-    score = stages.compile_configured_pass(config, scoring.scores_of(method), tables["test"])
+    score = passes.compile_configured_pass(config, scoring.scores_of(method), tables["test"])
     params = parallel.replicate(space)
     return Work("tasks", len(questions.pooled), lambda: score(params, sample(questions, 2.0)))
 

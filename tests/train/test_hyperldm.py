@@ -34,10 +34,10 @@ from hyper_meta.train.stages.hyperldm import (
     validation_scales,
 )
 from hyper_meta.train.stages.meta_learning import (
-    compile_configured_pass,
     generate_fn,
     generator_module,
 )
+from hyper_meta.train.stages.passes import compile_configured_pass
 
 REPEATS, LATENT = 3, 4
 E0 = np.float32([1, -2, 0, 3])

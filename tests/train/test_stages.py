@@ -19,7 +19,7 @@ from hyper_meta.models.sentences import measure_sentences, take
 from hyper_meta.networks.film import film_weights
 from hyper_meta.train.loop import run_stage
 from hyper_meta.train.stages import meta_learning as stages
-from hyper_meta.train.stages.meta_learning import compile_adaptation
+from hyper_meta.train.stages.passes import compile_adaptation
 
 STAGES = {
     "hnet": stages.hnet_stage,

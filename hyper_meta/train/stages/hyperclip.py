@@ -33,7 +33,7 @@ from hyper_meta.models.sentences import measure_sentences, standardise_sentences
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.encoder import contrastive_sums
-from hyper_meta.train.stages.meta_learning import compile_configured_pass
+from hyper_meta.train.stages.passes import compile_configured_pass
 from hyper_meta.train.state import TrainState, create_state
 
 # (model, n questions, rate, pull, seed) -> latents [n, len(steps), Z] on the host; model is that of

@@ -38,7 +38,7 @@ from hyper_meta.models.sentences import standardise_sentences, take
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.train.loop import Stage
-from hyper_meta.train.stages.meta_learning import compile_configured_pass
+from hyper_meta.train.stages.passes import compile_configured_pass
 from hyper_meta.train.state import TrainState, create_state, smoothed_params
 
 # (ldm, n questions, scale [n], (keys [n, 2] uint32, sign [n])) -> latents [n, Z] on the host;

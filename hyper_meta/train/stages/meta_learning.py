@@ -5,42 +5,25 @@ Here the settings of a run end: everything below takes plain arguments.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import math
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 from flax import linen as nn
-from jax import lax
 from jaxtyping import Key
 
-from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.settings.run import (
-    AdaptationSettings,
     ConditionalSettings,
     FilmSettings,
     TaskTrainingSettings,
 )
-from hyper_meta.core.types import SentenceFeatures, TaskBatch
-from hyper_meta.data.batching import (
-    BatchShape,
-    Layout,
-    cap_sizes,
-    choose_layouts,
-    merge_shapes,
-    scheduled_batches,
-)
-from hyper_meta.data.table import TaskTable, gather, perturb, task_shapes
+from hyper_meta.core.types import SentenceFeatures
+from hyper_meta.data.table import TaskTable
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
-from hyper_meta.meta.latents import stochastic_points
 from hyper_meta.meta.learners import (
     Learner,
     fixed_learner,
@@ -48,7 +31,7 @@ from hyper_meta.meta.learners import (
     latent_learner,
     weights_learner,
 )
-from hyper_meta.meta.objectives import Objective, all_examples, meta_objective
+from hyper_meta.meta.objectives import meta_objective
 from hyper_meta.models.film import Film
 from hyper_meta.models.generator import Generator
 from hyper_meta.models.sentences import (
@@ -61,20 +44,10 @@ from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.film import film_weights
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.train.loop import Stage
-from hyper_meta.train.state import TrainState, create_state
+from hyper_meta.train.stages.task_stage import Plan, task_stage
 
 # Whether the meta-objective adapts, and whether the inner gradients are constants.
 OBJECTIVES = {"multitask": (False, False), "fomaml": (True, True), "maml": (True, False)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How a learner is trained. name: of its stage; objective: one of OBJECTIVES; learning_rate: of
-    Adam."""
-
-    name: str
-    objective: str
-    learning_rate: float
 
 
 def stage_network(config: RunSettings, table: TaskTable) -> BaseNetwork:
@@ -238,7 +211,7 @@ def _meta_stage(
         learning_rate=settings.inner_learning_rate if adapts else 0.0,
         first_order=first_order,
     )
-    return _task_stage(
+    return task_stage(
         plan,
         config,
         settings,
@@ -247,124 +220,3 @@ def _meta_stage(
         meta_objective(learner, loop),
         scoring.adapted_method(learner, loop),
     )
-
-
-def _task_stage(
-    plan: Plan,
-    config: RunSettings,
-    settings: TaskTrainingSettings,
-    tables: tuple[TaskTable, TaskTable],
-    init_params: Callable[[jax.Array], Any],
-    objective: Objective,
-    method: scoring.LogitsFn,
-) -> Stage:
-    """A stage that learns from batches of tasks; tables are (train, validation)."""
-    train, validation = tables
-    sizes = cap_sizes(task_shapes(train), config.batching.max_support, config.batching.max_query)
-    layouts = choose_layouts(
-        sizes,
-        settings.batch_size,
-        max_layouts=config.batching.num_layouts,
-        num_groups=math.gcd(config.batching.num_groups, settings.batch_size),
-    )
-    tx = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optax.adam(plan.learning_rate))
-    score = compile_configured_pass(config, scoring.scores_of(method), validation)
-
-    def init(key: jax.Array) -> TrainState:
-        params = init_params(key)
-        return create_state(None, params, tx=tx, ema_decay=None, statistics={})
-
-    def schedule(start: int, stop: int) -> tuple[np.ndarray, Any]:
-        batches = scheduled_batches(
-            config.seed, start, stop, layouts=layouts, batch_size=settings.batch_size
-        )
-        # The layout is shared by all devices; everything else is cut over them.
-        return batches.shape, batches.replace(shape=np.broadcast_to(0, batches.ids.shape))
-
-    def validate(state: TrainState) -> tuple[float, dict[str, float]]:
-        return float(np.mean(score(state.params, None).accuracy)), {}
-
-    return Stage(
-        name=plan.name,
-        num_steps=settings.num_steps,
-        chunk_steps=settings.chunk_steps,
-        most_at_once=8,
-        init=init,
-        step=functools.partial(_task_step, objective, layouts, config.batching.feature_noise),
-        data=train,
-        schedule=schedule,
-        validate=validate,
-    )
-
-
-def _task_step(
-    objective: Objective,
-    layouts: Sequence[Layout],
-    noise: float,
-    state: TrainState,
-    table: TaskTable,
-    x: tuple[jax.Array, Any],
-    key: jax.Array,
-) -> tuple[TrainState, dict]:
-    """One update on a batch of tasks of one of the layouts; only that layout's branch runs."""
-    layout_index, batch = x
-    keys = parallel.example_keys(key, len(batch.ids))
-
-    def of_layout(layout: Layout) -> Callable:
-        shapes = merge_shapes(layout.shapes, len(batch.ids))
-
-        def group(first: int, shape: BatchShape) -> TaskBatch:
-            part, part_keys = jax.tree.map(lambda x: x[first :: len(shapes)], (batch, keys))
-            tasks = gather(table, part, shape)
-            return perturb(tasks, part_keys, noise) if noise else tasks
-
-        def loss_fn(params: Any) -> Any:
-            return objective(params, [group(*pair) for pair in enumerate(shapes)])
-
-        return jax.value_and_grad(loss_fn, has_aux=True)
-
-    results = lax.switch(layout_index, [of_layout(layout) for layout in layouts], state.params)
-    grads, metrics = parallel.global_mean(*results)
-    return state.apply_gradients(grads=grads), metrics
-
-
-def compile_configured_pass(
-    config: RunSettings, task_fn: scoring.TaskFn, table: TaskTable
-) -> Callable:
-    """`scoring.compile_pass` with the config's batching."""
-    return scoring.compile_pass(
-        task_fn,
-        table,
-        max_shapes=config.batching.num_shapes,
-        max_examples=config.batching.max_examples,
-    )
-
-
-def compile_adaptation(
-    config: RunSettings,
-    learner: Learner,
-    table: TaskTable,
-    loop: InnerLoop,
-    *,
-    settings: AdaptationSettings,
-    name: str,
-) -> Callable[[Any], Any]:
-    """Compiles params -> points, numpy leaves [T, R, ...]: every task adapted on random shares of
-    all its images, settings.repeats times.
-
-    settings: {"repeats", "smallest_share"}; name: of what is made, so that each has draws of its
-    own.
-    """
-    seed = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(name.encode()))
-    keys = jax.random.split(seed, (len(table.answer_count), settings.repeats))
-    adapt = functools.partial(
-        stochastic_points, learner, loop=loop, smallest_share=settings.smallest_share
-    )
-
-    def points_of(params: Any, tasks: TaskBatch, keys: jax.Array) -> jax.Array:
-        tasks = tasks.replace(support=all_examples(tasks))
-        keys = jax.random.wrap_key_data(keys)
-        return jax.vmap(adapt, in_axes=(None, 0, 0))(params, tasks, keys)
-
-    run = compile_configured_pass(config, points_of, table)
-    return lambda params: run(parallel.replicate(params), np.asarray(jax.random.key_data(keys)))
