@@ -135,10 +135,10 @@ def _network_from(metadata: Mapping[str, str]) -> BaseNetwork:
 
 def _setting(name: str, value: Any) -> Any:
     """A setting of a network as a configuration has it: JSON has its tuples as lists."""
-    if isinstance(value, list):
-        return tuple(_setting(name, part) for part in value)
     if name in SIZES:
         _check_size(name, value)
+    if isinstance(value, list) and name != "blend":
+        return tuple(_setting(name, part) for part in value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if (is_number or name == "blend") and not (is_number and np.isfinite(value)):
         raise ValueError(f"its {name} is {value!r}, a finite number is expected")
