@@ -31,10 +31,17 @@ from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.encoders.folder import Encoder, encode_questions, tokenize
 from hyper_meta.generation.predict import fetch_encoder
 from hyper_meta.generation.weights_file import Weights
-from hyper_meta.methods.guide_store import choose_guide, load_guide, read_notes
+from hyper_meta.methods.guide_store import (
+    INDEX,
+    SCORES,
+    again,
+    choose_guide,
+    load_guide,
+    read_notes,
+)
 from hyper_meta.methods.guides import Guide, mean_points
 from hyper_meta.methods.places import seed_dir
-from hyper_meta.methods.registry import GUIDES
+from hyper_meta.methods.registry import GUIDES, in_order
 from hyper_meta.models.sentences import measure_sentences, sentence_cosine
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.preparation.prepare import PRECOMPUTED, EncoderChoice, chosen_encoder
@@ -69,10 +76,8 @@ def load_model(workdir: str | os.PathLike, method: str | None = None) -> Model:
     """
     config = stored_settings(Path(workdir))
     folder = seed_dir(Path(workdir), config.seed)
-    if not (folder / "guides.json").is_file():
-        raise UserError(
-            f"{workdir} holds no finished model: run hyper-meta evaluate --workdir {workdir} first"
-        )
+    if not (folder / INDEX).is_file():
+        raise UserError(f"{workdir} holds no finished model: {_advice(config, folder)}")
     name = choose_guide(folder, method)
     if config.dataset == PRECOMPUTED:
         raise UserError(
@@ -98,6 +103,18 @@ def load_model(workdir: str | os.PathLike, method: str | None = None) -> Model:
         templates=_noted(folder, stored.notes, "templates"),
         answers=_noted(folder, stored.notes, "answers"),
     )
+
+
+def _advice(config: RunSettings, folder: Path) -> str:
+    """What to do where a run has no index of guides."""
+    if not set(in_order(config.methods, config)) & set(GUIDES):
+        return (
+            f"of its methods ({', '.join(config.methods)}) none generates networks from a "
+            f"sentence, take a run with one of {', '.join(GUIDES)}"
+        )
+    if (folder / SCORES).exists():
+        return again(folder)
+    return f"run hyper-meta evaluate --workdir {folder.parent} first"
 
 
 def generate(
@@ -183,7 +200,7 @@ def nearest_templates(model: Model, question: SentenceFeatures) -> dict[str, lis
 
 def _noted(folder: Path, notes: dict[str, Any], name: str) -> Any:
     if name not in notes:
-        raise UserError(f"{folder} is damaged, its notes.json says no {name}: run evaluate again")
+        raise UserError(f"{folder} is damaged, its notes.json says no {name}: {again(folder)}")
     return notes[name]
 
 

@@ -17,6 +17,7 @@ from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train import checkpoints
 
 INDEX, FOLDER = "guides.json", "guides"
+SCORES = "scores.json"  # with it, an evaluation is finished, and not done again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,14 @@ def save_guides(
     write_json(folder / INDEX, {"best": best, "accuracy": {name: accuracy[name] for name in names}})
 
 
+def again(folder: Path) -> str:
+    """What to do where the guides in the folder of a seed are damaged."""
+    return (
+        f"remove {folder / FOLDER} and {folder / SCORES}, and run hyper-meta evaluate --workdir "
+        f"{folder.parent}"
+    )
+
+
 def choose_guide(folder: Path, name: str | None) -> str:
     """The name of a guide in the folder of a seed: the one asked for, or the best.
 
@@ -62,7 +71,7 @@ def choose_guide(folder: Path, name: str | None) -> str:
         best, known = index["best"], list(index["accuracy"])
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"{folder / INDEX} is damaged, it has no {error}: run evaluate again"
+            f"{folder / INDEX} is damaged, it has no {error}: {again(folder)}"
         ) from error
     if name is not None and name not in known:
         raise UserError(
@@ -74,9 +83,12 @@ def choose_guide(folder: Path, name: str | None) -> str:
 
 def read_notes(folder: Path, name: str) -> dict[str, Any]:
     """The notes that a guide was saved with, before its arrays are read."""
-    notes = read_json(folder / FOLDER / name / "notes.json")
+    path = folder / FOLDER / name / "notes.json"
+    if not path.is_file():
+        raise UserError(f"{path.parent} is damaged, it has no notes.json: {again(folder)}")
+    notes = read_json(path)
     if not isinstance(notes, dict):
-        raise UserError(f"{folder / FOLDER / name} is damaged, its notes.json is no object")
+        raise UserError(f"{path.parent} is damaged, its notes.json is no object: {again(folder)}")
     return notes
 
 
@@ -97,7 +109,9 @@ def load_guide(
     shapes = maker.shapes(config, network, sentence)
     model, notes = checkpoints.restore_tree(folder / FOLDER / name, shapes)
     if not isinstance(notes, dict) or "setting" not in notes:
-        raise UserError(f"{folder / FOLDER / name} is damaged, its notes.json says no setting")
+        raise UserError(
+            f"{folder / FOLDER / name} is damaged, its notes.json says no setting: {again(folder)}"
+        )
     value = notes["setting"]
     return StoredGuide(
         maker.make(config, network, model),
