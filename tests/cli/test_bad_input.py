@@ -210,6 +210,7 @@ def test_no_model_yet(refused, workdir, tmp_path):
     again = f"remove {seed}/guides and {seed}/scores.json, and run hyper-meta evaluate --workdir "
     assert f"holds no finished model: {again}{workdir}" in line
     (seed / "guides.json").write_text('{"best": "ridge", "accuracy": {"ridge": 1}}')
+    (seed / "guides" / "ridge" / "notes.json").unlink()
     line = refused(*generate_command(workdir, tmp_path / "o"))
     assert f"guides/ridge is damaged, it has no notes.json: {again}" in line
     (seed / "guides.json").unlink()
