@@ -462,7 +462,8 @@ def test_weights_that_are_not_finite(name, value, refused, weights, file, image)
     "samples", [np.zeros((0, SIZE), np.float32), np.zeros((2, SIZE)), np.zeros(SIZE, np.float32)]
 )
 def test_samples_of_another_shape(samples, refused, weights, file, image):
-    save_weights(file, dataclasses.replace(weights, samples=samples))
+    metadata = safe_open(file, framework="numpy").metadata()
+    save_file({"weights": weights.weights, "samples": samples}, file, metadata=metadata)
     assert "does not fit the adapter" in refused(*predict_command(file, image))
 
 
