@@ -90,13 +90,11 @@ def load_weights(path: str | os.PathLike) -> Weights:
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged or no weights file of hyper-meta: {error}") from error
     try:
-        weights = _weights_from(metadata, arrays)
+        return _weights_from(metadata, arrays)
     except KeyError as error:
         raise UserError(f"{path} is no weights file of hyper-meta: it has no {error}") from error
     except (TypeError, ValueError, UserError) as error:
         raise UserError(f"{path} is no weights file of this hyper-meta: {error}") from error
-    _check_arrays(path, weights)
-    return weights
 
 
 def _weights_from(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> Weights:
@@ -105,17 +103,18 @@ def _weights_from(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray])
         raise ValueError(
             f"it has format {metadata['format']}, {ADAPTER_FORMAT} or {FORMAT} is expected"
         )
-    scale = json.loads(metadata["guidance_scale"])
+    network = _network_from(metadata)
+    _check_arrays(network, arrays)
     return Weights(
         weights=arrays["weights"],
         samples=arrays["samples"],
-        network=_network_from(metadata),
+        network=network,
         task=metadata["task"],
         templates=_templates_from(metadata["templates"]),
         encoder=_encoder_from(metadata["encoder"]),
         encoder_fingerprint=metadata["encoder_fingerprint"],
-        method=metadata.get("method", ""),
-        guidance_scale=None if scale is None else float(scale),
+        method="" if metadata["format"] == ADAPTER_FORMAT else metadata["method"],
+        guidance_scale=_scale_from(metadata["guidance_scale"]),
         seed=int(metadata["seed"]),
     )
 
@@ -170,17 +169,26 @@ def _encoder_from(text: str) -> EncoderChoice:
     return EncoderChoice(*choice)
 
 
-def _check_arrays(path: str | os.PathLike, weights: Weights) -> None:
-    network, size = weights.network, weights.network.num_weights
-    shapes = {"weights": (size,), "samples": (len(weights.samples), size)}
+def _scale_from(text: str) -> float | None:
+    scale = json.loads(text)
+    if scale is None:
+        return None
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not np.isfinite(scale):
+        raise ValueError(f"its guidance_scale is {text}, a finite number or null is expected")
+    return float(scale)
+
+
+def _check_arrays(network: BaseNetwork, arrays: Mapping[str, np.ndarray]) -> None:
+    size = network.num_weights
+    shapes = {"weights": (size,), "samples": (len(arrays["samples"]), size)}
     for name, shape in shapes.items():
-        array = getattr(weights, name)
+        array = arrays[name]
         if array.dtype != np.float32 or array.shape != shape or not array.size:
             told = ", ".join(f"{key} {value}" for key, value in network.settings.items())
-            raise UserError(
-                f"{path} does not fit the {network.name} that it names ({network.embed_dim} "
-                f"features, {told}): its {name} are {list(array.shape)} {array.dtype}, "
-                f"{size} float32 each are expected"
+            raise ValueError(
+                f"it does not fit the {network.name} that it names ({network.embed_dim} features, "
+                f"{told}): its {name} are {list(array.shape)} {array.dtype}, {size} float32 each "
+                "are expected"
             )
         if not np.isfinite(array).all():
-            raise UserError(f"{path} has NaN or infinity in its {name}: generate it again")
+            raise ValueError(f"it has NaN or infinity in its {name}: generate it again")

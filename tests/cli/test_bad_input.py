@@ -435,6 +435,8 @@ def network_named(name, **settings):
         (network_named("adapter", hidden_dim=4, blend=1.0, x={}), "its x is {}, a number, a text"),
         (network_named("adapter", hidden_dim="5", blend=1.0), "its hidden_dim is '5'"),
         (network_named("adapter", hidden_dim=10**12, blend=1.0), "does not fit the adapter"),
+        ({"guidance_scale": "NaN"}, "its guidance_scale is NaN, a finite number or null"),
+        ({"guidance_scale": "true"}, "its guidance_scale is true, a finite number or null"),
         ({"templates": "no JSON"}, "Expecting value"),
         ({"templates": "{}"}, "an object with one or more is expected"),
         ({"templates": '{"no place": []}'}, "with {} in the answer's place"),
