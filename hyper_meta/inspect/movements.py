@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int, Num, Shaped
 
 from hyper_meta.core import parallel
 from hyper_meta.core.losses import correct_sum, normalise
@@ -95,9 +95,9 @@ def accuracy(
 
 
 def in_parts(
-    fn: Callable[[np.ndarray], Any], rows: Float[np.ndarray, "n ..."]
-) -> Float[np.ndarray, "n ..."]:
-    """fn of [n, ...], NETWORKS_AT_ONCE rows at once, the last part filled up: [n, ...] numpy."""
+    fn: Callable[[np.ndarray], Any], rows: Shaped[np.ndarray, "n ..."]
+) -> Shaped[np.ndarray, "n ..."]:
+    """fn of NETWORKS_AT_ONCE rows at a time, the last part filled up."""
     parts = []
     for start in range(0, len(rows), NETWORKS_AT_ONCE):
         part = rows[start : start + NETWORKS_AT_ONCE]

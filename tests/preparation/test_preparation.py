@@ -269,7 +269,7 @@ def test_what_it_takes_is_said_before(official, programs, tmp_path, monkeypatch,
     def stop(*args):
         raise UserError("enough")
 
-    monkeypatch.setattr(datasets, "prepare", stop)
+    monkeypatch.setattr(datasets, "build", stop)
     (tmp_path / "some").mkdir()
     shutil.copy(official / "train2014.zip", tmp_path / "some")
     assert main(_command(tmp_path / "data", tmp_path / "some", programs)) == 2
