@@ -242,10 +242,10 @@ class CLIP(nn.Module):
 
     def __call__(
         self, pixels: Float[Array, " ..."], token_ids: Int[Array, " ..."]
-    ) -> tuple[Float[Array, "B D"], Float[Array, "B D"], Float[Array, ""]]:
+    ) -> tuple[Float[Array, "B D"], Float[Array, "n D"], Float[Array, ""]]:
         """Embeds both sides; the inputs are those of `encode_image` and `encode_text`.
 
-        Returns (image [B, D], text [B, D], logit_scale []), float32: the unnormalised embeddings
+        Returns (image [B, D], text [n, D], logit_scale []), float32: the unnormalised embeddings
         and the factor (already exponentiated) by which CLIP multiplies cosine similarities.
         """
         return (

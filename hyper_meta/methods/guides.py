@@ -122,8 +122,15 @@ def points_of(setup: Setup, guide: Guide, split: str, value: Any) -> Any:
 
 
 def mean_points(points: Any) -> Any:
-    """The mean of the samples, as one: leaves [n, K, ...] -> [n, 1, ...]."""
-    return jax.tree.map(lambda leaf: leaf.mean(axis=1, keepdims=True), points)
+    """The mean of the samples, as one: leaves [n, K, ...] -> [n, 1, ...]. A mask is the same in all
+    samples, and stays as it is."""
+
+    def mean(leaf: np.ndarray) -> np.ndarray:
+        if np.issubdtype(leaf.dtype, np.floating):
+            return leaf.mean(axis=1, keepdims=True)
+        return leaf[:, :1]
+
+    return jax.tree.map(mean, points)
 
 
 def guide_scores(

@@ -156,6 +156,8 @@ def test_every_method_is_listed_with_what_it_needs(capsys):
         assert what.split()[0] == name and what.endswith(f"  {method.summary}")
         needed = needs.replace("the method of config.latents.base", config.latents.base)
         needed = needed.replace("the method of config.hvae.weights.base", config.hvae.weights.base)
+        guides = ", ".join(config.evaluate.control_guides)
+        needed = needed.replace("the method of config.evaluate.control_guides", guides)
         names = ", ".join(method.needs(config)) or "no other method"
         assert needed.strip() == f"needs {names}"
 
@@ -430,7 +432,7 @@ def test_from_a_sentence_to_a_table(workdir, tmp_path, capsys):
     argv = ["generate", "--workdir", str(workdir), "--task", "Where is the red digit?"]
     assert main([*argv, "--samples", "2", "--seed", "7", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert f"wrote {out}: a network of 137 weights and the 2 samples behind it" in printed
+    assert f"wrote {out}: a network of 137 weights by hnet_hyperldm and the 2 samples" in printed
     weights = load_weights(out)
     assert (weights.seed, weights.guidance_scale, len(weights.samples)) == (7, 1.5, 2)
     images = [str(path) for path in make_images(tmp_path, 3)]

@@ -25,6 +25,7 @@ from hyper_meta.data.datasets import BUILDERS
 from hyper_meta.diffusion.classifier_guidance import OPTIMIZERS
 from hyper_meta.diffusion.noise import PREDICTIONS, SCHEDULES
 from hyper_meta.encoders.folder import DTYPES, RESIZES
+from hyper_meta.methods.registry import GUIDES
 from hyper_meta.models.denoiser import DENOISERS
 from hyper_meta.preparation.prepare import PRECOMPUTED
 from hyper_meta.train.stages.meta_learning import OBJECTIVES
@@ -42,6 +43,8 @@ CHOICES = {
     "hyperldm.prediction": PREDICTIONS,
     "hyperldm.schedule": SCHEDULES,
     "hyperclip.guidance.optimizer": OPTIMIZERS,
+    "evaluate.few_shot_guides": GUIDES,
+    "evaluate.control_guides": GUIDES,
 }
 SETTINGS = [
     (record, name)
