@@ -10,12 +10,12 @@ from compiling import hurry
 hurry()
 
 import pytest  # noqa: E402
+import shape_hook  # noqa: E402
 from filelock import FileLock  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
 from small_quickstart import SMALL, command  # noqa: E402
 
-# Before the first import of hyper_meta: its functions check the shapes of arrays, see shape_checks.
-install_import_hook("hyper_meta", "shape_checks.checked")
+# Before the first import of hyper_meta: its functions check the shapes of arrays.
+shape_hook.install("hyper_meta")
 
 # What takes long to import is imported where it is used: the process that hands out the tests
 # does not need it.

@@ -17,8 +17,10 @@ from shape_checks import array_hint, is_consistent
 import hyper_meta
 from hyper_meta.core.losses import gaussian_kl, info_nce, normalise
 from hyper_meta.core.types import Array, Examples
+from hyper_meta.data import batching
 from hyper_meta.data.digits_vqa.scenes import Scenes
 from hyper_meta.meta.latents import few_shots
+from hyper_meta.models.generator import Generator
 
 ROOT = Path(hyper_meta.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -111,6 +113,16 @@ def test_shapes_are_checked_in_a_trace_and_under_vmap():
     assert jax.vmap(normalise)(jnp.zeros((2, 3))).shape == (2, 3)
     with pytest.raises(TypeCheckError):
         jax.vmap(normalise)(jnp.zeros(2))
+
+
+def test_modules_of_flax_are_checked():
+    with pytest.raises(TypeCheckError, match="latent"):
+        Generator((4,), 3).init(jax.random.key(0), jnp.zeros(2, jnp.int32))
+
+
+def test_what_takes_no_arrays_is_left_as_it_is():
+    assert not hasattr(batching.merge_shapes, "__wrapped__")
+    assert hasattr(batching.choose_shapes, "__wrapped__")
 
 
 def _examples(num_labels):

@@ -1,11 +1,13 @@
-"""The check of array annotations that jaxtyping's import hook applies to hyper_meta in the tests.
+"""The checks of array annotations that shape_hook gives to hyper_meta while the tests run.
 
 Arrays, containers of arrays and records of arrays are checked at every call; other annotations are
 left to a static type checker, so that a test may pass a stand-in for a configuration.
 """
 
+import dataclasses
 import functools
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -24,29 +26,49 @@ CONF = BeartypeConf(is_pep484_tower=True)
 
 
 def checked(fn: Callable) -> Callable:
-    """fn, whose array annotations beartype checks at each call."""
-    hints = {name: array_hint(hint) for name, hint in fn.__annotations__.items()}
-    fn.__annotations__ = {name: hint for name, hint in hints.items() if hint is not Any}
-    if not fn.__annotations__:
+    """fn with checks of its arguments and what it returns; fn itself if they are no arrays."""
+    hints = [_resolved(hint, fn.__globals__) for hint in fn.__annotations__.values()]
+    if all(array_hint(hint) is Any for hint in hints):
         return fn
-    check = beartype(conf=CONF)(fn)
-    return _of_arrays(fn, check) if fn.__name__ == "__init__" else check
+    return jaxtyped(fn, typechecker=_only_arrays)
 
 
-def _of_arrays(fn: Callable, check: Callable) -> Callable:
-    """check of a dataclass that is made of arrays. jax builds those that are pytrees anew for every
-    tree of their structure, also of axes or shapes, and with other leading axes: flax's are checked
-    where a function takes or returns one."""
-    signature, names = inspect.signature(fn), set(fn.__annotations__)
+def checked_record(kind: type) -> type:
+    """The class; one that is a dataclass of arrays checks them when it is made.
 
-    def init(self: Any, *args: Any, **kwargs: Any) -> Any:
+    jax builds dataclasses that are pytrees anew for every tree of their structure, also of axes or
+    shapes, and with other leading axes. Those are let pass, and flax's, which always are pytrees,
+    are checked where a function takes or returns one.
+    """
+    if not dataclasses.is_dataclass(kind) or _is_record(kind) or not _fields(kind):
+        return kind
+    plain, names = kind.__init__, {name for name, _ in _fields(kind)}
+    check, signature = jaxtyped(plain, typechecker=_only_arrays), inspect.signature(plain)
+
+    @functools.wraps(plain)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
         given = signature.bind(self, *args, **kwargs).arguments
         leaves = jax.tree.leaves([value for name, value in given.items() if name in names])
-        if _is_record(type(self)) or not all(isinstance(leaf, ARRAYS) for leaf in leaves):
-            return fn(self, *args, **kwargs)
-        return check(self, *args, **kwargs)
+        of_arrays = all(isinstance(leaf, ARRAYS) for leaf in leaves)
+        (check if of_arrays else plain)(self, *args, **kwargs)
 
-    return init
+    kind.__init__ = init
+    return kind
+
+
+def _only_arrays(fn: Callable) -> Callable:
+    """beartype for the annotations of arrays: what jaxtyped calls the type checker."""
+    hints = {name: array_hint(hint) for name, hint in fn.__annotations__.items()}
+    fn.__annotations__ = {name: hint for name, hint in hints.items() if hint is not Any}
+    return beartype(conf=CONF)(fn)
+
+
+def _resolved(hint: Any, names: dict[str, Any]) -> Any:
+    """A type hint that may be the text of one; Any for a name that is not known yet."""
+    try:
+        return eval(hint, names) if isinstance(hint, str) else hint
+    except NameError:
+        return Any
 
 
 def array_hint(hint: Any) -> Any:
@@ -87,7 +109,8 @@ def _matches(value: Any, hint: Any) -> bool:
 @functools.cache
 def _fields(record: type) -> list[tuple[str, Any]]:
     """(name, type hint) of the fields that hold arrays or records of arrays."""
-    hints = inspect.get_annotations(record, eval_str=True)
+    names = vars(sys.modules[record.__module__])
+    hints = {name: _resolved(hint, names) for name, hint in inspect.get_annotations(record).items()}
     return [(name, hint) for name, hint in hints.items() if array_hint(hint) is not Any]
 
 
