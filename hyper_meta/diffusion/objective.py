@@ -3,6 +3,7 @@
 Axes: B batch, Z latent, S diffusion steps.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -14,16 +15,27 @@ from hyper_meta.diffusion.noise import NoiseProcess, diffuse, prediction_target
 from hyper_meta.models.sentences import keep_sentences
 
 
+@dataclasses.dataclass(frozen=True)
+class Denoising:
+    """What a denoiser is trained to do.
+
+    process: by which latents are noised; prediction: what it predicts of them, a key of
+    noise.PREDICTIONS; drop_rate: in [0, 1], the probability that an example's condition is dropped.
+    """
+
+    process: NoiseProcess
+    prediction: str
+    drop_rate: float
+
+
 def denoising_loss(
     predict_fn: Callable[..., jax.Array],
-    process: NoiseProcess,
+    denoising: Denoising,
     *,
     z0: Float[Array, "B Z"],
     condition: SentenceFeatures,
     mask: Bool[Array, " B"],
     keys: Key[jax.Array, " B"],
-    drop_rate: float,
-    prediction: str,
     metric: Float[Array, "B Z Z"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The sum over examples of the denoising error, and the number of examples.
@@ -39,8 +51,6 @@ def denoising_loss(
       condition: standardised sentences, leading axis B.
       mask: [B] bool; a row that is False adds exactly zero, even where it holds NaN.
       keys: PRNG keys, one per example.
-      drop_rate: in [0, 1], the probability that an example's condition is dropped.
-      prediction: a key of noise.PREDICTIONS.
       metric: positive semi-definite, one per example, such as
         meta.fisher.standardised_metric; the error becomes d^T metric d / Z with d = output -
         target. None is the identity.
@@ -53,18 +63,20 @@ def denoising_loss(
     """
     # Masked rows are zero before the network too: in the gradient, 0 * NaN would be NaN.
     z0 = jnp.where(mask[:, None], z0, 0)
-    condition = keep_sentences(condition, mask)
-    t, noise, keep = _draw(keys, process.num_steps, z0=z0, drop_rate=drop_rate)
-    target = prediction_target(process, z0, t=t, noise=noise, prediction=prediction)
+    condition, process = keep_sentences(condition, mask), denoising.process
+    t, noise, keep = _draw(keys, process.num_steps, z0=z0, drop_rate=denoising.drop_rate)
+    target = prediction_target(process, z0, t=t, noise=noise, prediction=denoising.prediction)
     output = predict_fn(diffuse(process, z0, t=t, noise=noise), t, condition, keep)
-    difference = output - target
+    error = jnp.where(mask, _errors(output - target, mask, metric), 0)
+    return jnp.sum(error), jnp.sum(mask, dtype=error.dtype)
+
+
+def _errors(difference: jax.Array, mask: jax.Array, metric: jax.Array | None) -> jax.Array:
+    """[B]: the mean over Z of differences [B, Z] squared, or by a metric [B, Z, Z]."""
     if metric is None:
-        weighted = difference
-    else:
-        metric = jnp.where(mask[:, None, None], metric, 0)
-        weighted = jnp.einsum("bij,bj->bi", metric, difference)
-    error = jnp.mean(difference * weighted, axis=-1)
-    return jnp.sum(jnp.where(mask, error, 0)), jnp.sum(mask, dtype=error.dtype)
+        return jnp.mean(difference * difference, axis=-1)
+    metric = jnp.where(mask[:, None, None], metric, 0)
+    return jnp.mean(difference * jnp.einsum("bij,bj->bi", metric, difference), axis=-1)
 
 
 def _draw(keys, num_steps, *, z0, drop_rate):

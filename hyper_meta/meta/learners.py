@@ -7,6 +7,7 @@ hypernetwork all weights of its generator (method.md section 4).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -98,52 +99,60 @@ def generator_learner(
     The point is {"hidden": layers, "codes": [num_steps, width], "updates": [num_steps, P],
     "taken": [] int32}.
     """
+    return Learner(
+        network,
+        start=_generator_start,
+        weights=lambda *inputs: _code_and_weights(prepare, *inputs)[1],
+        step=functools.partial(_generator_step, prepare),
+    )
 
-    def start(params: Any, question: SentenceFeatures, num_steps: int) -> Any:
-        hidden, last = split_layers(params)
-        width, num_weights = last["kernel"].shape
-        slots = max(1, num_steps)  # a scan of no steps is traced too
-        return {
-            "hidden": hidden,
-            "codes": jnp.zeros((slots, width)),
-            "updates": jnp.zeros((slots, num_weights)),
-            "taken": jnp.zeros((), jnp.int32),
-        }
 
-    def code_and_weights(params: Any, question: SentenceFeatures, point: Any) -> tuple:
-        code = apply_hidden(point["hidden"], prepare(question))
-        _, last = split_layers(params)
-        # Slots without a step yet hold zero updates.
-        moved = (point["codes"] @ code + 1) @ point["updates"]
-        return code, code @ last["kernel"] + last["bias"] - moved
+def _generator_start(params: Any, question: SentenceFeatures, num_steps: int) -> dict[str, Any]:
+    hidden, last = split_layers(params)
+    width, num_weights = last["kernel"].shape
+    slots = max(1, num_steps)  # a scan of no steps is traced too
+    return {
+        "hidden": hidden,
+        "codes": jnp.zeros((slots, width)),
+        "updates": jnp.zeros((slots, num_weights)),
+        "taken": jnp.zeros((), jnp.int32),
+    }
 
-    def weights(params: Any, question: SentenceFeatures, point: Any) -> jax.Array:
-        return code_and_weights(params, question, point)[1]
 
-    def step(loss_fn, params, questions, points, learning_rate, *, first_order):
-        def inner_loss(hidden: Any, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-            codes, weights = jax.vmap(code_and_weights, (None, 0, 0))(
-                params, questions, points | {"hidden": hidden}
-            )
-            return loss_fn(weights + shift), codes
+def _code_and_weights(
+    prepare: Callable, params: Any, question: SentenceFeatures, point: Any
+) -> tuple[jax.Array, jax.Array]:
+    """(the last hidden units h [width], weights [P]) of a moved generator."""
+    code = apply_hidden(point["hidden"], prepare(question))
+    _, last = split_layers(params)
+    # Slots without a step yet hold zero updates.
+    moved = (point["codes"] @ code + 1) @ point["updates"]
+    return code, code @ last["kernel"] + last["bias"] - moved
 
-        no_shift = jnp.zeros_like(points["updates"][:, 0])
-        gradients, codes = jax.grad(inner_loss, argnums=(0, 1), has_aux=True)(
-            points["hidden"], no_shift
+
+def _generator_step(prepare, loss_fn, params, questions, points, learning_rate, *, first_order):
+    """`Learner.step` of the moved generators of T tasks."""
+    code_and_weights = functools.partial(_code_and_weights, prepare)
+
+    def inner_loss(hidden: Any, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+        codes, weights = jax.vmap(code_and_weights, (None, 0, 0))(
+            params, questions, points | {"hidden": hidden}
         )
-        for_hidden, for_weights = _constant_if(first_order, gradients)
-        put = jax.vmap(lambda slots, taken, row: slots.at[taken].set(row))
-        taken = points["taken"]
-        return {
-            "hidden": jax.tree.map(
-                lambda x, g: x - learning_rate * g, points["hidden"], for_hidden
-            ),
-            "codes": put(points["codes"], taken, _constant_if(first_order, codes)),
-            "updates": put(points["updates"], taken, learning_rate * for_weights),
-            "taken": taken + 1,
-        }
+        return loss_fn(weights + shift), codes
 
-    return Learner(network, start, weights, step)
+    no_shift = jnp.zeros_like(points["updates"][:, 0])
+    gradients, codes = jax.grad(inner_loss, argnums=(0, 1), has_aux=True)(
+        points["hidden"], no_shift
+    )
+    for_hidden, for_weights = _constant_if(first_order, gradients)
+    put = jax.vmap(lambda slots, taken, row: slots.at[taken].set(row))
+    taken = points["taken"]
+    return {
+        "hidden": jax.tree.map(lambda x, g: x - learning_rate * g, points["hidden"], for_hidden),
+        "codes": put(points["codes"], taken, _constant_if(first_order, codes)),
+        "updates": put(points["updates"], taken, learning_rate * for_weights),
+        "taken": taken + 1,
+    }
 
 
 def _constant_if(condition: bool, tree: Any) -> Any:

@@ -52,8 +52,7 @@ def guided(space_name: str) -> Method:
 
     def train(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
         space: Space = trained[space_name]
-        stage = functools.partial(hyperclip_stage, factors=space.factors)
-        return fit_guide(setup, space, "hyperclip", name, stage)
+        return fit_guide(setup, space, "hyperclip", name, hyperclip_stage)
 
     def rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
         guide = guide_of(setup, trained, name, maker)

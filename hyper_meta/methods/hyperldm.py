@@ -62,8 +62,7 @@ def diffused(space_name: str) -> Method:
 
     def train(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
         space: Space = trained[space_name]
-        stage = functools.partial(hyperldm_stage, generate=space.generate)
-        return fit_guide(setup, space, "hyperldm", name, stage)
+        return fit_guide(setup, space, "hyperldm", name, hyperldm_stage)
 
     def rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
         return _rows(setup, guide_of(setup, trained, name, maker))

@@ -34,6 +34,7 @@ from hyper_meta.models.generator import Generator
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages import hvae
+from hyper_meta.train.stages.latent_data import LatentData
 from hyper_meta.train.stages.passes import compile_adaptation
 
 # Latent spaces by the method that leaves them: their name in tables, and their generator.
@@ -175,16 +176,12 @@ def fit_guide(
 ) -> dict[str, Any]:
     """`fit` of a guide of a space on its latent data set.
 
-    stage: (config, name, latents=, space=, tables=, learning_rate=) -> Stage.
+    stage: (config, name, LatentData, learning_rate=) -> Stage.
     """
-    data = {
-        "latents": space.latents,
-        "space": space.params,
-        "tables": (setup.tables["train"], setup.tables["validation"]),
-    }
-    return fit(
-        setup, section, name, lambda rate: stage(setup.config, name, learning_rate=rate, **data)
-    )
+    tables = setup.tables["train"], setup.tables["validation"]
+    data = LatentData(space.latents, space.params, space.factors, *tables)
+    build = functools.partial(stage, setup.config, name, data)
+    return fit(setup, section, name, lambda rate: build(learning_rate=rate))
 
 
 def latent_scores(

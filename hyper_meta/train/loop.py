@@ -93,30 +93,42 @@ def run_stage(
     if step == stage.num_steps:
         return state, history
     processes.from_main(lambda: checkpoints.create_folder(directory))
-    run_steps, end_chunk = _compile(stage, steps_key)
-    state, size = parallel.replicate(state), _steps_at_once(stage)
     # The last row of an interrupted chunk holds its sums.
     sums = history.pop()["sums"] if history and "sums" in history[-1] else {}
-    saved = state  # until the first checkpoint; the last step makes one
+    programs = _compile(stage, steps_key)
+    calls = _calls(stage, programs, parallel.replicate(state), step, sums)
     with _signals() as received, _bar(stage, step, progress) as bar:
-        while step < stage.num_steps:
-            state, sums = run_steps(state, step, size, sums)
-            step += size
-            bar.update(size)
-            row = {"step": step, "sums": sums}
-            if step % stage.chunk_steps == 0:
-                state, row = end_chunk(state, step, sums)
-                sums = {}
-                _show(bar, row)
+        for trained, row in calls:
+            _show(bar, row, row["step"] - step)
+            step = row["step"]
             number = processes.largest(received[0] if received else 0)
             due = step % (stage.chunk_steps * checkpoint_every) == 0 or step == stage.num_steps
             if "sums" not in row or number:
                 history.append(row)
             if due or number:
-                saved = _save(stage, directory, state, history)
+                state = _save(stage, directory, trained, history)
             if number:
                 raise Interrupted(_advice(stage, directory, step, number))
-    return saved, history
+    return state, history
+
+
+def _calls(
+    stage: Stage, programs: tuple[Callable, Callable], state: TrainState, step: int, sums: dict
+) -> Iterator[tuple[TrainState, dict]]:
+    """Trains from step to the last one: (replicated state, row) after each compiled call.
+
+    programs: see `_compile`; sums: of the chunk so far. The row is one of the history at the end of
+    a chunk, and {"step", "sums"} within it.
+    """
+    (run_steps, end_chunk), size = programs, _steps_at_once(stage)
+    while step < stage.num_steps:
+        state, sums = run_steps(state, step, size, sums)
+        step += size
+        row = {"step": step, "sums": sums}
+        if step % stage.chunk_steps == 0:
+            state, row = end_chunk(state, step, sums)
+            sums = {}
+        yield state, row
 
 
 def _steps_at_once(stage: Stage) -> int:
@@ -268,5 +280,7 @@ def _bar(stage: Stage, first_step: int, progress: bool) -> tqdm.tqdm:
     )
 
 
-def _show(bar: tqdm.tqdm, row: dict) -> None:
-    bar.set_postfix({name: row[name] for name in ("loss", "validation_score") if name in row})
+def _show(bar: tqdm.tqdm, row: dict, num_steps: int) -> None:
+    bar.update(num_steps)
+    if "sums" not in row:
+        bar.set_postfix({name: row[name] for name in ("loss", "validation_score") if name in row})

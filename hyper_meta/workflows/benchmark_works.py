@@ -29,6 +29,8 @@ from hyper_meta.train.stages import passes
 from hyper_meta.train.stages.hvae import hvae_stage
 from hyper_meta.train.stages.hyperclip import compile_guidance, hyperclip_model, hyperclip_stage
 from hyper_meta.train.stages.hyperldm import compile_sampler, hyperldm_stage, sample_tasks
+from hyper_meta.train.stages.latent_data import LatentData
+from hyper_meta.train.stages.parts import stage_network
 
 # The matrix products that an inner step of HNet is made of, of a batch of b tasks of n examples:
 # weights p from the generator's hidden units w and the gradient of those, the adapter's first layer
@@ -103,9 +105,9 @@ def _meta_training(config: RunSettings, kind: str, objective: str, tables: dict)
 
 def _meta_stage(config: RunSettings, kind: str, objective: str, tables: dict) -> Stage:
     """The stage of "hnet", "mnet" or "conditional" at its first learning rate."""
-    make = getattr(stages, f"{kind}_stage")
     rate = getattr(config, kind).learning_rates[0]
-    return make(
+    return stages.learner_stage(
+        kind,
         config,
         tables["train"],
         tables["test"],
@@ -124,7 +126,7 @@ def _hnet(config: RunSettings, tables: dict) -> dict[str, Any]:
 def _adaptation(config: RunSettings, network: str, tables: dict) -> Work:
     """Every training task adapted once."""
     table, settings = tables["train"], dataclasses.replace(config.latents, repeats=1)
-    base = stages.stage_network(config, table)
+    base = stage_network(config, table)
     if network == "hnet":
         learner, params = stages.hnet_learner(config, base), _hnet(config, tables)
     else:
@@ -139,7 +141,7 @@ def _adaptation(config: RunSettings, network: str, tables: dict) -> Work:
 
 
 def _hvae(config: RunSettings, tables: dict) -> Work:
-    size = stages.stage_network(config, tables["train"]).num_weights
+    size = stage_network(config, tables["train"]).num_weights
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((len(tables["train"].answer_count), 1, size), np.float32)
     rate = config.hvae.learning_rates[0]
@@ -149,22 +151,13 @@ def _hvae(config: RunSettings, tables: dict) -> Work:
 
 def _guide_stage(config: RunSettings, section: str, tables: dict) -> tuple[Stage, dict[str, Any]]:
     """A guide's stage in the space of an untrained HNet, and that space."""
-    make, decoder = {
-        "hyperclip": (hyperclip_stage, {"factors": GENERATOR}),
-        "hyperldm": (hyperldm_stage, {"generate": functools.partial(generate_weights, GENERATOR)}),
-    }[section]
+    make = {"hyperclip": hyperclip_stage, "hyperldm": hyperldm_stage}[section]
     space, num_tasks = _hnet(config, tables), len(tables["train"].answer_count)
     latents = np.random.default_rng(0).normal(size=(num_tasks, 1, config.hnet.latent_dim))
-    stage = make(
-        config,
-        section,
-        latents=latents.astype(np.float32),
-        space=space,
-        tables=(tables["train"], tables["test"]),
-        learning_rate=getattr(config, section).learning_rates[0],
-        **decoder,
-    )
-    return stage, space
+    latents = latents.astype(np.float32)
+    data = LatentData(latents, space, GENERATOR, tables["train"], tables["test"])
+    rate = getattr(config, section).learning_rates[0]
+    return make(config, section, data, learning_rate=rate), space
 
 
 def _hyperclip(config: RunSettings, tables: dict) -> Work:
@@ -216,7 +209,7 @@ def _evaluation(config: RunSettings, tables: dict) -> Work:
     """A latent of every test task by 50 guided steps, and the score of its network."""
     sample, space = _sampler(config, 50, tables)
     questions = tables["test"].questions
-    network = stages.stage_network(config, tables["test"])
+    network = stage_network(config, tables["test"])
     method = scoring.latent_method(network, functools.partial(generate_weights, GENERATOR))
     score = passes.compile_configured_pass(config, scoring.scores_of(method), tables["test"])
     params = parallel.replicate(space)
@@ -225,7 +218,7 @@ def _evaluation(config: RunSettings, tables: dict) -> Work:
 
 def _product(config: RunSettings, name: str, tables: dict) -> Work:
     """One product alone, as large as in a training step."""
-    network = stages.stage_network(config, tables["train"])
+    network = stage_network(config, tables["train"])
     sizes = {
         "b": config.hnet.batch_size,
         "w": config.hnet.hidden_dims[-1],

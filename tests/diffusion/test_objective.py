@@ -7,7 +7,7 @@ import pytest
 
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.diffusion.noise import noise_process
-from hyper_meta.diffusion.objective import denoising_loss
+from hyper_meta.diffusion.objective import Denoising, denoising_loss
 
 
 def make_batch(size, seed=0):
@@ -48,7 +48,7 @@ def recorded(process, batch, *, drop_rate, prediction="eps", output=0.0):
         seen.update(z_t=z_t, t=t, condition=condition, keep=keep)
         return jnp.full_like(z_t, output)
 
-    loss = denoising_loss(predict_fn, process, drop_rate=drop_rate, prediction=prediction, **batch)
+    loss = denoising_loss(predict_fn, Denoising(process, prediction, drop_rate), **batch)
     return loss, seen
 
 
@@ -92,7 +92,7 @@ def test_loss_in_a_metric_by_hand(process, alpha_bar, prediction):
 
 def test_the_identity_is_no_metric(process):
     def loss(params, batch):
-        return denoising_loss(linear(params), process, drop_rate=0.3, prediction="v", **batch)[0]
+        return denoising_loss(linear(params), Denoising(process, "v", 0.3), **batch)[0]
 
     value_and_grad = jax.jit(jax.value_and_grad(loss))
     batch = make_batch(12)
@@ -138,7 +138,7 @@ def test_masked_rows_change_nothing_even_when_nan(process, in_metric):
     compact = jax.tree.map(lambda array: array[kept], batch)
 
     def loss(params, batch):
-        return denoising_loss(linear(params), process, drop_rate=0.3, prediction="v", **batch)
+        return denoising_loss(linear(params), Denoising(process, "v", 0.3), **batch)
 
     value_and_grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
     (padded_sum, padded_count), padded_grad = value_and_grad(linear_params(), spoiled)
@@ -180,7 +180,7 @@ def test_gradient_of_a_constant_predictor_is_known(process):
         def predict_fn(z_t, t, condition, keep):
             return jnp.broadcast_to(constant, z_t.shape)
 
-        total, count = denoising_loss(predict_fn, process, drop_rate=0.2, prediction="eps", **batch)
+        total, count = denoising_loss(predict_fn, Denoising(process, "eps", 0.2), **batch)
         return total / count
 
     # The loss is mean_b mean_z (c - eps)^2, so at c = 0 and c = 1 its values give mean(eps).
@@ -205,9 +205,7 @@ def test_the_exact_denoiser_of_a_gaussian_reaches_the_bayes_error(process, alpha
     def loss(factor):
         total, count = denoising_loss(
             lambda *inputs: factor * predict_fn(*inputs),
-            process,
-            drop_rate=0.2,
-            prediction="eps",
+            Denoising(process, "eps", 0.2),
             **batch,
         )
         return total / count

@@ -23,6 +23,7 @@ FLOORS = [
 # What may lie in the root: the public API, and `python -m hyper_meta`.
 ROOT_FILES = ["__init__.py", "__main__.py"]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
+MOST_LINES = {"module": 350, "function": 50}
 NEVER = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve", "tensorflow", "torch"}
 
 
@@ -88,3 +89,12 @@ def test_only_parallel_maps_over_devices():
 
 def test_no_module_is_named_after_nothing():
     assert not {path.stem for path in FILES} & {"utils", "util", "helpers", "common", "misc"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_modules_and_functions_are_short(path):
+    """Docstrings count."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES["module"]
+    for node in _nodes(path, ast.FunctionDef):
+        lines = node.end_lineno - node.lineno + 1
+        assert lines <= MOST_LINES["function"], f"{node.name} has {lines} lines"

@@ -29,6 +29,7 @@ from hyper_meta.train.stages.hyperclip import (
     hyperclip_module,
     hyperclip_stage,
 )
+from hyper_meta.train.stages.latent_data import LatentData
 
 REPEATS, LATENT, BATCH = 3, 4, 8
 MODULE = Generator((8,), num_weights(DIM, 8))
@@ -54,16 +55,8 @@ def latent_data():
 
 
 def make_stage(config):
-    latents, space = latent_data()
-    return hyperclip_stage(
-        config,
-        "hyperclip",
-        latents=latents,
-        space=space,
-        factors=GENERATOR,
-        tables=(tiny_table(), tiny_table(1)),
-        learning_rate=0.01,
-    )
+    data = LatentData(*latent_data(), GENERATOR, tiny_table(), tiny_table(1))
+    return hyperclip_stage(config, "hyperclip", data, learning_rate=0.01)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ from hyper_meta.core import parallel
 from hyper_meta.core.configuration import override
 from hyper_meta.core.settings import as_dict, read_settings
 from hyper_meta.core.types import SentenceFeatures
+from hyper_meta.diffusion.classifier_guidance import GENERATOR, generate_weights
 from hyper_meta.diffusion.latent_sampling import standardise_latents
 from hyper_meta.diffusion.noise import SCHEDULES
-from hyper_meta.diffusion.objective import denoising_loss
+from hyper_meta.diffusion.objective import Denoising, denoising_loss
 from hyper_meta.meta.fisher import fisher_information
 from hyper_meta.meta.inner_loop import task_loss
 from hyper_meta.models.denoiser import DENOISERS
@@ -33,10 +34,8 @@ from hyper_meta.train.stages.hyperldm import (
     sample_tasks,
     validation_scales,
 )
-from hyper_meta.train.stages.meta_learning import (
-    generate_fn,
-    generator_module,
-)
+from hyper_meta.train.stages.latent_data import LatentData
+from hyper_meta.train.stages.meta_learning import generator_module
 from hyper_meta.train.stages.passes import compile_configured_pass
 
 REPEATS, LATENT = 3, 4
@@ -52,7 +51,7 @@ def latents():
     return np.float32(np.tanh(told) * [3, 0.2, 1, 5] + noise + 7)
 
 
-GENERATE = generate_fn(generator_module(tiny_config(), make_adapter(DIM, 8)))
+GENERATE = functools.partial(generate_weights, GENERATOR)
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +70,8 @@ def changed(*overrides):
 
 
 def make_stage(config, latents, space):
-    return hyperldm_stage(
-        config,
-        "hyperldm",
-        latents=latents,
-        space=space,
-        generate=GENERATE,
-        tables=(tiny_table(), tiny_table(1)),
-        learning_rate=0.01,
-    )
+    data = LatentData(latents, space, GENERATOR, tiny_table(), tiny_table(1))
+    return hyperldm_stage(config, "hyperldm", data, learning_rate=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -331,13 +323,11 @@ def loss_of_the_first_step(config, stage, metric):
     process = hyperldm.noise_process(config)
     denoising_loss(
         outputs_zero,
-        process,
+        Denoising(process, "v", 0.2),
         z0=z0,
         condition=SentenceFeatures(z0),
         mask=np.ones(len(z0), bool),
         keys=keys,
-        drop_rate=0.2,
-        prediction="v",
     )
     ((z_t, t),) = seen
     levels = process.signal, process.sigma

@@ -19,21 +19,21 @@ from hyper_meta.models.sentences import measure_sentences, take
 from hyper_meta.networks.film import film_weights
 from hyper_meta.train.loop import run_stage
 from hyper_meta.train.stages import meta_learning as stages
+from hyper_meta.train.stages.parts import stage_network
 from hyper_meta.train.stages.passes import compile_adaptation
-
-STAGES = {
-    "hnet": stages.hnet_stage,
-    "mnet": stages.mnet_stage,
-    "conditional": stages.conditional_stage,
-    "film": stages.film_stage,
-}
 
 
 def _stage(network, objective="maml", *, num_layouts=1, config=None):
     config = changed(config or tiny_config(), {"batching.num_layouts": num_layouts})
-    options = {} if network == "film" else {"objective": objective}
-    options["learning_rate"] = 0.02
-    return STAGES[network](config, tiny_table(), tiny_table(1), name=network, **options)
+    return stages.learner_stage(
+        network,
+        config,
+        tiny_table(),
+        tiny_table(1),
+        name=network,
+        objective="multitask" if network == "film" else objective,
+        learning_rate=0.02,
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_the_conditional_hypernetwork_sees_the_questions(seen):
     (config, questions), table = seen, tiny_table()
     module = Generator(config.conditional.hidden_dims, num_weights(DIM, config.network.hidden_dim))
     measured = measure_sentences(table.questions)
-    learner = stages.conditional_learner(config, stages.stage_network(config, table), measured)
+    learner = stages.conditional_learner(config, stage_network(config, table), measured)
     params = module.init(jax.random.key(0), questions)["params"]
     expected = module.apply({"params": params}, questions)
     for row, weights in enumerate(expected[:3]):
@@ -131,7 +131,7 @@ def test_the_conditional_hypernetwork_sees_the_questions(seen):
 def test_film_sees_the_questions(seen):
     (config, questions), table = seen, tiny_table()
     module, measured = stages.film_module(config), measure_sentences(table.questions)
-    learner = stages.film_learner(config, stages.stage_network(config, table), measured)
+    learner = stages.film_learner(config, stage_network(config, table), measured)
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(module.init, jax.random.key(0), questions)["params"]
     params = {

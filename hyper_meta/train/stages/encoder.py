@@ -22,6 +22,7 @@ from hyper_meta.data.digits_vqa.captions import make_captions, make_sentence_pai
 from hyper_meta.data.digits_vqa.scenes import NUM_DIGITS_PROBABILITY, render, sample_scenes
 from hyper_meta.encoders.clip import CLIP
 from hyper_meta.train.loop import Stage
+from hyper_meta.train.stages.parts import is_matrix, schedule_of, update
 from hyper_meta.train.state import TrainState, create_state
 
 # CLIP's positions start 40 times smaller than its patches; where a digit is then stays unlearnt for
@@ -77,7 +78,7 @@ def pretraining_stage(
     )
     tx = optax.chain(
         optax.clip_by_global_norm(1.0),
-        optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=_is_matrix),
+        optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=is_matrix),
     )
 
     def init(key: jax.Array) -> TrainState:
@@ -88,10 +89,6 @@ def pretraining_stage(
         vision["position_embedding"] = POSITION_GAIN * vision["position_embedding"]
         return create_state(model.apply, params, tx=tx, ema_decay=None, statistics={})
 
-    def batches(start: int, stop: int):
-        made = [_make_batch(config, number, tokenize) for number in range(start, stop)]
-        return None, jax.tree.map(lambda *leaves: np.stack(leaves), *made)
-
     return Stage(
         name="encoder",
         num_steps=config.num_steps,
@@ -100,7 +97,7 @@ def pretraining_stage(
         init=init,
         step=functools.partial(_contrastive_step, config, model, preprocess),
         data=None,
-        schedule=batches,
+        schedule=schedule_of(functools.partial(_make_batch, config, tokenize)),
         validate=None,
     )
 
@@ -123,18 +120,11 @@ def _contrastive_step(
         loss += begun * PAIR_WEIGHT * pair_loss * count / num_pairs
         return loss, (count, {"pair_loss": (pair_loss, num_pairs)})
 
-    results = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    grads, metrics = parallel.global_mean(*results)
-    return state.apply_gradients(grads=grads), metrics
-
-
-def _is_matrix(params):
-    """Weight decay is for matrices only, as in CLIP."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    return update(state, loss_fn)
 
 
 def _make_batch(
-    config: EncoderSettings, number: int, tokenize: Callable
+    config: EncoderSettings, tokenize: Callable, number: int
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     """The batch of step `number`: scenes with a sentence each, and pairs of sentences.
 

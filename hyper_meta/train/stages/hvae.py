@@ -31,18 +31,19 @@ from hyper_meta.diffusion.classifier_guidance import (
 from hyper_meta.models.generator import Generator, join_layers, split_layers
 from hyper_meta.models.hvae import WeightsEncoder, hvae_loss
 from hyper_meta.train.loop import Stage
+from hyper_meta.train.stages.parts import schedule_of, update
 from hyper_meta.train.state import TrainState, create_state
 
 HELD_OUT = 10  # one training task in so many is kept for validation
 COLUMNS = 4096  # weights that are rotated at once, to save memory
 
 
-def encoder_module(config: RunSettings) -> nn.Module:
+def encoder_module(config: RunSettings) -> WeightsEncoder:
     """The encoder that the config describes."""
     return WeightsEncoder(tuple(config.hvae.hidden_dims), config.hvae.latent_dim)
 
 
-def decoder_module(config: RunSettings, num_components: int) -> nn.Module:
+def decoder_module(config: RunSettings, num_components: int) -> Generator:
     """The decoder that the config describes, of K = num_components."""
     return Generator(tuple(config.hvae.hidden_dims), num_components)
 
@@ -62,53 +63,60 @@ def hvae_stage(
     training tasks, which are neither fitted nor part of the statistics. Raises UserError for less
     than two tasks, or a start that is no weights of these.
     """
-    settings, (num_tasks, repeats, num_weights) = config.hvae, weights.shape
-    if num_tasks < 2 or start.shape != (num_weights,):
-        raise UserError(
-            f"stage {name}: weights {weights.shape} and start {start.shape} given, two or more "
-            "tasks [T, R, P] and the weights [P] they started from are expected"
-        )
-    held_out, fitted = _divide(config.seed, num_tasks)
+    _check(name, weights, start)
+    settings = config.hvae
+    held_out, fitted = _divide(config.seed, len(weights))
     statistics = weights_statistics(
         weights, fitted, standardise=settings.standardise, components=settings.components
     )
     components, norms = project(statistics, weights)
-    num_components = components.shape[-1]
-    encoder, decoder = encoder_module(config), decoder_module(config, num_components)
-
-    def init(key: jax.Array) -> TrainState:
-        encoder_key, decoder_key = jax.random.split(key)
-        params = {
-            "encoder": encoder.init(encoder_key, jnp.zeros(num_components))["params"],
-            "decoder": decoder.init(decoder_key, jnp.zeros(settings.latent_dim))["params"],
-        }
-        tx = optax.adam(learning_rate)
-        return create_state(None, params, tx=tx, ema_decay=None, statistics=statistics)
-
-    def schedule(first: int, stop: int) -> tuple[None, Any]:
-        rngs = [np.random.default_rng([config.seed, step]) for step in range(first, stop)]
-        size = settings.batch_size
-        draws = [(rng.choice(fitted, size), rng.integers(repeats, size=size)) for rng in rngs]
-        task, repeat = np.stack(draws, axis=1)
-        return None, (task, repeat)
-
-    losses = functools.partial(_losses, encoder, decoder, settings.beta)
+    modules = encoder_module(config), decoder_module(config, components.shape[-1])
+    losses = functools.partial(_losses, *modules, settings.beta)
     return Stage(
         name=name,
         num_steps=settings.num_steps,
         chunk_steps=settings.chunk_steps,
         most_at_once=64,
-        init=init,
+        init=functools.partial(_init, modules, statistics, learning_rate),
         step=functools.partial(_hvae_step, losses),
         data=components,
-        schedule=schedule,
-        validate=_compile_validation(
-            config,
-            losses,
-            components[held_out].reshape(-1, num_components),
-            norms[held_out].ravel(),
-        ),
+        schedule=schedule_of(functools.partial(_draw, config, fitted, weights.shape[1])),
+        validate=_compile_validation(config, losses, components[held_out], norms[held_out]),
     )
+
+
+def _check(name: str, weights: np.ndarray, start: np.ndarray) -> None:
+    num_tasks, _, num_weights = weights.shape
+    if num_tasks < 2 or start.shape != (num_weights,):
+        raise UserError(
+            f"stage {name}: weights {weights.shape} and start {start.shape} given, two or more "
+            "tasks [T, R, P] and the weights [P] they started from are expected"
+        )
+
+
+def _init(
+    modules: tuple[WeightsEncoder, Generator],
+    statistics: dict[str, Any],
+    learning_rate: float,
+    key: jax.Array,
+) -> TrainState:
+    """An untrained (encoder, decoder)."""
+    encoder, decoder = modules
+    encoder_key, decoder_key = jax.random.split(key)
+    params = {
+        "encoder": encoder.init(encoder_key, jnp.zeros(decoder.num_weights))["params"],
+        "decoder": decoder.init(decoder_key, jnp.zeros(encoder.latent_dim))["params"],
+    }
+    tx = optax.adam(learning_rate)
+    return create_state(None, params, tx=tx, ema_decay=None, statistics=statistics)
+
+
+def _draw(
+    config: RunSettings, fitted: np.ndarray, repeats: int, step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random ones of the fitted tasks, and of the repeats of each."""
+    rng, size = np.random.default_rng([config.seed, step]), config.hvae.batch_size
+    return rng.choice(fitted, size), rng.integers(repeats, size=size)
 
 
 def weights_statistics(
@@ -253,19 +261,18 @@ def _hvae_step(
         count = jnp.asarray(len(loss), jnp.float32)
         return loss.sum(), (count, {name: (part.sum(), count) for name, part in parts.items()})
 
-    results = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    grads, metrics = parallel.global_mean(*results)
-    return state.apply_gradients(grads=grads), metrics
+    return update(state, loss_fn)
 
 
 def _compile_validation(
     config: RunSettings, losses: Callable, components: np.ndarray, norms: np.ndarray
 ) -> Callable:
-    """state -> (minus the mean loss on components [n, K], metrics); the same noise every time.
+    """state -> (minus the mean loss on components [n, R, K], metrics); the same noise every time.
 
-    "explained": the share of the variance of standardised weights, with squared lengths norms [n],
-    that the reconstructions explain; what lies off the directions is not explained.
+    "explained": the share of the variance of standardised weights, with squared lengths norms
+    [n, R], that the reconstructions explain; what lies off the directions is not explained.
     """
+    components, norms = components.reshape(-1, components.shape[-1]), norms.ravel()
     num_rows, size = len(components), config.hvae.batch_size
     outside = norms - np.square(components).sum(axis=1)
     keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(config.seed), num_rows)))

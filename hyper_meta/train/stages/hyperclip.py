@@ -15,8 +15,8 @@ from jaxtyping import Float
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.core.types import Array, SentenceFeatures, UserError
-from hyper_meta.data.table import TaskTable
+from hyper_meta.core.settings.run import HyperCLIPSettings
+from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.diffusion.classifier_guidance import (
     Factors,
     Guidance,
@@ -27,13 +27,12 @@ from hyper_meta.diffusion.classifier_guidance import (
     standardise_weights,
     weight_moments,
 )
-from hyper_meta.meta import scoring
 from hyper_meta.models.hyperclip import HyperCLIP
 from hyper_meta.models.sentences import measure_sentences, standardise_sentences, take
-from hyper_meta.networks.registry import configured_network
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.encoder import contrastive_sums
-from hyper_meta.train.stages.passes import compile_configured_pass
+from hyper_meta.train.stages.latent_data import LatentData, compile_accuracy
+from hyper_meta.train.stages.parts import is_matrix, schedule_of, update
 from hyper_meta.train.state import TrainState, create_state
 
 # (model, n questions, rate, pull, seed) -> latents [n, len(steps), Z] on the host; model is that of
@@ -109,77 +108,64 @@ def setting_name(setting: Setting) -> str:
 
 
 def hyperclip_stage(
-    config: RunSettings,
-    name: str,
-    *,
-    latents: Float[Array, "T R Z"],
-    space: Any,
-    factors: Factors,
-    tables: tuple[TaskTable, TaskTable],
-    learning_rate: float,
+    config: RunSettings, name: str, data: LatentData, *, learning_rate: float
 ) -> Stage:
-    """HyperCLIP on the latent data set [T, R, Z] of a latent space (method.md section 5).
+    """HyperCLIP on a latent data set (method.md section 5).
 
-    space: {"e0": [Z], "generator": generator params}; factors: of that generator. Best by the
-    validation accuracy of networks guided from e0, at the best of the settings that are compared.
-    Raises UserError for a batch larger than the number of tasks.
+    Best by the validation accuracy of networks guided from e0, at the best of the settings that are
+    compared. Raises UserError for a batch larger than the number of tasks.
     """
-    train, validation = tables
-    settings, questions = config.hyperclip, train.questions
-    num_tasks, repeats, _ = latents.shape
+    settings, questions = config.hyperclip, data.train.questions
+    num_tasks, repeats, _ = data.latents.shape
     if settings.batch_size > num_tasks:
         raise UserError(
             f"stage {name}: hyperclip.batch_size {settings.batch_size} is more than the "
             f"{num_tasks} training tasks, of which a batch has each once: choose a smaller one"
         )
     module = hyperclip_module(config, questions.pooled.shape[1])
-    statistics = _weight_statistics(config, factors, space["generator"], latents, questions)
-
-    def init(key: jax.Array) -> TrainState:
-        params = module.init(key, jnp.zeros_like(statistics.weight_mean))["params"]
-        decay = optax.cosine_decay_schedule(learning_rate, settings.num_steps)
-        tx = optax.adamw(decay, weight_decay=settings.weight_decay, mask=_is_matrix)
-        return create_state(None, params, tx=tx, ema_decay=None, statistics=statistics)
-
-    def schedule(start: int, stop: int) -> tuple[None, Any]:
-        rngs = [np.random.default_rng([config.seed, step]) for step in range(start, stop)]
-        size = settings.batch_size
-        task = np.stack([rng.permutation(num_tasks)[:size] for rng in rngs])
-        repeat = np.stack([rng.integers(repeats, size=size) for rng in rngs])
-        return None, (task, repeat, np.broadcast_to(np.arange(size), task.shape))
-
+    statistics = _weight_statistics(config, data)
     return Stage(
         name=name,
         num_steps=settings.num_steps,
         chunk_steps=settings.chunk_steps,
         most_at_once=8,
-        init=init,
-        step=functools.partial(_contrastive_step, module, factors, settings.batch_size),
-        data=(latents, questions, space["generator"]),
-        schedule=schedule,
-        validate=_compile_validation(config, factors, space, validation),
+        init=functools.partial(_init, settings, module, statistics, learning_rate),
+        step=functools.partial(_contrastive_step, module, data.factors, settings.batch_size),
+        data=(data.latents, questions, data.space["generator"]),
+        schedule=schedule_of(functools.partial(_draw, config, num_tasks, repeats)),
+        validate=_compile_validation(config, data),
     )
 
 
-def _is_matrix(params: Any) -> Any:
-    """Weight decay is for matrices only, as in CLIP."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+def _init(
+    settings: HyperCLIPSettings,
+    module: HyperCLIP,
+    statistics: WeightStatistics,
+    learning_rate: float,
+    key: jax.Array,
+) -> TrainState:
+    """An untrained encoder of weights."""
+    params = module.init(key, jnp.zeros_like(statistics.weight_mean))["params"]
+    decay = optax.cosine_decay_schedule(learning_rate, settings.num_steps)
+    tx = optax.adamw(decay, weight_decay=settings.weight_decay, mask=is_matrix)
+    return create_state(None, params, tx=tx, ema_decay=None, statistics=statistics)
 
 
-def _weight_statistics(
-    config: RunSettings,
-    factors: Factors,
-    generator: Any,
-    latents: np.ndarray,
-    questions: SentenceFeatures,
-) -> WeightStatistics:
-    """Of the weights of latents [T, R, Z], unless hyperclip.standardise is off, and of T
-    questions."""
-    flat = latents.reshape(-1, latents.shape[-1])
-    mean, std = jax.jit(functools.partial(weight_moments, factors))(generator, flat)
+def _draw(config: RunSettings, num_tasks: int, repeats: int, step: int) -> tuple[np.ndarray, ...]:
+    """Different tasks, a random repeat of each, and its row in the batch."""
+    rng, size = np.random.default_rng([config.seed, step]), config.hyperclip.batch_size
+    task = rng.permutation(num_tasks)[:size]
+    return task, rng.integers(repeats, size=size), np.arange(size)
+
+
+def _weight_statistics(config: RunSettings, data: LatentData) -> WeightStatistics:
+    """Of the weights of the latents, unless hyperclip.standardise is off, and of the questions."""
+    flat = data.latents.reshape(-1, data.latents.shape[-1])
+    moments = jax.jit(functools.partial(weight_moments, data.factors))
+    mean, std = moments(data.space["generator"], flat)
     if not config.hyperclip.standardise:
         mean, std = jnp.zeros_like(mean), jnp.ones_like(std)
-    return WeightStatistics(mean, std, measure_sentences(questions))
+    return WeightStatistics(mean, std, measure_sentences(data.train.questions))
 
 
 def _contrastive_step(
@@ -204,29 +190,24 @@ def _contrastive_step(
         loss, count = contrastive_sums(embedded, texts, scale, target, target)
         return loss, (count, {"logit_scale": (scale * count, count)})
 
-    results = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    grads, metrics = parallel.global_mean(*results)
-    return state.apply_gradients(grads=grads), metrics
+    return update(state, loss_fn)
 
 
 def _compile_validation(
-    config: RunSettings, factors: Factors, space: Any, table: TaskTable
+    config: RunSettings, data: LatentData
 ) -> Callable[[TrainState], tuple[float, dict[str, float]]]:
     """state -> (the best mean accuracy over the tasks of any setting, that of each)."""
-    guide_fn = compile_guidance(config, factors, table.questions.pooled.shape[1])
-    generate = functools.partial(generate_weights, factors)
-    network = configured_network(config.network, table.image_features.shape[1])
-    method = scoring.latent_method(network, generate)
-    score = compile_configured_pass(config, scoring.scores_of(method), table)
-    replicated = parallel.replicate(space)
+    questions = data.validation.questions
+    guide_fn = compile_guidance(config, data.factors, questions.pooled.shape[1])
+    accuracy_of, space = compile_accuracy(config, data), parallel.replicate(data.space)
 
     def validate(state: TrainState) -> tuple[float, dict[str, float]]:
-        model = hyperclip_model(state.params, state.statistics, replicated)
-        guided = guide_tasks(config, guide_fn, model, table.questions)
-        accuracy = {}
-        for setting, latents in guided.items():
-            scores = score(replicated, latents[:, None])
-            accuracy[setting_name(setting)] = float(np.mean(scores.accuracy))
+        model = hyperclip_model(state.params, state.statistics, space)
+        guided = guide_tasks(config, guide_fn, model, questions)
+        accuracy = {
+            setting_name(setting): accuracy_of(space, latents[:, None])
+            for setting, latents in guided.items()
+        }
         return max(accuracy.values()), accuracy
 
     return validate

@@ -15,11 +15,12 @@ from jaxtyping import Float, UInt
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.core.types import Array, SentenceFeatures, TaskBatch
-from hyper_meta.data.table import TaskTable
+from hyper_meta.core.settings.run import HyperLDMSettings
+from hyper_meta.core.types import SentenceFeatures, TaskBatch
 from hyper_meta.diffusion.latent_sampling import (
     FewShot,
     LatentDenoiser,
+    LatentStatistics,
     Sampling,
     draw_latents,
     latent_statistics,
@@ -27,7 +28,7 @@ from hyper_meta.diffusion.latent_sampling import (
 )
 from hyper_meta.diffusion.noise import NoiseProcess
 from hyper_meta.diffusion.noise import noise_process as make_process
-from hyper_meta.diffusion.objective import denoising_loss
+from hyper_meta.diffusion.objective import Denoising, denoising_loss
 from hyper_meta.diffusion.samplers import Noise
 from hyper_meta.meta import scoring
 from hyper_meta.meta.fisher import fisher_information, standardised_metric
@@ -36,8 +37,9 @@ from hyper_meta.meta.objectives import all_examples
 from hyper_meta.models.denoiser import denoiser_class
 from hyper_meta.models.sentences import standardise_sentences, take
 from hyper_meta.networks.base import BaseNetwork
-from hyper_meta.networks.registry import configured_network
 from hyper_meta.train.loop import Stage
+from hyper_meta.train.stages.latent_data import LatentData, compile_accuracy
+from hyper_meta.train.stages.parts import schedule_of, stage_network, update
 from hyper_meta.train.stages.passes import compile_configured_pass
 from hyper_meta.train.state import TrainState, create_state, smoothed_params
 
@@ -195,87 +197,67 @@ def validation_scales(config: RunSettings) -> tuple[float, ...]:
 
 
 def hyperldm_stage(
-    config: RunSettings,
-    name: str,
-    *,
-    latents: Float[Array, "T R Z"],
-    space: Any,
-    generate: Callable,
-    tables: tuple[TaskTable, TaskTable],
-    learning_rate: float,
+    config: RunSettings, name: str, data: LatentData, *, learning_rate: float
 ) -> Stage:
-    """HyperLDM on the latent data set [T, R, Z] of a latent space (method.md section 5).
+    """HyperLDM on a latent data set (method.md section 5).
 
-    space: {"e0", "generator"}; generate: (generator params, latent) -> weights. Best by the
-    validation accuracy of networks generated from the moving average, with the mean latent of
-    num_samples samples, at the better of the guidance scales that are compared.
+    Best by the validation accuracy of networks generated from the moving average, with the mean
+    latent of num_samples samples, at the better of the guidance scales that are compared.
     """
-    train, validation = tables
-    settings, questions = config.hyperldm, train.questions
-    module = denoiser_module(config, latents.shape[-1])
-    statistics = latent_statistics(latents.reshape(-1, latents.shape[-1]), questions)
+    settings, (num_tasks, repeats, latent_dim) = config.hyperldm, data.latents.shape
+    module = denoiser_module(config, latent_dim)
+    statistics = latent_statistics(data.latents.reshape(-1, latent_dim), data.train.questions)
     metric = None
     if settings.fisher_share:
-        metric = _fisher_metrics(config, latents, statistics.latent_std, space, generate, train)
-    accuracy_at = _compile_accuracy(config, validation, space, generate)
-
-    def init(key: jax.Array) -> TrainState:
-        condition = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[:1]), questions)
-        time, keep = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
-        params = module.init(key, latents[:1, 0], time, condition, keep)["params"]
-        decay = optax.cosine_decay_schedule(learning_rate, settings.num_steps)
-        return create_state(
-            None,
-            params,
-            tx=optax.adamw(decay, weight_decay=settings.weight_decay),
-            ema_decay=settings.ema_decay,
-            statistics=statistics,
-        )
-
-    def validate(state: TrainState) -> tuple[float, dict[str, float]]:
-        params = smoothed_params(state)
-        accuracy = {
-            scale: accuracy_at(params, state.statistics, scale)
-            for scale in validation_scales(config)
-        }
-        return max(accuracy.values()), {f"scale_{s:g}": a for s, a in accuracy.items()}
-
+        metric = _fisher_metrics(config, data, statistics.latent_std)
     return Stage(
         name=name,
         num_steps=settings.num_steps,
         chunk_steps=settings.chunk_steps,
         most_at_once=64,
-        init=init,
+        init=functools.partial(_init, settings, module, data, statistics, learning_rate),
         step=functools.partial(_denoising_step, config, module),
-        data=(latents, questions, metric),
-        schedule=functools.partial(_schedule, config.seed, settings.batch_size, latents.shape[:2]),
-        validate=validate,
+        data=(data.latents, data.train.questions, metric),
+        schedule=schedule_of(functools.partial(_draw, config, (num_tasks, repeats))),
+        validate=_compile_validation(config, data),
     )
 
 
-def _schedule(
-    seed: int, batch_size: int, limits: tuple[int, int], start: int, stop: int
-) -> tuple[None, tuple[np.ndarray, np.ndarray]]:
-    """Random tasks and random repeats of them, each [steps, B], below limits = (T, R)."""
-    rngs = [np.random.default_rng([seed, step]) for step in range(start, stop)]
-    draws = [[rng.integers(limit, size=batch_size) for limit in limits] for rng in rngs]
-    task, repeat = np.stack(draws, axis=1)
-    return None, (task, repeat)
+def _init(
+    settings: HyperLDMSettings,
+    module: nn.Module,
+    data: LatentData,
+    statistics: LatentStatistics,
+    learning_rate: float,
+    key: jax.Array,
+) -> TrainState:
+    """An untrained denoiser."""
+    condition = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[:1]), data.train.questions)
+    time, keep = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
+    params = module.init(key, data.latents[:1, 0], time, condition, keep)["params"]
+    decay = optax.cosine_decay_schedule(learning_rate, settings.num_steps)
+    return create_state(
+        None,
+        params,
+        tx=optax.adamw(decay, weight_decay=settings.weight_decay),
+        ema_decay=settings.ema_decay,
+        statistics=statistics,
+    )
 
 
-def _fisher_metrics(
-    config: RunSettings,
-    latents: np.ndarray,
-    std: jax.Array,
-    space: Any,
-    generate: Callable,
-    train: TaskTable,
-) -> np.ndarray:
+def _draw(config: RunSettings, limits: tuple[int, int], step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random tasks and random repeats of them, each [B], below limits = (T, R)."""
+    rng, size = np.random.default_rng([config.seed, step]), config.hyperldm.batch_size
+    task, repeat = (rng.integers(limit, size=size) for limit in limits)
+    return task, repeat
+
+
+def _fisher_metrics(config: RunSettings, data: LatentData, std: jax.Array) -> np.ndarray:
     """The metric [T, Z, Z] of standardised latents of each training task, at its mean latent."""
-    network = configured_network(config.network, train.image_features.shape[1])
+    network = stage_network(config, data.train)
 
     def one_task(params: Any, task: TaskBatch, latent: jax.Array) -> jax.Array:
-        weights_fn = functools.partial(generate, params["generator"])
+        weights_fn = functools.partial(data.generate, params["generator"])
         fisher = fisher_information(network, weights_fn, latent, task)
         return standardised_metric(fisher, std, share=config.hyperldm.fisher_share)
 
@@ -283,9 +265,8 @@ def _fisher_metrics(
         tasks = tasks.replace(support=all_examples(tasks))
         return jax.vmap(one_task, (None, 0, 0))(params, tasks, latents)
 
-    return compile_configured_pass(config, metrics, train)(
-        parallel.replicate(space), latents.mean(axis=1)
-    )
+    run = compile_configured_pass(config, metrics, data.train)
+    return run(parallel.replicate(data.space), data.latents.mean(axis=1))
 
 
 def _denoising_step(
@@ -293,47 +274,45 @@ def _denoising_step(
 ) -> tuple[TrainState, dict]:
     """One update on random repeats of random tasks."""
     (latents, questions, metric), (_, (task, repeat)) = data, x
-    asked = take(questions, task)
+    asked, settings = take(questions, task), config.hyperldm
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, dict]]:
         total, count = denoising_loss(
             predict_fn(module, params),
-            noise_process(config),
+            Denoising(noise_process(config), settings.prediction, settings.drop_rate),
             z0=standardise_latents(state.statistics, latents[task, repeat]),
             condition=standardise_sentences(state.statistics.questions, asked),
             mask=jnp.ones(task.shape, bool),
             keys=parallel.example_keys(key, len(task)),
-            drop_rate=config.hyperldm.drop_rate,
-            prediction=config.hyperldm.prediction,
             metric=None if metric is None else metric[task],
         )
         return total, (count, {})
 
-    results = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    grads, metrics = parallel.global_mean(*results)
-    return state.apply_gradients(grads=grads), metrics
+    return update(state, loss_fn)
 
 
-def _compile_accuracy(
-    config: RunSettings, validation: TaskTable, space: Any, generate: Callable
-) -> Callable[[Any, Any, float], float]:
-    """(replicated params, replicated statistics, guidance scale) -> mean accuracy over the
-    validation tasks, of the mean latents."""
-    sampler = compile_sampler(config)
-    network = configured_network(config.network, validation.image_features.shape[1])
-    method = scoring.latent_method(network, generate)
-    score = compile_configured_pass(config, scoring.scores_of(method), validation)
-    replicated = parallel.replicate(space)
+def _compile_validation(
+    config: RunSettings, data: LatentData
+) -> Callable[[TrainState], tuple[float, dict[str, float]]]:
+    """state -> (the best mean accuracy over the tasks at any guidance scale, that at each), of the
+    moving average and of mean latents."""
+    sampler, questions = compile_sampler(config), data.validation.questions
+    accuracy_of, space = compile_accuracy(config, data), parallel.replicate(data.space)
 
-    def accuracy_at(params: Any, statistics: Any, scale: float) -> float:
+    def accuracy_at(ldm: Any, scale: float) -> float:
+        num = config.hyperldm.num_samples
         latents = sample_tasks(
-            sampler,
-            {"params": params, "statistics": statistics, "start": replicated["e0"]},
-            validation.questions,
-            scale=scale,
-            num_samples=config.hyperldm.num_samples,
-            seed=config.seed,
+            sampler, ldm, questions, scale=scale, num_samples=num, seed=config.seed
         )
-        return float(np.mean(score(replicated, latents.mean(axis=1, keepdims=True)).accuracy))
+        return accuracy_of(space, latents.mean(axis=1, keepdims=True))
 
-    return accuracy_at
+    def validate(state: TrainState) -> tuple[float, dict[str, float]]:
+        ldm = {
+            "params": smoothed_params(state),
+            "statistics": state.statistics,
+            "start": space["e0"],
+        }
+        accuracy = {scale: accuracy_at(ldm, scale) for scale in validation_scales(config)}
+        return max(accuracy.values()), {f"scale_{s:g}": a for s, a in accuracy.items()}
+
+    return validate

@@ -5,6 +5,7 @@ Here the settings of a run end: everything below takes plain arguments.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,6 @@ from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.settings.run import (
     ConditionalSettings,
     FilmSettings,
-    TaskTrainingSettings,
 )
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.data.table import TaskTable
@@ -42,17 +42,20 @@ from hyper_meta.models.sentences import (
 )
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.film import film_weights
-from hyper_meta.networks.registry import configured_network
 from hyper_meta.train.loop import Stage
+from hyper_meta.train.stages.parts import stage_network
 from hyper_meta.train.stages.task_stage import Plan, task_stage
 
 # Whether the meta-objective adapts, and whether the inner gradients are constants.
 OBJECTIVES = {"multitask": (False, False), "fomaml": (True, True), "maml": (True, False)}
 
 
-def stage_network(config: RunSettings, table: TaskTable) -> BaseNetwork:
-    """The network that the config describes, for the image features of a table."""
-    return configured_network(config.network, table.image_features.shape[1])
+@dataclasses.dataclass(frozen=True)
+class LearnerStart:
+    """A learner and its first parameters, init_params: PRNG key -> pytree."""
+
+    learner: Learner
+    init_params: Callable[[jax.Array], Any]
 
 
 def generate_fn(module: nn.Module) -> Callable:
@@ -70,17 +73,8 @@ def hnet_learner(config: RunSettings, network: BaseNetwork, *, pull: float = 0.0
     return latent_learner(network, generate_fn(generator_module(config, network)), pull=pull)
 
 
-def hnet_stage(
-    config: RunSettings,
-    train: TaskTable,
-    validation: TaskTable,
-    *,
-    name: str,
-    objective: str,
-    learning_rate: float,
-) -> Stage:
-    """HNet (method.md section 4), with an objective of OBJECTIVES."""
-    network = stage_network(config, train)
+def _hnet(config: RunSettings, network: BaseNetwork, train: TaskTable) -> LearnerStart:
+    """HNet (method.md section 4)."""
     module = generator_module(config, network)
 
     def init_params(key: jax.Array) -> dict:
@@ -88,48 +82,72 @@ def hnet_stage(
         latent = jax.random.normal(latent_key, (config.hnet.latent_dim,))
         return {"e0": latent, "generator": module.init(key, latent)["params"]}
 
-    learner = hnet_learner(config, network)
-    plan = Plan(name, objective, learning_rate)
-    return _meta_stage(plan, config, config.hnet, (train, validation), init_params, learner)
+    return LearnerStart(hnet_learner(config, network), init_params)
 
 
-def mnet_stage(
-    config: RunSettings,
-    train: TaskTable,
-    validation: TaskTable,
-    *,
-    name: str,
-    objective: str,
-    learning_rate: float,
-) -> Stage:
+def _mnet(config: RunSettings, network: BaseNetwork, train: TaskTable) -> LearnerStart:
     """MNet: the weights themselves are learnt and adapted (method.md section 4)."""
-    network = stage_network(config, train)
-
-    def init_params(key: jax.Array) -> dict:
-        return {"e0": network.init(key), "generator": {}}
-
-    learner = weights_learner(network)
-    plan = Plan(name, objective, learning_rate)
-    return _meta_stage(plan, config, config.mnet, (train, validation), init_params, learner)
+    return LearnerStart(
+        weights_learner(network), lambda key: {"e0": network.init(key), "generator": {}}
+    )
 
 
-def conditional_stage(
-    config: RunSettings,
-    train: TaskTable,
-    validation: TaskTable,
-    *,
-    name: str,
-    objective: str,
-    learning_rate: float,
-) -> Stage:
+def _conditional(config: RunSettings, network: BaseNetwork, train: TaskTable) -> LearnerStart:
     """The conditional hypernetwork (method.md section 4): the question is the generator's input,
     and with MAML all its weights adapt."""
-    network = stage_network(config, train)
+    return LearnerStart(
+        conditional_learner(config, network, measure_sentences(train.questions)),
+        functools.partial(conditional_params, config, network, take(train.questions, 0)),
+    )
 
-    init_params = functools.partial(conditional_params, config, network, take(train.questions, 0))
-    learner = conditional_learner(config, network, measure_sentences(train.questions))
-    plan = Plan(name, objective, learning_rate)
-    return _meta_stage(plan, config, config.conditional, (train, validation), init_params, learner)
+
+def _film(config: RunSettings, network: BaseNetwork, train: TaskTable) -> LearnerStart:
+    """FiLM (method.md section 4): one adapter, hidden units scaled and shifted by the question."""
+    return LearnerStart(
+        film_learner(config, network, measure_sentences(train.questions)),
+        functools.partial(film_params, config, network, take(train.questions, 0)),
+    )
+
+
+# Section of the config -> (config, network, training table) -> LearnerStart.
+LEARNERS = {"hnet": _hnet, "mnet": _mnet, "conditional": _conditional, "film": _film}
+
+
+def learner_stage(
+    section: str,
+    config: RunSettings,
+    train: TaskTable,
+    validation: TaskTable,
+    *,
+    name: str,
+    objective: str,
+    learning_rate: float,
+) -> Stage:
+    """The learner of a section of the config, trained with an objective; best by (adapted)
+    validation accuracy.
+
+    section: a key of LEARNERS; objective: one of OBJECTIVES; learning_rate: of Adam.
+    """
+    if section not in LEARNERS or objective not in OBJECTIVES:
+        raise ValueError(
+            f"unknown learner {section!r} or objective {objective!r}: one of {sorted(LEARNERS)} "
+            f"and one of {sorted(OBJECTIVES)}"
+        )
+    settings, (adapts, first_order) = getattr(config, section), OBJECTIVES[objective]
+    begun = LEARNERS[section](config, stage_network(config, train), train)
+    loop = InnerLoop(
+        num_steps=settings.inner_steps if adapts else 0,
+        learning_rate=settings.inner_learning_rate if adapts else 0.0,
+        first_order=first_order,
+    )
+    return task_stage(
+        Plan(name, settings, learning_rate),
+        config,
+        (train, validation),
+        begun.init_params,
+        meta_objective(begun.learner, loop),
+        scoring.adapted_method(begun.learner, loop),
+    )
 
 
 def conditional_params(
@@ -145,17 +163,6 @@ def conditional_learner(
 ) -> Learner:
     """The conditional hypernetwork, all of whose weights move; measured: on training questions."""
     return generator_learner(network, _prepared_questions(config.conditional, measured))
-
-
-def film_stage(
-    config: RunSettings, train: TaskTable, validation: TaskTable, *, name: str, learning_rate: float
-) -> Stage:
-    """FiLM (method.md section 4): one adapter, hidden units scaled and shifted by the question."""
-    network = stage_network(config, train)
-    init_params = functools.partial(film_params, config, network, take(train.questions, 0))
-    learner = film_learner(config, network, measure_sentences(train.questions))
-    plan = Plan(name, "multitask", learning_rate)
-    return _meta_stage(plan, config, config.film, (train, validation), init_params, learner)
 
 
 def film_params(
@@ -194,29 +201,3 @@ def _prepared_questions(
     if not settings.standardise:
         return lambda question: question.pooled
     return lambda question: standardise_sentences(measured, question).pooled
-
-
-def _meta_stage(
-    plan: Plan,
-    config: RunSettings,
-    settings: TaskTrainingSettings,
-    tables: tuple[TaskTable, TaskTable],
-    init_params: Callable[[jax.Array], Any],
-    learner: Learner,
-) -> Stage:
-    """A learner trained as planned; best by (adapted) validation accuracy."""
-    adapts, first_order = OBJECTIVES[plan.objective]
-    loop = InnerLoop(
-        num_steps=settings.inner_steps if adapts else 0,
-        learning_rate=settings.inner_learning_rate if adapts else 0.0,
-        first_order=first_order,
-    )
-    return task_stage(
-        plan,
-        config,
-        settings,
-        tables,
-        init_params,
-        meta_objective(learner, loop),
-        scoring.adapted_method(learner, loop),
-    )

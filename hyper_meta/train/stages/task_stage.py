@@ -35,25 +35,24 @@ from hyper_meta.train.state import TrainState, create_state
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How a learner is trained. name: of its stage; objective: one of OBJECTIVES; learning_rate: of
-    Adam."""
+    """How a learner is trained. name: of its stage; settings: its section of the config;
+    learning_rate: of Adam."""
 
     name: str
-    objective: str
+    settings: TaskTrainingSettings
     learning_rate: float
 
 
 def task_stage(
     plan: Plan,
     config: RunSettings,
-    settings: TaskTrainingSettings,
     tables: tuple[TaskTable, TaskTable],
     init_params: Callable[[jax.Array], Any],
     objective: Objective,
     method: scoring.LogitsFn,
 ) -> Stage:
     """A stage that learns from batches of tasks; tables are (train, validation)."""
-    train, validation = tables
+    (train, validation), settings = tables, plan.settings
     sizes = cap_sizes(task_shapes(train), config.batching.max_support, config.batching.max_query)
     layouts = choose_layouts(
         sizes,
