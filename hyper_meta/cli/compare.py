@@ -23,7 +23,8 @@ examples:
       --rows hnet_maml --against hnet_multitask
 
 Tasks are matched by their sentence. Right answers are averaged over the seeds of a run first; the
-intervals are 95% bootstrap intervals over tasks and say nothing about another seed.
+intervals are 95% bootstrap intervals over concepts (a concept may be asked in several tasks, in
+other words), and say nothing about another seed.
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ class Origin(NamedTuple):
     image_bytes: the approximate size of an image.
     prefix: of the names of its configurations "tasks" and "scenes".
     downloads: whether it is made from published files.
+    concepts: the module of its concept_of, sentence -> concept, or nothing where every sentence
+      asks for another one.
     """
 
     module: str
@@ -31,11 +33,18 @@ class Origin(NamedTuple):
     image_bytes: int
     prefix: str = ""
     downloads: bool = False
+    concepts: str = ""
 
 
+_DIGITS_VQA = "hyper_meta.data.digits_vqa"
 _META_VQA = "hyper_meta.data.meta_vqa.meta_vqa_dataset_builder"
 BUILDERS = {
-    "digits_vqa": Origin("hyper_meta.data.digits_vqa.digits_vqa_dataset_builder", 16_000, 4_000),
+    "digits_vqa": Origin(
+        f"{_DIGITS_VQA}.digits_vqa_dataset_builder",
+        16_000,
+        4_000,
+        concepts=f"{_DIGITS_VQA}.questions",
+    ),
     "meta_vqa": Origin(_META_VQA, 64_665, 165_000, downloads=True),
     "meta_vqa_published": Origin(_META_VQA, 64_665, 165_000, "published_", downloads=True),
 }
@@ -97,7 +106,8 @@ def is_prepared(name: str, data_dir: Path) -> bool:
 def load_tasks(name: str, data_dir: Path) -> dict[str, list[Task]]:
     """The tasks of a prepared data set: {"train" | "test" | "validation" if it has one: tasks}."""
     source = _builder(name, "tasks", data_dir).as_data_source()
-    return {split: [_task(row) for row in rows] for split, rows in source.items()}
+    concept_of = _concept_fn(name)
+    return {split: [_task(row, concept_of) for row in rows] for split, rows in source.items()}
 
 
 def count_images(name: str, data_dir: Path) -> int:
@@ -140,9 +150,15 @@ def _builder(name: str, part: str, data_dir: Path) -> tfds.core.DatasetBuilder:
     return builder(config=origin.prefix + part, data_dir=str(data_dir), file_format="array_record")
 
 
-def _task(row: dict) -> Task:
-    """One example of a "tasks" configuration."""
+def _concept_fn(name: str) -> Callable[[str], str]:
+    concepts = BUILDERS[name].concepts
+    return importlib.import_module(concepts).concept_of if concepts else lambda sentence: ""
+
+
+def _task(row: dict, concept_of: Callable[[str], str]) -> Task:
+    """One example of a "tasks" configuration. concept_of: sentence -> `Task.concept`."""
     items = row["items"]
+    sentence = row["sentence"].decode()
     names = [image.decode() for image in items["image_id"]]
     examples = list(zip(names, map(int, items["answer"]), strict=True))
     subsets = [subset.decode() for subset in items["subset"]]
@@ -151,11 +167,12 @@ def _task(row: dict) -> Task:
         return tuple(e for e, subset in zip(examples, subsets, strict=True) if subset == name)
 
     return Task(
-        sentence=row["sentence"].decode(),
+        sentence=sentence,
         answers=tuple(answer.decode() for answer in row["answers"]),
         template=row["template"].decode(),
         family=row["family"].decode(),
         group=row["group"].decode(),
         support=part("support"),
         query=part("query"),
+        concept=concept_of(sentence),
     )

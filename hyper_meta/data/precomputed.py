@@ -1,7 +1,7 @@
 """A data set given with the features that an encoder made of it, in a folder.
 
-- meta_train.json, meta_test.json, prompt_meta.json: tasks as Meta-VQA was published, see
-  `meta_vqa.split_files`.
+- meta_train.json, meta_test.json, prompt_meta.json: tasks as Meta-VQA was published, and perhaps
+  the concept of each, see `meta_vqa.split_files`.
 - features/: a feature store, as `hyper-meta prepare` writes it (see `features`); or
 - features.npz, no pickle: image_ids [I], questions [n], answer_prompts [m] strings, and their
   image_features [I, D], question_features [n, Dq], answer_features [m, D], float16 or float32.

@@ -15,7 +15,8 @@ class Task:
     """One task as a data set gives it.
 
     sentence: the question; answers: candidate answers; template: sentence with {} for an answer;
-    family, group: for reports; support, query: [(image id, index into answers), ...].
+    family, group: for reports; support, query: [(image id, index into answers), ...]; concept:
+    what is asked, whatever the wording, "" where no other task asks it (see `concepts_of`).
     """
 
     sentence: str
@@ -25,10 +26,19 @@ class Task:
     group: str
     support: tuple[tuple[str, int], ...]
     query: tuple[tuple[str, int], ...]
+    # Not among what is printed, of which `datasets.fingerprint` is the hash: a concept follows from
+    # the sentence, and no training sees it.
+    concept: str = dataclasses.field(default="", repr=False)
 
     def prompts(self) -> list[str]:
         """The template filled with each answer (plainly: an answer may hold braces)."""
         return [self.template.replace("{}", answer) for answer in self.answers]
+
+
+def concepts_of(tasks: Sequence[Task]) -> list[str]:
+    """The concept of each task, its sentence where it has none: tasks of one concept are no
+    independent examples of what a method can do."""
+    return [task.concept or task.sentence for task in tasks]
 
 
 def hold_out(tasks: Sequence[Task], share: float, *, seed: int) -> dict[str, list[Task]]:

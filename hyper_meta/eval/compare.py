@@ -28,6 +28,7 @@ class Tested:
     num_seeds: how many seeds its accuracies are the mean of.
     titles: id of a row -> its title.
     examples: sentence -> size of the query set, in the order of the tasks.
+    concepts: sentence -> what it asks.
     accuracy: id of a row -> [T] float64, in percent, mean over seeds.
     """
 
@@ -35,6 +36,7 @@ class Tested:
     num_seeds: int
     titles: dict[str, str]
     examples: dict[str, int]
+    concepts: dict[str, str]
     accuracy: dict[str, Float[np.ndarray, " T"]]
 
 
@@ -44,7 +46,8 @@ class Difference:
 
     ours, theirs: ids of the two rows.
     our_accuracy, their_accuracy: in percent.
-    mean, low, high: of the paired difference in points, with its 95% bootstrap interval over tasks.
+    mean, low, high: of the paired difference in points, with its 95% bootstrap interval over
+      concepts.
     """
 
     ours: str
@@ -60,12 +63,14 @@ class Difference:
 class Comparison:
     """Differences of run B to run A on the tasks that they share.
 
+    shared, concepts: how many tasks these are, and of how many concepts.
     resized: how many of them have query sets of another size.
     """
 
     a: Tested
     b: Tested
     shared: int
+    concepts: int
     resized: int
     differences: tuple[Difference, ...]
 
@@ -87,6 +92,7 @@ def read_tested(workdir: Path) -> Tested:
     try:
         tasks = saved["tasks"]["test"]
         examples = {task["sentence"]: int(task["examples"]) for task in tasks}
+        concepts = {task["sentence"]: str(task["concept"]) for task in tasks}
         by_seed = {
             row: np.array([task["accuracy"][row] for task in tasks], float)
             for row in tasks[0]["accuracy"]
@@ -102,7 +108,7 @@ def read_tested(workdir: Path) -> Tested:
     if len(examples) < len(tasks):
         raise UserError(f"{path} has two test tasks of one sentence, which cannot be told apart")
     accuracy = {row: values.mean(axis=1) for row, values in by_seed.items()}
-    return Tested(str(workdir), next(iter(shapes))[1], titles, examples, accuracy)
+    return Tested(str(workdir), next(iter(shapes))[1], titles, examples, concepts, accuracy)
 
 
 def compare(
@@ -129,7 +135,8 @@ def compare(
         )
     ours, theirs = (_accuracy(run, shared) for run in (b, a))
     gaps = np.stack([ours[our] - theirs[their] for our, their in pairs], axis=1)
-    low, high = bootstrap_interval(gaps, num_resamples=num_resamples)
+    concepts = np.array([b.concepts[sentence] for sentence in shared])
+    low, high = bootstrap_interval(gaps, concepts, num_resamples=num_resamples)
     differences = tuple(
         Difference(
             our,
@@ -143,7 +150,7 @@ def compare(
         for column, (our, their) in enumerate(pairs)
     )
     resized = sum(a.examples[sentence] != b.examples[sentence] for sentence in shared)
-    return Comparison(a, b, len(shared), resized, differences)
+    return Comparison(a, b, len(shared), len(np.unique(concepts)), resized, differences)
 
 
 def _pairs(
@@ -204,6 +211,7 @@ def remarks(comparison: Comparison) -> list[str]:
         seeds = f"{run.num_seeds} seed{'s' * (run.num_seeds > 1)}"
         share = f"{comparison.shared} of its {len(run.examples)} test tasks"
         lines.append(f"{letter}: {run.name} ({seeds}; {share} are shared)")
+    lines.append(f"what they share is {comparison.shared} tasks of {comparison.concepts} concepts")
     if comparison.resized:
         lines.append(
             f"{comparison.resized} shared tasks have query sets of another size: "

@@ -24,10 +24,10 @@ from hyper_meta.eval.tables import (
 
 NOTES = """\
 * Accuracy is the mean over tasks, each counted once; *pooled* counts each example once.
-* Brackets are 95% bootstrap intervals over tasks. Right answers are averaged over seeds first, so \
-they say nothing about another seed. Several wordings of one question are several tasks, which \
-makes them narrower than intervals over different questions; with the few tasks of one family they \
-are a rough guide, and there are many families, so none is given a verdict.
+* Brackets are 95% bootstrap intervals over concepts: one question in several wordings is several \
+tasks of one concept, which are drawn together. Right answers are averaged over seeds first, so \
+intervals say nothing about another seed. With the few concepts of one family they are a rough \
+guide, and there are many families, so none is given a verdict.
 * A method *beats* another where the interval of the paired difference lies above zero. With many \
 methods some do so by chance: of 40 that are no better, one.
 * *multitask* is the unconditional network of all tasks; *nearest* the network of the training \
@@ -70,7 +70,8 @@ def headline(results: dict[str, Any]) -> str:
         share = interval(figures).replace(" ", "% ", 1)
         told = f": it {_listed(claims)}" if claims else ""
         sentences.append(
-            f"on {figures['tasks']} {name} tasks{meaning} it is right in {share}{told};"
+            f"on {figures['tasks']} {name} tasks of {figures['concepts']} concepts{meaning} it is "
+            f"right in {share}{told};"
         )
     return " ".join(sentences).removesuffix(";") + "."
 

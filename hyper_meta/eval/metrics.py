@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from hyper_meta.core.scores import Scores
 
@@ -19,20 +19,23 @@ def summarise(
     scores: Mapping[Hashable, Scores],
     rows: Int[np.ndarray, " n"] | Bool[np.ndarray, " T"],
     *,
+    concepts: Shaped[np.ndarray, " T"],
     num_resamples: int,
 ) -> dict[Hashable, dict[str, float]]:
     """{method: summary}, accuracies in percent.
 
     A summary has the "mean" over tasks, the 95% interval "low" to "high" of `bootstrap_interval`,
-    the "pooled" accuracy, and the numbers of "tasks" and "examples".
+    the "pooled" accuracy, and the numbers of "tasks", "concepts" and "examples".
 
     Args:
       scores: {method: its scores}, all on the same T tasks.
       rows: [n] int64 or [T] bool, the tasks to summarise.
+      concepts: [T] strings, what each task asks.
       num_resamples: of the bootstrap.
     """
     accuracy = np.stack([score.accuracy[rows] for score in scores.values()], axis=1)
-    low, high = bootstrap_interval(accuracy, num_resamples=num_resamples)
+    low, high = bootstrap_interval(accuracy, concepts[rows], num_resamples=num_resamples)
+    num_concepts = len(np.unique(concepts[rows]))
     return {
         name: {
             "mean": 100 * float(accuracy[:, column].mean()),
@@ -40,6 +43,7 @@ def summarise(
             "high": 100 * float(high[column]),
             "pooled": 100 * float(score.correct[rows].sum() / score.count[rows].sum()),
             "tasks": len(accuracy),
+            "concepts": num_concepts,
             "examples": int(score.count[rows].sum()),
         }
         for column, (name, score) in enumerate(scores.items())
@@ -50,46 +54,62 @@ def paired_differences(
     pairs: Sequence[tuple[Scores, Scores]],
     rows: Int[np.ndarray, " n"] | Bool[np.ndarray, " T"],
     *,
+    concepts: Shaped[np.ndarray, " T"],
     num_resamples: int,
 ) -> list[dict[str, float]]:
     """For each (ours, theirs) the mean over tasks of ours minus theirs, in percentage points.
 
-    With the 95% interval "low" to "high" of `bootstrap_interval`, and the number of "tasks".
+    With the 95% interval "low" to "high" of `bootstrap_interval`, and the numbers of "tasks" and
+    "concepts".
 
     Args:
       pairs: of scores, all on the same T tasks.
       rows: [n] int64 or [T] bool, the tasks to compare on.
+      concepts: [T] strings, what each task asks.
       num_resamples: of the bootstrap.
     """
     columns = [ours.accuracy[rows] - theirs.accuracy[rows] for ours, theirs in pairs]
     difference = np.stack(columns, axis=1)
-    low, high = bootstrap_interval(difference, num_resamples=num_resamples)
+    low, high = bootstrap_interval(difference, concepts[rows], num_resamples=num_resamples)
+    num_concepts = len(np.unique(concepts[rows]))
     return [
         {
             "mean": 100 * float(difference[:, column].mean()),
             "low": 100 * float(low[column]),
             "high": 100 * float(high[column]),
             "tasks": len(difference),
+            "concepts": num_concepts,
         }
         for column in range(len(pairs))
     ]
 
 
 def bootstrap_interval(
-    values: Float[np.ndarray, "n M"], *, num_resamples: int
+    values: Float[np.ndarray, "n M"], concepts: Shaped[np.ndarray, " n"], *, num_resamples: int
 ) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"]]:
     """(low, high), each [M]: 95% bootstrap intervals of means over n tasks (Efron's percentiles).
 
+    Concepts are drawn with replacement, and all tasks of a concept come with it (the cluster
+    bootstrap, Davison and Hinkley 1997, section 3.8), since a concept asked in four wordings is
+    not four. A resample's mean is over its tasks. Where no two tasks share a concept, it is the
+    bootstrap over tasks.
+
     Args:
       values: [n, M] float64, a column for each quantity; all columns share the resamples.
+      concepts: [n] strings, what each task asks.
       num_resamples: how many resamples are drawn, from seed 0.
     """
-    num_tasks = len(values)
-    draws = np.random.default_rng(0).integers(num_tasks, size=(num_resamples, num_tasks))
-    # How often each task was drawn, so that the means of all columns are one product of matrices.
-    cells = draws + num_tasks * np.arange(num_resamples)[:, None]
+    _, first, concept = np.unique(concepts, return_index=True, return_inverse=True)
+    concept = np.argsort(np.argsort(first))[concept]  # numbered as they come
+    num_concepts = len(first)
+    draws = np.random.default_rng(0).integers(num_concepts, size=(num_resamples, num_concepts))
+    # How often each concept was drawn, so that the means of all columns are products of matrices.
+    cells = draws + num_concepts * np.arange(num_resamples)[:, None]
     times = np.bincount(cells.ravel(), minlength=draws.size).reshape(draws.shape)
-    low, high = np.percentile(times @ values / num_tasks, [2.5, 97.5], axis=0)
+    sums = np.zeros((num_concepts, values.shape[1]))
+    np.add.at(sums, concept, values)
+    num_tasks = times @ np.bincount(concept)
+    low, high = np.percentile(times @ sums / num_tasks[:, None], [2.5, 97.5], axis=0)
     return low, high
 
 

@@ -33,7 +33,7 @@ from hyper_meta.eval.figure_style import (
     png,
 )
 
-INTERVAL = "95% interval over tasks"
+INTERVAL = "95% interval over concepts"
 
 HistoryEntry = Mapping[str, float]  # what a training stage notes after a chunk of steps
 

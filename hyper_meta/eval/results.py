@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Bool, Shaped
 
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.scores import Scores
-from hyper_meta.data.tasks import Task
+from hyper_meta.data.tasks import Task, concepts_of
 from hyper_meta.eval.metrics import (
     mean_scores,
     paired_differences,
@@ -22,7 +23,7 @@ from hyper_meta.eval.metrics import (
 from hyper_meta.eval.rows import CLIP, KINDS, MULTITASK, NEAREST, RowRecord
 from hyper_meta.eval.seeds import SPLITS, SeedResults
 
-RESULTS_FORMAT = 2  # of results.json; 1, without the number, knew rows by their titles
+RESULTS_FORMAT = 3  # of results.json; 2 had intervals over tasks, whatever they ask
 BASELINES = (MULTITASK, NEAREST, CLIP)
 ALL = "all"  # families or groups together
 # What a group of test tasks asks; other groups are shown under their name alone.
@@ -32,20 +33,30 @@ GROUPS = {
 }
 UNITS = (
     "accuracies in percent, differences in points; mean: over tasks, each counted once; pooled: "
-    "over examples; low, high: 95% bootstrap interval over tasks, with right answers averaged over "
-    "seeds; seeds: mean over tasks of each seed, and its 95% t-interval over seeds; a row is each "
-    "seed's chosen setting, and known by its id; best: the row of a kind with the highest mean on "
-    "validation tasks; summaries by split, row, family and group; settings, of those that every "
-    "seed has scored, by split, row, setting and group; differences by split, row, baseline, "
-    "family and group; shots, on test tasks, by row, examples per answer and group"
+    "over examples; low, high: 95% bootstrap interval over concepts, of which one may be asked in"
+    " several tasks, with right answers averaged over seeds; seeds: mean over tasks of each seed,"
+    " and its 95% t-interval over seeds; a row is each seed's chosen setting, and known by its "
+    "id; best: the row of a kind with the highest mean on validation tasks; summaries by split, "
+    "row, family and group; settings, of those that every seed has scored, by split, row, setting"
+    " and group; differences by split, row, baseline, family and group; shots, on test tasks, by "
+    "row, examples per answer and group"
 )
 
 # The id of a row, or a row with one of its settings.
 Name = TypeVar("Name", bound=Hashable)
 # [family][group] -> figures, "all" being one of either.
 Cells = dict[str, dict[str, Any]]
-# {(family, group): [T] bool}
-Parts = dict[tuple[str, str], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """T tasks divided into what figures are of.
+
+    rows: {(family, group): [T] bool}; concepts: [T] strings, what each task asks.
+    """
+
+    rows: dict[tuple[str, str], Bool[np.ndarray, " T"]]
+    concepts: Shaped[np.ndarray, " T"]
 
 
 def compute_results(
@@ -157,21 +168,21 @@ def group_names(tasks: Sequence[Task]) -> list[str]:
 
 
 def partition(tasks: Sequence[Task]) -> Parts:
-    """The tasks of each family and group: {(family, group): [T] bool}, "all" being one of either.
+    """The tasks of each family and group, "all" being one of either.
 
     Families are in alphabetical order after "all"; groups follow it where there are several.
     """
     families = np.array([task.family for task in tasks])
     groups = np.array([task.group for task in tasks])
     names = group_names(tasks)
-    parts = {}
+    parts: dict[tuple[str, str], np.ndarray] = {}
     for family in (ALL, *sorted({*families.tolist()})):
         for group in (ALL, *(names if len(names) > 1 else ())):
             rows = (families == family) | (family == ALL)
             rows &= (groups == group) | (group == ALL)
             if rows.any():
                 parts[family, group] = rows
-    return parts
+    return Parts(parts, np.array(concepts_of(tasks)))
 
 
 def summaries(
@@ -180,8 +191,9 @@ def summaries(
     """{name: {family: {group: figures}}} for every name, see UNITS."""
     mean = {name: mean_scores([scores[name] for scores in seeds]) for name in seeds[0]}
     result: dict[Name, Cells] = {name: {} for name in mean}
-    for (family, group), rows in parts.items():
-        for name, figures in summarise(mean, rows, num_resamples=num_resamples).items():
+    how = {"concepts": parts.concepts, "num_resamples": num_resamples}
+    for (family, group), rows in parts.rows.items():
+        for name, figures in summarise(mean, rows, **how).items():
             values = [100 * float(scores[name].accuracy[rows].mean()) for scores in seeds]
             figures["seeds"] = _over_seeds(values)
             result[name].setdefault(family, {})[group] = figures
@@ -199,9 +211,10 @@ def setting_summaries(
     shared = [key for key in flat[0] if all(key in scores for scores in flat)]
     result: dict[str, dict[str, dict[str, Any]]] = {row: {} for row in seeds[0]}
     if shared:
-        groups = {part: rows for part, rows in parts.items() if part[0] == ALL}
+        groups = {part: rows for part, rows in parts.rows.items() if part[0] == ALL}
+        over = dataclasses.replace(parts, rows=groups)
         kept = [{key: scores[key] for key in shared} for scores in flat]
-        for (row, setting), cells in summaries(kept, groups, num_resamples=num_resamples).items():
+        for (row, setting), cells in summaries(kept, over, num_resamples=num_resamples).items():
             result[row][setting] = cells[ALL]
     return result
 
@@ -251,12 +264,13 @@ def differences(
     """
     result: dict[str, dict[str, Cells]] = {name: {} for name in seeds[0]}
     mean = {name: mean_scores([scores[name] for scores in seeds]) for name in seeds[0]}
-    for (family, group), rows in parts.items():
+    how = {"concepts": parts.concepts, "num_resamples": num_resamples}
+    for (family, group), rows in parts.rows.items():
         names = [pair for pair in pairs if family == ALL or pair[0] == by_family]
         if not names:
             continue
         scores = [(mean[ours], mean[theirs]) for ours, theirs in names]
-        compared = paired_differences(scores, rows, num_resamples=num_resamples)
+        compared = paired_differences(scores, rows, **how)
         for (ours, theirs), figures in zip(names, compared, strict=True):
             gaps = [seed[ours].accuracy - seed[theirs].accuracy for seed in seeds]
             figures["seeds"] = _over_seeds([100 * float(gap[rows].mean()) for gap in gaps])
@@ -284,12 +298,13 @@ def task_records(seeds: Sequence[dict[str, Scores]], tasks: Sequence[Task]) -> l
     return [
         {
             "sentence": task.sentence,
+            "concept": concept,
             "family": task.family,
             "group": task.group,
             "examples": len(task.query),
             "accuracy": {name: values[row].tolist() for name, values in accuracy.items()},
         }
-        for row, task in enumerate(tasks)
+        for row, (task, concept) in enumerate(zip(tasks, concepts_of(tasks), strict=True))
     ]
 
 

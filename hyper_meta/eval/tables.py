@@ -11,12 +11,14 @@ from hyper_meta.eval.rows import CLIP, KINDS, MULTITASK, NEAREST
 # The first row is the header, the first column names; a row of one cell heads those below it.
 Table = list[list[str]]
 MISSING = "–"
+TASKS = "number of tasks (of concepts)"  # the first line of the main table
 # How a baseline is called at the head of a column.
 SHORT = {MULTITASK: "multitask", NEAREST: "nearest", CLIP: "CLIP"}
 
 
 def main_table(results: dict[str, Any], split: str) -> Table:
-    """Every row on all tasks, by group, pooled, and minus two of BASELINES."""
+    """Every row on all tasks, by group, pooled, and minus two of BASELINES; first how many tasks
+    these are."""
     groups = groups_of(results, split)[1:]
     differences = results["differences"][split]
     baselines = [row for row in (MULTITASK, NEAREST) if row in differences]
@@ -32,7 +34,13 @@ def main_table(results: dict[str, Any], split: str) -> Table:
             *(interval(gap[ALL][ALL], sign="+") if gap else MISSING for gap in gaps),
         ]
 
-    return [["method", "all [95%]", *groups, "pooled", *minus], *_by_kind(results, cells)]
+    first = next(iter(results["summaries"][split].values()))[ALL]
+    sizes = [f"{first[part]['tasks']} ({first[part]['concepts']})" for part in (ALL, *groups)]
+    return [
+        ["method", "all [95%]", *groups, "pooled", *minus],
+        [TASKS, *sizes, *[""] * (1 + len(minus))],
+        *_by_kind(results, cells),
+    ]
 
 
 def _by_kind(results: dict[str, Any], cells: Callable[[str], list[str]]) -> Table:
@@ -82,7 +90,7 @@ def family_table(results: dict[str, Any], split: str) -> Table:
     called, title = short_titles(results), titles_of(results)[ours]
     others = [*BASELINES, best.get("conditional"), best.get("few-shot")]
     others = [row for row in others if row in summary and row != ours]
-    header = ["family", "tasks", *(called[row] for row in others), title]
+    header = ["family", "tasks", "concepts", *(called[row] for row in others), title]
     header += [f"{title}: {group}" for group in groups]
     table = [header + [f"minus {called[row]}" for row in gaps]]
     for family, cells in summary[ours].items():
@@ -90,7 +98,8 @@ def family_table(results: dict[str, Any], split: str) -> Table:
         columns += [cells.get(group) for group in groups]
         means = [f"{figures['mean']:.1f}" if figures else MISSING for figures in columns]
         minus = [interval(gap[family][ALL], sign="+") for gap in gaps.values()]
-        table.append([family, str(cells[ALL]["tasks"]), *means, *minus])
+        sizes = [str(cells[ALL][what]) for what in ("tasks", "concepts")]
+        table.append([family, *sizes, *means, *minus])
     return table
 
 

@@ -36,7 +36,7 @@ NOTE = (
 )
 UNITS = (
     "accuracies in percent, mean over tasks, with right answers averaged over seeds; low, high: "
-    "95% bootstrap interval over tasks; chosen: by seed, on validation tasks"
+    "95% bootstrap interval over concepts; chosen: by seed, on validation tasks"
 )
 
 

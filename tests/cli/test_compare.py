@@ -1,9 +1,11 @@
 """Comparing finished runs: the figures against NumPy, and the command."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+import report_oracle as oracle
 
 from hyper_meta.cli.main import main
 from hyper_meta.core.errors import UserError
@@ -25,6 +27,7 @@ def write_run(path, sentences, *, seed, num_seeds=3, rows=ROWS, examples=10):
     records = [
         {
             "sentence": sentence,
+            "concept": concept(sentence),
             "examples": examples,
             "accuracy": {row: accuracy[row][sentence].tolist() for row in rows},
         }
@@ -42,6 +45,11 @@ def write_run(path, sentences, *, seed, num_seeds=3, rows=ROWS, examples=10):
 
 def sentences(*numbers):
     return [f"What is thing {number}?" for number in range(*numbers)]
+
+
+def concept(sentence):
+    """Three things after one another ask for one."""
+    return f"of things from {int(re.search(r'[0-9]+', sentence)[0]) // 3}"
 
 
 @pytest.fixture
@@ -62,8 +70,7 @@ def _expected(b, a, shared):
     """Accuracies and difference with its interval, from the definition; b, a: by sentence."""
     ours, theirs = (np.array([run[s].mean() for s in shared]) for run in (b, a))
     gap = ours - theirs
-    draws = np.random.default_rng(0).integers(len(gap), size=(RESAMPLES, len(gap)))
-    interval = np.percentile(gap[draws].mean(axis=1), [2.5, 97.5])
+    interval = oracle.interval(gap, [concept(sentence) for sentence in shared], RESAMPLES)
     return [ours.mean(), theirs.mean(), gap.mean(), *interval]
 
 
@@ -76,7 +83,7 @@ def test_rows_that_both_have_are_compared_on_the_shared_tasks(two):
     (path_a, a), (path_b, b) = two
     result = _compare(path_a, path_b)
     shared = sentences(11, 3, -1)
-    assert (result.shared, result.resized) == (8, 0) and len(shared) == 8
+    assert (result.shared, result.concepts, result.resized) == (8, 3, 0) and len(shared) == 8
     assert [(d.ours, d.theirs) for d in result.differences] == [(row, row) for row in ROWS[1:]]
     for difference in result.differences:
         expected = _expected(b[difference.ours], a[difference.theirs], shared)
@@ -116,6 +123,7 @@ def test_table_and_remarks_print_the_figures(two):
     assert remarks(result) == [
         f"A: {path_a} (3 seeds; 8 of its 12 test tasks are shared)",
         f"B: {path_b} (2 seeds; 8 of its 15 test tasks are shared)",
+        "what they share is 8 tasks of 3 concepts",
     ]
 
 
@@ -144,7 +152,7 @@ def test_query_sets_of_another_size_are_told(tmp_path):
     write_run(tmp_path / "b", sentences(2, 8), seed=1, examples=11)
     lines = remarks(_compare(tmp_path / "a", tmp_path / "b"))
     assert lines[0].endswith("(1 seed; 4 of its 6 test tasks are shared)")
-    assert lines[2].startswith("4 shared tasks have query sets of another size")
+    assert lines[3].startswith("4 shared tasks have query sets of another size")
 
 
 def test_runs_without_a_shared_task_or_row_are_refused(tmp_path):
@@ -187,6 +195,7 @@ def test_unknown_rows_are_named_with_the_known(two):
         (lambda saved: saved["tasks"]["test"].clear(), "does not hold what it should"),
         (lambda saved: saved["tasks"].update(test=3), "does not hold what it should"),
         (lambda saved: saved["tasks"]["test"][1].pop("sentence"), "does not hold what it should"),
+        (lambda saved: saved["tasks"]["test"][1].pop("concept"), "does not hold what it should"),
         (lambda saved: saved["tasks"]["test"][1]["accuracy"].pop("clip"), "not hold what it"),
         (lambda saved: saved["tasks"]["test"][1]["accuracy"]["clip"].pop(), "not hold what it"),
         (
@@ -231,10 +240,10 @@ def test_the_command_prints_what_is_compared(two, capsys):
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"A: {path_a}") and lines[1].startswith(f"B: {path_b}")
-    assert lines[3].split() == "row of B, minus row of A A B B minus A [95%] verdict".split()
-    assert lines[5].startswith(f"{TITLES[ROWS[2]]}  ")
-    assert lines[6].startswith(f"{TITLES[ROWS[1]]}  ")
-    assert len(lines) == 7
+    assert lines[4].split() == "row of B, minus row of A A B B minus A [95%] verdict".split()
+    assert lines[6].startswith(f"{TITLES[ROWS[2]]}  ")
+    assert lines[7].startswith(f"{TITLES[ROWS[1]]}  ")
+    assert len(lines) == 8
     assert main([*command[:3], "--against", "clip"]) == 0
     assert f"{TITLES[ROWS[1]]}, minus CLIP" in capsys.readouterr().out
 

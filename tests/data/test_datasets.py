@@ -105,6 +105,12 @@ print(datasets.fingerprint("digits_vqa", Path(sys.argv[1])))
     assert done.stdout.split()[-1] == fingerprint
 
 
+def test_the_fingerprint_does_not_see_concepts(digits_vqa):
+    """They follow from the sentences, and data sets and runs from before tasks had them stay."""
+    task = digits_vqa["test"][0]
+    assert task.concept and task.concept not in repr(task)
+
+
 def test_an_unknown_data_set_is_refused_with_the_known_names(tmp_path):
     with pytest.raises(UserError, match=r"unknown data set 'mnist'.*digits_vqa"):
         datasets.build("mnist", tmp_path)

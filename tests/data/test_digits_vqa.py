@@ -41,6 +41,21 @@ def _wording(sentence):
     return re.sub(rf"\b({about})\b", "_", sentence).replace(" an ", " a ")
 
 
+def test_tasks_of_one_concept_are_those_that_ask_the_same(digits_vqa):
+    """Read from the words of the questions."""
+    tasks = [task for split in SPLITS for task in digits_vqa[split]]
+    pairs = {(task.concept, concept_of(task.sentence)) for task in tasks}
+    assert len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs})
+    assert ("colour of digit/seven", ("colour", ("digit", "seven"))) in pairs
+    named = {one for one, (kind, _) in pairs if kind == "background"}
+    assert len(named) == 1 and "/" not in named.pop()
+
+
+def test_test_tasks_of_compositions_are_fewer_concepts_in_several_wordings(digits_vqa):
+    tasks = [task for task in digits_vqa["test"] if task.group == "composition"]
+    assert (len(tasks), len({task.concept for task in tasks})) == (68, 17)
+
+
 def test_there_are_as_many_tasks_and_families_as_promised(digits_vqa):
     tasks = [task for split in SPLITS for task in digits_vqa[split]]
     assert 300 <= len(tasks) <= 600

@@ -22,7 +22,7 @@ from hyper_meta.data.batching import (
 )
 from hyper_meta.data.features import Features, write_store
 from hyper_meta.data.table import build_table, task_shapes
-from hyper_meta.data.tasks import Task
+from hyper_meta.data.tasks import Task, concepts_of
 
 CONFIG = Path(hyper_meta.__file__).parents[1] / "configs" / "meta_vqa_simulated.py"
 DIM = 5
@@ -113,6 +113,16 @@ def test_tasks_are_those_of_the_files(folder):
     )
     assert read["How many cats?"].support == (("a", 1), ("b", 0), ("c", 1))
     assert [task.sentence for task in tasks["test"]] == ["What color?"]
+
+
+def test_a_file_may_say_which_questions_ask_for_one_thing(tmp_path):
+    counts = {name: TRAIN[name] | {"concept": "count"} for name in TRAIN if "many" in name.lower()}
+    tasks, _ = _load(_write(tmp_path / "data", train=TRAIN | counts))
+    concepts = {task.sentence: task.concept for split in tasks.values() for task in split}
+    assert concepts == dict.fromkeys(TRAIN | TEST, "") | dict.fromkeys(counts, "count")
+    everyone = [task for split in tasks.values() for task in split]
+    expected = [concepts[task.sentence] or task.sentence for task in everyone]
+    assert concepts_of(everyone) == expected and len({*expected}) == 4
 
 
 def test_features_are_those_of_the_files_and_only_those_in_use(folder):
@@ -244,6 +254,7 @@ BAD_TASKS = {
     "image no string": (_record(train=[[7, "in"]]), r"has \[7, 'in'\] in its support set, \[image"),
     "item too long": (_record(train=[["c", "in", 1]]), "in its support set, .image id, answer"),
     "item no list": (_record(test=["in"]), "has 'in' in its query set"),
+    "concept no string": (_record(concept=["a"]), r"has the concept \['a'\], a string is expected"),
     "image shared": (_record(test=[["c", "in"]]), "has the image 'c' in both support and query"),
 }
 

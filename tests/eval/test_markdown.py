@@ -36,17 +36,18 @@ def test_headline_has_the_figures_of_every_group(results, folders, tasks):
     ours = oracle.of_row(seeds, "test", HYPERLDM)
     for group in ("paraphrase", "composition"):
         inside = oracle.members(tasks["test"], "all", group)
-        share = oracle.shown(ours[inside], RESAMPLES).replace(" ", "% ", 1)
+        concepts = oracle.concepts(tasks["test"])[inside]
+        share = oracle.shown(ours[inside], concepts, RESAMPLES).replace(" ", "% ", 1)
         before, after = text.split(f" it is right in {share}")
-        assert f"on {inside.sum()} {group} tasks" in before
+        assert f"on {inside.sum()} {group} tasks of {len({*concepts})} concepts" in before
         for baseline in (MULTITASK, NEAREST, CLIP, CONDITIONAL_MAML):
             gap = (ours - oracle.of_row(seeds, "test", baseline))[inside]
-            assert f"({oracle.shown(gap, RESAMPLES, '+')} points)" in after
+            assert f"({oracle.shown(gap, concepts, RESAMPLES, '+')} points)" in after
 
 
 def test_headline_without_groups_is_of_all_test_tasks(folders, plain_tasks):
     text = headline(_results(folders, plain_tasks))
-    assert "on 20 test tasks it is right in" in text
+    assert "on 20 test tasks of 8 concepts it is right in" in text
 
 
 def test_headline_without_language(tmp_path, make_workdir, tasks):
@@ -72,8 +73,9 @@ def test_memory_is_told_of_every_language_row_that_does_not_beat_it(results, fol
         for group in ("all", "paraphrase", "composition"):
             inside = oracle.members(tasks["test"], "all", group)
             gap = (oracle.of_row(seeds, "test", row) - nearest)[inside]
-            if oracle.bounds(gap, RESAMPLES)[1] <= 0:
-                points = f"({oracle.shown(gap, RESAMPLES, '+')} points)"
+            concepts = oracle.concepts(tasks["test"])[inside]
+            if oracle.bounds(gap, concepts, RESAMPLES)[1] <= 0:
+                points = f"({oracle.shown(gap, concepts, RESAMPLES, '+')} points)"
                 expected.append(f"{TITLES[row]} on {group} tasks {points} {REMEMBERS}")
     assert memory(results) == expected
     # The made-up chances are such that both kinds are there.

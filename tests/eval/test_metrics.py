@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import report_oracle as oracle
 from scipy import stats
 
 from hyper_meta.core.scores import Scores
@@ -18,9 +19,14 @@ def _scores(rng, num_tasks):
     return Scores(rng.binomial(count.astype(int), 0.6).astype(float), count)
 
 
+def _bootstrap(values, num_resamples):
+    """Of tasks that each ask for a concept of their own."""
+    return bootstrap_interval(values, np.arange(len(values)), num_resamples=num_resamples)
+
+
 def test_bootstrap_agrees_with_scipy():
     values = np.random.default_rng(3).beta(2, 1, size=(60, 2))
-    low, high = bootstrap_interval(values, num_resamples=20_000)
+    low, high = _bootstrap(values, 20_000)
     for column in range(2):
         reference = stats.bootstrap(
             (values[:, column],),
@@ -36,35 +42,77 @@ def test_bootstrap_agrees_with_scipy():
 
 def test_bootstrap_of_many_tasks_is_the_normal_interval():
     values = np.random.default_rng(5).normal(2, 3, size=(1_000, 1))
-    low, high = bootstrap_interval(values, num_resamples=2_000)
+    low, high = _bootstrap(values, 2_000)
     reach = stats.norm.ppf(0.975) * values.std() / np.sqrt(1_000)
     np.testing.assert_allclose([low[0], high[0]], values.mean() + [-reach, reach], atol=0.1 * reach)
 
 
 def test_bootstrap_of_two_tasks_has_three_means():
     # Means 0, 1/2 and 1 with chances 1/4, 1/2 and 1/4: both tails hold more than 2.5%.
-    low, high = bootstrap_interval(np.array([[0.0], [1.0]]), num_resamples=1_000)
+    low, high = _bootstrap(np.array([[0.0], [1.0]]), 1_000)
     assert (low[0], high[0]) == (0, 1)
 
 
 def test_bootstrap_columns_share_resamples_and_do_not_touch_each_other():
     values = np.random.default_rng(0).normal(size=(30, 3))
-    low, high = bootstrap_interval(values, num_resamples=500)
-    alone = bootstrap_interval(values[:, 1:2], num_resamples=500)
+    low, high = _bootstrap(values, 500)
+    alone = _bootstrap(values[:, 1:2], 500)
     np.testing.assert_allclose([low[1:2], high[1:2]], alone, rtol=1e-12)
-    moved = bootstrap_interval(5 - 2 * values, num_resamples=500)
+    moved = _bootstrap(5 - 2 * values, 500)
     np.testing.assert_allclose(moved, [5 - 2 * high, 5 - 2 * low], rtol=1e-12)
+
+
+@pytest.fixture
+def ragged():
+    """(values [n, 2], concepts [n]) of 25 concepts in one to five tasks each, out of order."""
+    rng = np.random.default_rng(7)
+    concepts = rng.permutation(np.repeat(np.arange(25), rng.integers(1, 6, size=25)))
+    values = rng.normal(size=(25, 2))[concepts] + 0.3 * rng.normal(size=(len(concepts), 2))
+    return values, np.array([f"concept {number}" for number in concepts])
+
+
+def test_all_tasks_of_a_drawn_concept_come_along(ragged):
+    values, concepts = ragged
+    low, high = bootstrap_interval(values, concepts, num_resamples=400)
+    for column in range(2):
+        expected = oracle.interval(values[:, column], concepts, 400)
+        np.testing.assert_allclose([low[column], high[column]], expected, rtol=1e-12)
+
+
+def test_concepts_of_one_task_each_are_the_bootstrap_over_tasks():
+    values = np.random.default_rng(0).normal(size=(40, 1))
+    draws = np.random.default_rng(0).integers(40, size=(300, 40))
+    expected = np.percentile(values[draws, 0].mean(axis=1), [2.5, 97.5])
+    names = np.array([f"{number}" for number in range(40)])  # whose order is not the alphabet's
+    found = bootstrap_interval(values, names, num_resamples=300)
+    np.testing.assert_allclose(np.ravel(found), expected, rtol=1e-12)
+
+
+def test_copies_of_a_task_in_other_words_do_not_narrow_the_interval():
+    """The deviation of the mean of C concepts is known, however often each is asked; tasks taken
+    for independent would make it smaller by sqrt(4)."""
+    once = np.random.default_rng(5).normal(2, 3, size=(500, 1))
+    reach = stats.norm.ppf(0.975) * once.std() / np.sqrt(500)
+    values, concepts = np.tile(once, (4, 1)), np.tile(np.arange(500), 4)
+    low, high = bootstrap_interval(values, concepts, num_resamples=2_000)
+    np.testing.assert_allclose([low[0], high[0]], once.mean() + [-reach, reach], atol=0.1 * reach)
+    np.testing.assert_allclose([low, high], _bootstrap(once, 2_000), rtol=1e-12)
+    plain_low, plain_high = _bootstrap(values, 2_000)
+    assert (high - low) / (plain_high - plain_low) == pytest.approx(2, rel=0.1)
 
 
 def test_summary_by_hand():
     scores = {"ours": Scores(np.array([1.0, 6.0, 0.0]), np.array([2.0, 10.0, 7.0]))}
     rows = np.array([True, True, False])
-    summary = summarise(scores, rows, num_resamples=200)["ours"]
+    how = {"concepts": np.array(["a", "b", "b"]), "num_resamples": 200}
+    summary = summarise(scores, rows, **how)["ours"]
     assert summary["mean"] == pytest.approx(55)  # (1/2 + 6/10) / 2
     assert summary["pooled"] == pytest.approx(100 * 7 / 12)
-    assert (summary["tasks"], summary["examples"]) == (2, 12)
+    assert [summary[key] for key in ("tasks", "concepts", "examples")] == [2, 2, 12]
     assert (summary["low"], summary["high"]) == pytest.approx((50, 60))
-    assert summarise(scores, np.array([0, 1]), num_resamples=200)["ours"] == summary
+    assert summarise(scores, np.array([0, 1]), **how)["ours"] == summary
+    one = summarise(scores, np.array([1, 2]), **how)["ours"]
+    assert (one["concepts"], one["low"], one["high"]) == (1, one["mean"], one["mean"])
 
 
 def test_paired_interval_does_not_see_what_both_share():
@@ -73,13 +121,13 @@ def test_paired_interval_does_not_see_what_both_share():
     theirs = Scores(rng.integers(0, 18, size=40).astype(float), count)
     ours = Scores(theirs.correct + 2, count)
     everything = np.arange(40)
-    gap, back, same = paired_differences(
-        [(ours, theirs), (theirs, ours), (ours, ours)], everything, num_resamples=300
-    )
+    how = {"concepts": everything, "num_resamples": 300}
+    pairs = [(ours, theirs), (theirs, ours), (ours, ours)]
+    gap, back, same = paired_differences(pairs, everything, **how)
     assert [gap[key] for key in ("mean", "low", "high")] == pytest.approx([10, 10, 10])
     assert [back[key] for key in ("mean", "low", "high")] == pytest.approx([-10, -10, -10])
     assert [same[key] for key in ("mean", "low", "high")] == [0, 0, 0]
-    alone = summarise({"ours": ours}, everything, num_resamples=300)["ours"]
+    alone = summarise({"ours": ours}, everything, **how)["ours"]
     assert alone["high"] - alone["low"] > 5
 
 
@@ -87,8 +135,9 @@ def test_difference_is_the_difference_of_means():
     rng = np.random.default_rng(2)
     ours, theirs = _scores(rng, 25), _scores(rng, 25)
     rows = np.arange(25) % 2 == 0
-    gap = paired_differences([(ours, theirs)], rows, num_resamples=100)[0]
-    means = summarise({"ours": ours, "theirs": theirs}, rows, num_resamples=100)
+    how = {"concepts": np.arange(25) // 4, "num_resamples": 100}
+    gap = paired_differences([(ours, theirs)], rows, **how)[0]
+    means = summarise({"ours": ours, "theirs": theirs}, rows, **how)
     assert gap["mean"] == pytest.approx(means["ours"]["mean"] - means["theirs"]["mean"])
     assert gap["low"] < gap["mean"] < gap["high"]
     assert gap["tasks"] == 13

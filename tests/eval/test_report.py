@@ -54,14 +54,15 @@ def test_everything_is_written_and_linked(written):
     assert not list(workdir.rglob("*.partial*"))
 
 
-def test_headline_and_table_are_printed_and_then_where_the_report_is(written):
+def test_headline_and_table_are_printed_and_then_where_the_report_is(written, tasks):
     _, folders, path, printed = written
     assert printed.startswith(f"From the sentence alone, {TITLES[HYPERLDM]}")
     lines = printed.partition("-" * 80)[2].splitlines()[1:]
     seeds = oracle.read(folders)
     for row, *_ in ROWS:
         (line,) = (line for line in lines if line.startswith(f"{TITLES[row]}  "))
-        assert oracle.shown(oracle.of_row(seeds, "test", row), RESAMPLES) in line
+        accuracy = oracle.of_row(seeds, "test", row)
+        assert oracle.shown(accuracy, oracle.concepts(tasks["test"]), RESAMPLES) in line
     assert lines[-2:] == ["", f"report: {path}"]
 
 
@@ -134,10 +135,9 @@ def test_panels_of_scales_hold_the_figures(results, written, tasks):
         assert panel.title == f"{TITLES[HYPERLDM]}\n{place}" and panel.varies == "guidance scale"
         assert panel.settings == SCALES and panel.chosen == ("1.5", "15", "1.5")
         inside = oracle.members(tasks[split], "all", group)
-        curve = [
-            oracle.bounds(oracle.of_row(seeds, split, HYPERLDM, scale)[inside], RESAMPLES)
-            for scale in SCALES
-        ]
+        concepts = oracle.concepts(tasks[split])[inside]
+        by_scale = [oracle.of_row(seeds, split, HYPERLDM, scale)[inside] for scale in SCALES]
+        curve = [oracle.bounds(by_seed, concepts, RESAMPLES) for by_seed in by_scale]
         np.testing.assert_allclose(panel.curve, curve)
         assert panel.lines == pytest.approx(
             {TITLES[row]: oracle.of_row(seeds, split, row)[inside].mean() for row in lines}
@@ -157,7 +157,8 @@ def test_panels_of_shots_hold_the_figures(results, written, tasks):
             for k, bounds in zip(panel.shots, curve, strict=True):
                 columns = [oracle.percent(saved["shots"][start][k]) for saved in seeds]
                 by_seed = np.stack(columns, axis=1)[inside]
-                np.testing.assert_allclose(bounds, oracle.bounds(by_seed, RESAMPLES))
+                concepts = oracle.concepts(tasks["test"])[inside]
+                np.testing.assert_allclose(bounds, oracle.bounds(by_seed, concepts, RESAMPLES))
 
 
 def test_shots_that_were_not_measured_are_gaps(results):

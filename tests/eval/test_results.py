@@ -46,11 +46,11 @@ def _results_of(folders, tasks):
     return compute_results(runs, tasks, {"dataset": "toy"}, num_resamples=RESAMPLES)
 
 
-def _check(figures, by_seed):
-    """figures against accuracies or differences [n, seeds]."""
-    expected = oracle.bounds(by_seed, RESAMPLES)
+def _check(figures, by_seed, concepts):
+    """figures against accuracies or differences [n, seeds] of tasks that ask for concepts [n]."""
+    expected = oracle.bounds(by_seed, concepts, RESAMPLES)
     assert [figures[key] for key in ("mean", "low", "high")] == pytest.approx(expected)
-    assert figures["tasks"] == len(by_seed)
+    assert (figures["tasks"], figures["concepts"]) == (len(by_seed), len({*concepts}))
     means = by_seed.mean(axis=0)
     assert figures["seeds"]["values"] == pytest.approx(means)
     interval = stats.ttest_1samp(means, 0).confidence_interval(0.95)
@@ -74,7 +74,7 @@ def test_summaries_are_the_definition(split, results, seeds, tasks):
         assert {(f, g) for f in families for g in families[f]} == {part[:2] for part in parts}
         for family, group, rows in parts:
             figures = families[family][group]
-            _check(figures, accuracy[rows])
+            _check(figures, accuracy[rows], oracle.concepts(tasks[split])[rows])
             size = np.array([len(task.query) for task in tasks[split]])[rows]
             pooled = (accuracy[rows].mean(axis=1) * size).sum() / size.sum()
             assert figures["pooled"] == pytest.approx(pooled)
@@ -94,7 +94,8 @@ def test_settings_are_those_that_every_seed_has_scored(results, seeds, tasks):
             for setting, groups in by_setting.items():
                 accuracy = oracle.of_row(seeds, split, title, setting)
                 for group, figures in groups.items():
-                    _check(figures, accuracy[oracle.members(tasks[split], "all", group)])
+                    inside = oracle.members(tasks[split], "all", group)
+                    _check(figures, accuracy[inside], oracle.concepts(tasks[split])[inside])
 
 
 def test_a_row_is_the_setting_that_each_seed_chose(results):
@@ -134,7 +135,8 @@ def test_differences_are_the_definition(split, results, seeds, tasks):
             )
             for family, groups in families.items():
                 for group, figures in groups.items():
-                    _check(figures, gaps[oracle.members(tasks[split], family, group)])
+                    inside = oracle.members(tasks[split], family, group)
+                    _check(figures, gaps[inside], oracle.concepts(tasks[split])[inside])
                     assert ("verdict" in figures) == (family == "all")
 
 
@@ -177,7 +179,8 @@ def test_shots_are_the_definition(results, seeds, tasks):
             accuracy = np.stack(columns, axis=1)
             assert list(entry["groups"]) == ["all", "paraphrase", "composition"]
             for group, figures in entry["groups"].items():
-                _check(figures, accuracy[oracle.members(tasks["test"], "all", group)])
+                inside = oracle.members(tasks["test"], "all", group)
+                _check(figures, accuracy[inside], oracle.concepts(tasks["test"])[inside])
 
 
 def test_each_task_keeps_its_accuracy_by_row_and_seed(results, seeds, tasks):
@@ -185,6 +188,7 @@ def test_each_task_keeps_its_accuracy_by_row_and_seed(results, seeds, tasks):
         records = results["tasks"][split]
         assert [record["sentence"] for record in records] == [t.sentence for t in tasks[split]]
         assert [record["examples"] for record in records] == [len(t.query) for t in tasks[split]]
+        assert [record["concept"] for record in records] == [*oracle.concepts(tasks[split])]
         for title in IDS:
             accuracy = [record["accuracy"][title] for record in records]
             np.testing.assert_allclose(accuracy, oracle.of_row(seeds, split, title))
@@ -211,7 +215,7 @@ def test_parameters_and_config_are_recorded(results):
 
 
 def test_partition_covers_every_task_once(tasks, plain_tasks):
-    parts = partition(tasks["test"])
+    parts = partition(tasks["test"]).rows
     assert parts["all", "all"].all()
     groups = [rows for (family, group), rows in parts.items() if family == "all" != group]
     families = [rows for (family, group), rows in parts.items() if group == "all" != family]
@@ -220,7 +224,7 @@ def test_partition_covers_every_task_once(tasks, plain_tasks):
         np.testing.assert_array_equal(np.sum(cover, axis=0), 1)
     names = [group for family, group in parts if family == "all"]
     assert names == ["all", "paraphrase", "composition"]
-    assert {group for _, group in partition(plain_tasks["test"])} == {"all"}
+    assert {group for _, group in partition(plain_tasks["test"]).rows} == {"all"}
 
 
 def test_groups_and_settings_are_in_the_order_of_reading(results):

@@ -33,7 +33,7 @@ def seeds(folders):
 def _lines(table):
     """{id: cells} of a table with headings."""
     ids = {title: name for name, title in TITLES.items()}
-    return {ids[row[0]]: row[1:] for row in table[1:] if len(row) > 1}
+    return {ids[row[0]]: row[1:] for row in table[1:] if len(row) > 1 and row[0] in ids}
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -42,17 +42,21 @@ def test_main_table(split, results, seeds, tasks):
     groups = ["paraphrase", "composition"] if split == "test" else []
     minus = ["minus multitask [95%]", "minus nearest [95%]"]
     assert table[0] == ["method", "all [95%]", *groups, "pooled", *minus]
+    concepts = oracle.concepts(tasks[split])
+    sizes = ["20 (12)", "8 (4)", "12 (8)"] if split == "test" else ["12 (4)"]
+    assert table[1] == ["number of tasks (of concepts)", *sizes, "", "", ""]
     size = np.array([len(task.query) for task in tasks[split]])
     for title, cells in _lines(table).items():
         accuracy = oracle.of_row(seeds, split, title)
-        expected = [oracle.shown(accuracy, RESAMPLES)]
+        expected = [oracle.shown(accuracy, concepts, RESAMPLES)]
         for group in groups:
             inside = oracle.members(tasks[split], "all", group)
             expected.append(f"{accuracy[inside].mean():.1f}")
         expected.append(f"{(accuracy.mean(axis=1) * size).sum() / size.sum():.1f}")
         for baseline in (MULTITASK, NEAREST):
             gap = accuracy - oracle.of_row(seeds, split, baseline)
-            expected.append("–" if title == baseline else oracle.shown(gap, RESAMPLES, "+"))
+            shown = oracle.shown(gap, concepts, RESAMPLES, "+")
+            expected.append("–" if title == baseline else shown)
         assert cells == expected
 
 
@@ -61,7 +65,7 @@ def test_rows_stand_under_their_kind(results):
     expected = []
     for kind, heading in KINDS.items():
         expected += [heading, *(TITLES[row[0]] for row in ROWS if row[1] == kind)]
-    assert [row[0] for row in table[1:]] == expected
+    assert [row[0] for row in table[2:]] == expected
     assert [row[0] for row in table if len(row) == 1] == HEADINGS
 
 
@@ -80,6 +84,7 @@ def test_difference_table(group, results, seeds, tasks):
     table = tables.difference_table(results, "test", group)
     assert table[0] == ["method, against", "multitask", "nearest", "CLIP", BEST]
     inside = oracle.members(tasks["test"], "all", group)
+    concepts = oracle.concepts(tasks["test"])[inside]
     kinds = {row[0]: row[1] for row in ROWS}
     baselines = (MULTITASK, NEAREST, CLIP, CONDITIONAL_MAML)
     for title, cells in _lines(table).items():
@@ -89,10 +94,10 @@ def test_difference_table(group, results, seeds, tasks):
                 continue
             ours = oracle.of_row(seeds, "test", title)
             gap = (ours - oracle.of_row(seeds, "test", baseline))[inside]
-            _, low, high = oracle.bounds(gap, RESAMPLES)
+            _, low, high = oracle.bounds(gap, concepts, RESAMPLES)
             words = "beats" if low > 0 else "falls short of" if high < 0 else "is not dist"
             assert cell.startswith(words)
-            assert cell.endswith(": " + oracle.shown(gap, RESAMPLES, "+"))
+            assert cell.endswith(": " + oracle.shown(gap, concepts, RESAMPLES, "+"))
 
 
 def test_family_table(results, seeds, tasks):
@@ -100,7 +105,17 @@ def test_family_table(results, seeds, tasks):
     others = [MULTITASK, NEAREST, CLIP, CONDITIONAL_MAML]
     groups = ["paraphrase", "composition"]
     assert table[0] == [
-        *("family", "tasks", "multitask", "nearest", "CLIP", BEST, "HNet-MAML, adapted", OURS),
+        *(
+            "family",
+            "tasks",
+            "concepts",
+            "multitask",
+            "nearest",
+            "CLIP",
+            BEST,
+            "HNet-MAML, adapted",
+            OURS,
+        ),
         *(f"{OURS}: {group}" for group in groups),
         *("minus multitask", "minus nearest", "minus CLIP", f"minus {BEST}"),
     ]
@@ -113,11 +128,11 @@ def test_family_table(results, seeds, tasks):
             for title in (*others, ADAPTED, HYPERLDM)
         ]
         means += [ours[oracle.members(tasks["test"], family, group)].mean() for group in groups]
-        minus = [
-            oracle.shown((ours - oracle.of_row(seeds, "test", title))[inside], RESAMPLES, "+")
-            for title in others
-        ]
-        assert cells == [str(inside.sum()), *(f"{mean:.1f}" for mean in means), *minus]
+        concepts = oracle.concepts(tasks["test"])[inside]
+        gaps = [(ours - oracle.of_row(seeds, "test", title))[inside] for title in others]
+        minus = [oracle.shown(gap, concepts, RESAMPLES, "+") for gap in gaps]
+        sizes = [str(inside.sum()), str(len({*concepts}))]
+        assert cells == [*sizes, *(f"{mean:.1f}" for mean in means), *minus]
 
 
 def test_setting_table(results, seeds, tasks):
@@ -134,7 +149,7 @@ def test_setting_table(results, seeds, tasks):
             mean = oracle.percent(saved["validation"][HYPERLDM][scale]).mean()
             expected.append(f"**{mean:.1f}**" if scale == chosen else f"{mean:.1f}")
         test = oracle.of_row(seeds, "test", HYPERLDM, scale)
-        expected.append(oracle.shown(test, RESAMPLES))
+        expected.append(oracle.shown(test, oracle.concepts(tasks["test"]), RESAMPLES))
         for group in ("paraphrase", "composition"):
             expected.append(f"{test[oracle.members(tasks['test'], 'all', group)].mean():.1f}")
         assert cells == expected
@@ -161,7 +176,8 @@ def test_shot_table(group, results, seeds, tasks):
     for start, (_, *cells) in zip(STARTS, table[1:], strict=True):
         for k, cell in zip(("0", "1", "10"), cells, strict=True):
             columns = [oracle.percent(saved["shots"][start][k])[inside] for saved in seeds]
-            assert cell == oracle.shown(np.stack(columns, axis=1), RESAMPLES)
+            concepts = oracle.concepts(tasks["test"])[inside]
+            assert cell == oracle.shown(np.stack(columns, axis=1), concepts, RESAMPLES)
 
 
 def test_starts_need_not_have_the_same_shots(results):

@@ -28,6 +28,11 @@ def of_row(seeds, split, row, setting=None):
     return np.stack(columns, axis=1)
 
 
+def concepts(tasks):
+    """[T] strings: what each task asks."""
+    return np.array([task.concept for task in tasks])
+
+
 def members(tasks, family, group):
     """[T] bool."""
     return np.array(
@@ -35,16 +40,25 @@ def members(tasks, family, group):
     )
 
 
-def bounds(by_seed, num_resamples):
-    """Mean and 95% percentile interval over tasks (Efron 1979), right answers first averaged over
-    seeds; by_seed: [T, seeds]."""
+def interval(values, concepts, num_resamples):
+    """95% percentile interval (Efron 1979) of the mean of values [T], slowly: concepts are drawn,
+    and each time all tasks of those drawn are put together. concepts: [T] strings."""
+    together = {}
+    for value, concept in zip(values, concepts, strict=True):
+        together.setdefault(concept, []).append(value)
+    together = list(together.values())
+    draws = np.random.default_rng(0).integers(len(together), size=(num_resamples, len(together)))
+    means = [np.mean(sum((together[number] for number in draw), [])) for draw in draws]
+    return np.percentile(means, [2.5, 97.5])
+
+
+def bounds(by_seed, concepts, num_resamples):
+    """Mean and interval, right answers first averaged over seeds; by_seed: [T, seeds]."""
     values = by_seed.mean(axis=1)
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(values), size=(num_resamples, len(values)))
-    return values.mean(), *np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+    return values.mean(), *interval(values, concepts, num_resamples)
 
 
-def shown(by_seed, num_resamples, sign=""):
+def shown(by_seed, concepts, num_resamples, sign=""):
     """As the tables print it."""
-    mean, low, high = bounds(by_seed, num_resamples)
+    mean, low, high = bounds(by_seed, concepts, num_resamples)
     return f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

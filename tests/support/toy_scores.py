@@ -52,7 +52,8 @@ LATENT_DIM = 5
 
 
 def make_tasks(split, groups):
-    """Tasks in turn of each family, and of a group that all families have."""
+    """Tasks in turn of each family, and of a group that all families have. Of a family and group,
+    the first two tasks ask for one concept."""
     return [
         Task(
             sentence=f"What is the {FAMILIES[row % 4]} of thing {row}?",
@@ -62,6 +63,7 @@ def make_tasks(split, groups):
             group=groups[row // 4 % len(groups)],
             support=((f"{split}/s{row}", 0),),
             query=tuple((f"{split}/q{row}_{n}", n % 3) for n in range(4 + row % 7)),
+            concept=f"{FAMILIES[row % 4]}/{groups[row // 4 % len(groups)]} {row // 16}",
         )
         for row in range(SIZES[split])
     ]

@@ -6,6 +6,7 @@ A *task* is a concept (a family with a referent) asked in one wording.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 
 from hyper_meta.data.digits_vqa.concepts import Family
@@ -27,6 +28,12 @@ class Question:
     referent: int
     split: str
     group: str
+
+    @property
+    def concept(self) -> str:
+        """Such as "colour of digit/seven"; the family alone where that asks about one thing."""
+        referent = self.family.referents[self.referent]
+        return f"{self.family.name}/{referent}" if referent else self.family.name
 
 
 def all_questions() -> list[Question]:
@@ -51,6 +58,16 @@ def all_questions() -> list[Question]:
                 texts = [fill(wording, r=name) for wording in wordings]
                 questions += [Question(text, family, index, part, group) for text in texts]
     return questions
+
+
+@functools.cache
+def _concepts() -> dict[str, str]:
+    return {question.text: question.concept for question in all_questions()}
+
+
+def concept_of(sentence: str) -> str:
+    """The concept that a sentence of the benchmark asks for, see `Question.concept`."""
+    return _concepts()[sentence]
 
 
 def fill(wording: str, **names: str) -> str:

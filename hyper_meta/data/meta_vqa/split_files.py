@@ -1,7 +1,8 @@
 """Reader of the files in which the authors published Meta-VQA.
 
 - meta_train.json, meta_test.json: {question: {"train": [[image id, answer], ...], "test": [...],
-  "answers": [answer, ...]}}; "train" is the support set, "test" the query set.
+  "answers": [answer, ...]}}; "train" is the support set, "test" the query set. Files of one's own
+  may give a "concept": the same string for questions that ask for one thing in other words.
 - prompt_meta.json: {question: template with {} for the answer}; it may have more questions than
   there are tasks.
 """
@@ -57,12 +58,14 @@ def make_tasks(
         for question, record in records.items():
             try:
                 answers, support, query = _parse(record)
-                template = _template(template_of(question))
+                template, concept = _template(template_of(question)), _concept(record)
             except ValueError as error:
                 raise UserError(
                     f"task {question!r} of {origin} {error}: correct its files"
                 ) from error
-            task = Task(question, answers, template, family[question], split, support, query)
+            task = Task(
+                *(question, answers, template, family[question], split, support, query, concept)
+            )
             tasks[split].append(task)
     return tasks
 
@@ -115,6 +118,13 @@ def _parse_items(items: list, index: dict[str, int], subset: str) -> tuple[tuple
         if item[1] not in index:
             raise ValueError(f"has {item!r} in its {subset} set, an answer it does not list")
     return tuple((image, index[answer]) for image, answer in items)
+
+
+def _concept(record: dict[str, Any]) -> str:
+    concept = record.get("concept", "")
+    if not isinstance(concept, str):
+        raise ValueError(f"has the concept {concept!r}, a string is expected")
+    return concept
 
 
 def _template(template: Any) -> str:
