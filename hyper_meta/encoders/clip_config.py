@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hyper_meta.core.types import UserError
+from hyper_meta.encoders.config_fields import integer, number, with_defaults
 
 # Before transformers PR 24773 every config carried this wrong eos_token_id; such configs pool the
 # text at the highest token id instead.
@@ -101,17 +102,17 @@ def clip_config_from_dict(d: Mapping[str, Any]) -> CLIPConfig:
     vision = _section(d, "vision_config", _VISION_DEFAULTS)
     if vision["num_channels"] != 3:
         raise UserError(f"config.json: num_channels {vision['num_channels']!r} given, 3 expected")
-    top = _with_defaults(d, _CLIP_DEFAULTS)
+    top = with_defaults(d, _CLIP_DEFAULTS)
     return CLIPConfig(
         text=_tower(text),
         vision=_tower(vision),
-        projection_dim=_integer(top, "projection_dim"),
-        vocab_size=_integer(text, "vocab_size"),
-        max_position_embeddings=_integer(text, "max_position_embeddings"),
-        eos_token_id=_integer(text, "eos_token_id", minimum=0),
-        image_size=_integer(vision, "image_size"),
-        patch_size=_integer(vision, "patch_size"),
-        logit_scale_init_value=_number(top, "logit_scale_init_value"),
+        projection_dim=integer(top, "projection_dim"),
+        vocab_size=integer(text, "vocab_size"),
+        max_position_embeddings=integer(text, "max_position_embeddings"),
+        eos_token_id=integer(text, "eos_token_id", minimum=0),
+        image_size=integer(vision, "image_size"),
+        patch_size=integer(vision, "patch_size"),
+        logit_scale_init_value=number(top, "logit_scale_init_value"),
     )
 
 
@@ -141,38 +142,20 @@ def clip_config_to_dict(config: CLIPConfig) -> dict[str, Any]:
     }
 
 
-def _with_defaults(d: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(defaults) | {key: d[key] for key in defaults if d.get(key) is not None}
-
-
 def _section(d: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
     # Old files repeat the section under "<name>_dict"; transformers lets that one win as a whole.
     given = next((d[key] for key in (f"{name}_dict", name) if d.get(key) is not None), {})
     if not isinstance(given, Mapping):
         raise UserError(f"config.json: {name} is a {type(given).__name__}, an object was expected")
-    return _with_defaults(given, defaults)
-
-
-def _integer(section: Mapping[str, Any], key: str, minimum: int = 1) -> int:
-    value = section[key]
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise UserError(f"config.json: {key} {value!r} given, an integer >= {minimum} expected")
-    return value
-
-
-def _number(section: Mapping[str, Any], key: str) -> float:
-    value = section[key]
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise UserError(f"config.json: {key} {value!r} given, a number expected")
-    return float(value)
+    return with_defaults(given, defaults)
 
 
 def _tower(section: Mapping[str, Any]) -> TowerConfig:
     return TowerConfig(
-        hidden_size=_integer(section, "hidden_size"),
-        intermediate_size=_integer(section, "intermediate_size"),
-        num_hidden_layers=_integer(section, "num_hidden_layers"),
-        num_attention_heads=_integer(section, "num_attention_heads"),
+        hidden_size=integer(section, "hidden_size"),
+        intermediate_size=integer(section, "intermediate_size"),
+        num_hidden_layers=integer(section, "num_hidden_layers"),
+        num_attention_heads=integer(section, "num_attention_heads"),
         hidden_act=section["hidden_act"],
-        layer_norm_eps=_number(section, "layer_norm_eps"),
+        layer_norm_eps=number(section, "layer_norm_eps"),
     )

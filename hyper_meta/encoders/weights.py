@@ -1,24 +1,18 @@
 """Hugging Face CLIP tensors to Flax parameters and back: one table, strict in both directions."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from jaxtyping import Float, Shaped
 
 from hyper_meta.core.types import UserError
 from hyper_meta.encoders.clip import CLIP
 from hyper_meta.encoders.clip_config import CLIPConfig
-
-
-class AxisChange(NamedTuple):
-    """The change of axes between the two formats, as two functions of numpy arrays."""
-
-    to_flax: Callable[[np.ndarray], np.ndarray]
-    to_hf: Callable[[np.ndarray], np.ndarray]
+from hyper_meta.encoders.tensors import SAME, TRANSPOSED, AxisChange, params_of, rows_of
 
 
 def _patch_rows(kernel: np.ndarray) -> np.ndarray:
@@ -32,8 +26,6 @@ def _patch_kernel(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(side, side, 3, -1).transpose(3, 2, 0, 1)
 
 
-SAME = AxisChange(np.asarray, np.asarray)
-TRANSPOSED = AxisChange(np.transpose, np.transpose)
 PATCH = AxisChange(_patch_rows, _patch_kernel)
 
 # {scope: rows of (Hugging Face name, Flax path, layout)}, names and paths relative to the scope.
@@ -98,20 +90,7 @@ def params_from_tensors(
     """
     rows, shapes = _rows(config), _param_shapes(config)
     given = {name: array for name, array in tensors.items() if not name.endswith(".position_ids")}
-    _check_names(given, rows)
-    _check_floating(given)
-    wrong = [
-        f"{name} {given[name].shape}, not {_hf_shape(shapes[path], layout)}"
-        for name, (path, layout) in rows.items()
-        if given[name].shape != _hf_shape(shapes[path], layout)
-    ]
-    if wrong:
-        raise UserError(f"CLIP weights do not have the shapes of config.json: {_listed(wrong)}")
-    flat = {
-        path: jnp.asarray(layout.to_flax(given[name]), jnp.float32)
-        for name, (path, layout) in rows.items()
-    }
-    return unflatten_dict(flat, sep="/")
+    return params_of(given, rows, shapes, "CLIP")
 
 
 def tensors_from_params(
@@ -143,11 +122,7 @@ def _rows(config: CLIPConfig) -> dict[str, tuple[str, AxisChange]]:
         for i in range(depth):
             layer = (f"{tower}.encoder.layers.{i}.", f"{tower}/encoder/layers_{i}/", TABLE["layer"])
             scopes.append(layer)
-    return {
-        hf_scope + name: (flax_scope + path, layout)
-        for hf_scope, flax_scope, rows in scopes
-        for name, path, layout in rows
-    }
+    return rows_of(scopes)
 
 
 def _param_shapes(config: CLIPConfig) -> dict[str, tuple[int, ...]]:
@@ -156,37 +131,3 @@ def _param_shapes(config: CLIPConfig) -> dict[str, tuple[int, ...]]:
     token_ids = jnp.zeros((1, 1), jnp.int32)
     variables = jax.eval_shape(CLIP(config).init, jax.random.key(0), pixels, token_ids)
     return {path: leaf.shape for path, leaf in flatten_dict(variables["params"], sep="/").items()}
-
-
-def _hf_shape(flax_shape: tuple[int, ...], layout: AxisChange) -> tuple[int, ...]:
-    return layout.to_hf(np.broadcast_to(np.float32(0), flax_shape)).shape
-
-
-def _check_names(given: Mapping[str, np.ndarray], rows: Mapping[str, Any]) -> None:
-    problems = [
-        f"{problem}: {_listed(sorted(names))}"
-        for problem, names in (
-            ("missing", rows.keys() - given.keys()),
-            ("unexpected", given.keys() - rows.keys()),
-        )
-        if names
-    ]
-    if problems:
-        raise UserError(
-            f"CLIP weights do not have the tensors of config.json: {'; '.join(problems)}"
-        )
-
-
-def _check_floating(given: Mapping[str, np.ndarray]) -> None:
-    wrong = [
-        f"{name} {array.dtype}"
-        for name, array in given.items()
-        if not jnp.issubdtype(array.dtype, jnp.floating)
-    ]
-    if wrong:
-        raise UserError(f"CLIP weights must be floating point: {_listed(wrong)}")
-
-
-def _listed(names: list[str], shown: int = 8) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
