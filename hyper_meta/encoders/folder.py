@@ -135,11 +135,12 @@ def save_encoder(
 def tokenize(encoder: Encoder, sentences: Sequence[str]) -> Int[np.ndarray, "B L"]:
     """Token ids of sentences, [B, L] int32, start and end token included.
 
-    A sentence longer than the model's max_position_embeddings is cut and keeps its end token.
+    A sentence longer than the model's max_position_embeddings (see `num_tokens`) is cut and keeps
+    its end token.
     L is the longest one rounded up to a multiple of 8, at most max_position_embeddings; shorter
     ones are filled with the pad token. Raises UserError for no sentences or other than strings.
     """
-    _check_sentences(sentences)
+    check_sentences(sentences)
     longest = encoder.config.max_position_embeddings
     encoded = encoder.tokenizer(list(sentences), truncation=True, max_length=longest)["input_ids"]
     needed = max(len(ids) for ids in encoded)
@@ -148,6 +149,15 @@ def tokenize(encoder: Encoder, sentences: Sequence[str]) -> Int[np.ndarray, "B L
     for row, ids in zip(token_ids, encoded, strict=True):
         row[: len(ids)] = ids
     return token_ids
+
+
+def num_tokens(encoder: Encoder, sentences: Sequence[str]) -> Int[np.ndarray, " B"]:
+    """How many tokens each sentence has, start and end token included: [B] int. `tokenize` cuts
+    those that are more than the model's max_position_embeddings."""
+    check_sentences(sentences)
+    # Without its warning that the model reads fewer: that is what callers ask for.
+    encoded = encoder.tokenizer(list(sentences), truncation=False, verbose=False)["input_ids"]
+    return np.array([len(ids) for ids in encoded])
 
 
 def preprocess(
@@ -197,7 +207,8 @@ def _network(encoder: Encoder) -> CLIP:
     return CLIP(encoder.config, jnp.dtype(encoder.dtype))
 
 
-def _check_sentences(sentences: Sequence[str]) -> None:
+def check_sentences(sentences: Sequence[str]) -> None:
+    """Raises UserError for no sentences, and for what is no list of Unicode strings."""
     if isinstance(sentences, str) or not all(isinstance(text, str) for text in sentences):
         raise UserError("sentences must be a list of strings")
     if not sentences:
