@@ -6,7 +6,6 @@ PyTorch. Axes: B batch, L tokens, D the config's projection_dim.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from transformers import CLIPImageProcessorPil, CLIPTokenizer
 
 from hyper_meta.core.files import whole_folder
@@ -29,6 +27,13 @@ from hyper_meta.encoders.clip_config import (
     CLIPConfig,
     clip_config_from_dict,
     clip_config_to_dict,
+)
+from hyper_meta.encoders.folder_files import (
+    one_line,
+    read_object,
+    read_tensors,
+    require_file,
+    write_object,
 )
 from hyper_meta.encoders.weights import params_from_tensors, tensors_from_params
 
@@ -89,12 +94,12 @@ def load_encoder(
     if not folder.is_dir():
         raise UserError(f"encoder folder {folder} does not exist")
     try:
-        config = clip_config_from_dict(_read_json(folder, CONFIG_FILE))
+        config = clip_config_from_dict(read_object(folder, CONFIG_FILE))
         return Encoder(
             config=config,
             tokenizer=_load_tokenizer(folder, config),
             image_processor=_load_image_processor(folder, config, resize),
-            params=params_from_tensors(_read_tensors(folder), config),
+            params=params_from_tensors(read_tensors(folder, WEIGHTS_FILE), config),
             dtype=dtype,
             fingerprint=_fingerprint(folder, resize, dtype),
         )
@@ -122,8 +127,8 @@ def save_encoder(
     _check_tokenizer(tokenizer, config)
     tensors = tensors_from_params(params, config)
     with whole_folder(folder, failure=f"cannot write the encoder {folder}") as partial:
-        _write_json(partial / CONFIG_FILE, _config_with_tokens(config, tokenizer))
-        _write_json(partial / IMAGE_FILE, _image_settings(config, image_mean, image_std))
+        write_object(partial / CONFIG_FILE, _config_with_tokens(config, tokenizer))
+        write_object(partial / IMAGE_FILE, _image_settings(config, image_mean, image_std))
         # The files must not depend on the last call's settings, which transformers sets anew.
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
@@ -235,14 +240,14 @@ def _load_tokenizer(folder: Path, config: CLIPConfig) -> CLIPTokenizer:
     if not (folder / "tokenizer.json").exists():
         # The older form of the same content.
         for name in ("vocab.json", "merges.txt"):
-            _require_file(folder, name)
+            require_file(folder, name)
     for name in TOKENIZER_FILES:
         if name.endswith(".json") and (folder / name).exists():
-            _read_json(folder, name)
+            read_object(folder, name)
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library raises Exception itself
-        raise UserError(f"the tokenizer files cannot be read: {_one_line(error)}") from error
+        raise UserError(f"the tokenizer files cannot be read: {one_line(error)}") from error
     # How it was loaded is no property of a tokenizer, yet save_pretrained would write it.
     for key in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(key, None)
@@ -266,14 +271,14 @@ def _check_tokenizer(tokenizer: CLIPTokenizer, config: CLIPConfig) -> None:
 
 
 def _load_image_processor(folder: Path, config: CLIPConfig, resize: str) -> CLIPImageProcessorPil:
-    settings, size = _read_json(folder, IMAGE_FILE), config.image_size
+    settings, size = read_object(folder, IMAGE_FILE), config.image_size
     if resize == "square":
         settings |= {"size": {"height": size, "width": size}, "do_center_crop": False}
     try:
         processor: Any = CLIPImageProcessorPil.from_dict(settings)
         trial = processor(images=[Image.new("RGB", (2 * size, size + 1))])["pixel_values"][0]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{IMAGE_FILE} cannot be used: {_one_line(error)}") from error
+        raise UserError(f"{IMAGE_FILE} cannot be used: {one_line(error)}") from error
     if trial.shape != (3, size, size):
         raise UserError(
             f"{IMAGE_FILE} makes images of {trial.shape[1]} x {trial.shape[2]} pixels, "
@@ -327,34 +332,3 @@ def _fingerprint(folder: Path, resize: str, dtype: str) -> str:
         if value != known[0]:
             listing.update(f"{value}\n".encode())
     return listing.hexdigest()
-
-
-def _require_file(folder: Path, name: str) -> Path:
-    if not (folder / name).is_file():
-        raise UserError(f"{name} is missing")
-    return folder / name
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads(_require_file(folder, name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name} is not JSON: {_one_line(error)}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{name} holds a {type(content).__name__}, an object was expected")
-    return content
-
-
-def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    try:
-        return load_file(_require_file(folder, WEIGHTS_FILE))
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{WEIGHTS_FILE} is damaged or truncated: {_one_line(error)}") from error
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
