@@ -23,8 +23,9 @@ from hyper_meta.diffusion.classifier_guidance import fold_embed
 from hyper_meta.inspect.opened import OpenedRun, embed_sentences, task_batch
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
+from hyper_meta.methods.cache import Program
 from hyper_meta.methods.guides import Guide, chosen_setting, points_of
-from hyper_meta.methods.interface import choices, compile_scores, remember
+from hyper_meta.methods.interface import compile_scores, remember
 from hyper_meta.models.sentences import (
     measure_sentences,
     moments,
@@ -89,7 +90,7 @@ def accuracy(
 
         return jax.jit(score)
 
-    score = remember(run.setup, "accuracy of latents", make)
+    score = remember(run.setup, run.setup.cache.programs, Program("accuracy of latents"), make)
     task = task_batch(run, sentence)
     return in_parts(lambda part: score(run.space.params, task, part), latents).astype(np.float64)
 
@@ -114,14 +115,14 @@ def adapt(run: OpenedRun, sentence: str) -> Float[np.ndarray, " Z"]:
 
 def adapted_to_test(run: OpenedRun) -> Float[np.ndarray, "T Z"]:
     """[T, Z]: e0 adapted to the support set of each test task, as `adapt` does."""
-    descend = compile_scores(run.setup, "adapted latents", _descent(run))
+    descend = compile_scores(run.setup, Program("adapted latents"), _descent(run))
     return descend(parallel.replicate(run.space.params), None, "test")
 
 
 def _descent(run: OpenedRun) -> scoring.TaskFn:
     """(space params, B tasks, None) -> latents [B, Z]."""
     settings = run.config.latents
-    rate = choices(run.setup)[f"{run.latent_guide.space}_latents"]["learning_rate"]
+    rate = run.setup.choices[f"{run.latent_guide.space}_latents"]["learning_rate"]
     loop = InnerLoop(settings.num_steps, rate)
     learner = run.space.learner(pull=settings.pull)
 

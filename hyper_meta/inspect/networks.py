@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from hyper_meta.inspect.movements import best_value, in_parts
 from hyper_meta.inspect.opened import OpenedRun
 from hyper_meta.methods.guides import Guide, mean_points, points_of
-from hyper_meta.methods.spaces import Space
+from hyper_meta.methods.trained import Space
 from hyper_meta.networks.base import BaseNetwork
 
 STATISTICS = ("mean", "deviation", "norm")

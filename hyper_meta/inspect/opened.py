@@ -8,7 +8,6 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -28,7 +27,7 @@ from hyper_meta.methods.interface import NotFinished, Setup
 from hyper_meta.methods.places import seed_dir
 from hyper_meta.methods.reads import reads_path
 from hyper_meta.methods.registry import GUIDES, METHODS, in_order
-from hyper_meta.methods.spaces import Space
+from hyper_meta.methods.trained import Space, Trained
 from hyper_meta.models.sentences import stack_sentences, take
 from hyper_meta.preparation.fingerprint import check_data, data_fingerprint
 from hyper_meta.preparation.prepare import PRECOMPUTED, chosen_encoder, load_data, open_encoder
@@ -41,7 +40,7 @@ FALLBACK = "hnet_hyperldm"  # whose latents are shown where the chosen guide has
 class OpenedRun:
     """A finished run, its first seed.
 
-    trained: {method: what it left}, of the guides and all that they need.
+    trained: what the methods left, of the guides and all that they need.
     encoder: of the data set, None where the features came without one.
     guides: {method: guide} of those that are finished.
     method: the guide that is looked at.
@@ -49,7 +48,7 @@ class OpenedRun:
 
     config: RunSettings
     setup: Setup
-    trained: Mapping[str, Any]
+    trained: Trained
     encoder: Encoder | None
     guides: Mapping[str, Guide]
     method: str
@@ -67,7 +66,7 @@ class OpenedRun:
     @property
     def space(self) -> Space:
         """The latent space of `latent_guide`."""
-        return self.trained[self.latent_guide.space]
+        return self.trained.space(self.latent_guide.space)
 
     @property
     def adapted(self) -> Float[np.ndarray, "T Z"]:
@@ -95,12 +94,12 @@ def open_run(workdir: str | os.PathLike, method: str | None = None) -> OpenedRun
     data = load_data(config)
     check_data(data_fingerprint(config, data), workdir)
     setup = Setup(config, folder, data.tasks, data.tables, restores_only=True)
-    trained: dict[str, Any] = {}
+    trained = Trained()
     begun = [name for name in GUIDES if reads_path(folder, name).exists()]
     for name in in_order((*needed, *begun), config):
         try:
-            if all(need in trained for need in METHODS[name].needs(config)):
-                trained[name] = METHODS[name].train(setup, trained)
+            if all(need in trained.left for need in METHODS[name].needs(config)):
+                trained.left[name] = METHODS[name].train(setup, trained)
         except NotFinished as error:
             if name in in_order(needed, config):
                 raise UserError(
@@ -110,7 +109,7 @@ def open_run(workdir: str | os.PathLike, method: str | None = None) -> OpenedRun
     guides = {
         name: guide_of(setup, trained, name, maker)
         for name, maker in GUIDES.items()
-        if all(need in trained for need in in_order((name,), config))
+        if all(need in trained.left for need in in_order((name,), config))
     }
     has_encoder = config.dataset != PRECOMPUTED
     encoder = open_encoder(chosen_encoder(config)) if has_encoder else None

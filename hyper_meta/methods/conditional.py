@@ -4,7 +4,7 @@ multitask and HNet-MAML, and FiLM."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from hyper_meta.meta.learners import Learner
 from hyper_meta.methods.guides import Guide, GuideMaker
 from hyper_meta.methods.interface import Method, Setup
 from hyper_meta.methods.learnt import LearntMethod, learnt
+from hyper_meta.methods.trained import Trained
 from hyper_meta.models.sentences import measure_sentences
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train.stages import meta_learning as stages
@@ -67,9 +68,9 @@ def _maker(
     )
 
 
-def _model(name: str, setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
+def _model(name: str, setup: Setup, trained: Trained) -> dict[str, Any]:
     measured = measure_sentences(setup.tables["train"].questions)
-    return {"params": trained[name]["params"], "questions": jax.tree.map(np.asarray, measured)}
+    return {"params": trained.fitted(name).params, "questions": jax.tree.map(np.asarray, measured)}
 
 
 def _shapes(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -15,6 +14,7 @@ from hyper_meta.core.scores import Scores
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.eval.rows import NEAREST
 from hyper_meta.meta import scoring
+from hyper_meta.methods.cache import Program
 from hyper_meta.methods.guides import (
     Guide,
     GuideMaker,
@@ -31,7 +31,8 @@ from hyper_meta.methods.interface import (
     compile_scores,
     questions_of,
 )
-from hyper_meta.methods.spaces import Space, latent_scores
+from hyper_meta.methods.spaces import latent_scores
+from hyper_meta.methods.trained import Trained
 from hyper_meta.models.sentences import measure_sentences, noise_sentences, sentence_cosine, take
 
 
@@ -43,8 +44,8 @@ def nearest_tasks(setup: Setup, split: str, number: int = 1) -> Int[np.ndarray, 
     return np.argsort(-np.asarray(cosine), axis=1, stable=True)[:, :number]
 
 
-def _latent_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
-    space: Space = trained["hnet"]
+def _latent_rows(setup: Setup, trained: Trained) -> list[Row]:
+    space = trained.space("hnet")
     adapted = space.latents.mean(axis=1)
     run = latent_scores(setup, "hnet", space)
 
@@ -70,10 +71,10 @@ def _latent_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _weights_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
-    weights = trained["mnet_weights"].mean(axis=1)
+def _weights_rows(setup: Setup, trained: Trained) -> list[Row]:
+    weights = trained.weights("mnet_weights").mean(axis=1)
     method = scoring.latent_method(setup.network, lambda _, point: point)
-    run = compile_scores(setup, "weights", scoring.scores_of(method))
+    run = compile_scores(setup, Program("control", "mnet_weights"), scoring.scores_of(method))
 
     def nearest(split: str, _: None, shots: int | None) -> Scores:
         chosen = weights[nearest_tasks(setup, split)]
@@ -89,7 +90,7 @@ def wrong_questions(makers: Mapping[str, GuideMaker]) -> Method:
     makers: of every language method, by its name.
     """
 
-    def rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
+    def rows(setup: Setup, trained: Trained) -> list[Row]:
         names = setup.config.evaluate.control_guides
         guides = [guide_of(setup, trained, name, makers[name]) for name in names]
         return [row for guide in guides for row in wrong_question_rows(setup, guide)]

@@ -16,6 +16,7 @@ from hyper_meta.core.settings.run import AdaptationSettings
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner
+from hyper_meta.methods.cache import Program
 from hyper_meta.methods.interface import (
     Row,
     RowName,
@@ -86,13 +87,14 @@ def adaptation_curves(
     """
     loop = InnerLoop(steps[-1], 0.0)
     replicated = parallel.replicate(params)
-    program = (key, steps, starts is not None)
 
     @functools.cache
     def curve(split: str, rate: float, shots: int | None) -> tuple[np.ndarray, np.ndarray]:
         most = None if shots is None else max(setup.config.evaluate.shots)
         task_fn = scoring.adaptation_curve(learner, loop, steps=steps, max_shots=most)
-        run = compile_scores(setup, ("curve", program, most), task_fn)
+        run = compile_scores(
+            setup, Program("curve", key, (steps, starts is not None, most)), task_fn
+        )
         num_tasks = len(setup.tasks[split])
         everything = np.iinfo(np.int32).max
         extra = {
@@ -131,4 +133,4 @@ def _keys(setup: Setup, split: str) -> np.ndarray:
         keys = jax.random.split(key, len(setup.tasks[split]))
         return np.asarray(jax.random.key_data(keys))
 
-    return remember(setup, ("shots", split), make)
+    return remember(setup, setup.cache.shot_keys, split, make)

@@ -20,6 +20,7 @@ from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.meta import scoring
 from hyper_meta.meta.learners import Learner, weights_learner
+from hyper_meta.methods.cache import Points, Program
 from hyper_meta.methods.few_shot import few_shot_row
 from hyper_meta.methods.interface import (
     Row,
@@ -30,6 +31,7 @@ from hyper_meta.methods.interface import (
     questions_of,
     remember,
 )
+from hyper_meta.methods.trained import Trained
 from hyper_meta.networks.base import BaseNetwork
 
 
@@ -89,16 +91,17 @@ class GuideMaker:
     make: (config, network, model) -> Guide.
     """
 
-    model: Callable[[Setup, Mapping[str, Any]], Any]
+    model: Callable[[Setup, Trained], Any]
     shapes: Callable[[RunSettings, BaseNetwork, SentenceFeatures], Any]
     make: Callable[[RunSettings, BaseNetwork, Any], Guide]
 
 
-def guide_of(setup: Setup, trained: Mapping[str, Any], name: str, maker: GuideMaker) -> Guide:
+def guide_of(setup: Setup, trained: Trained, name: str, maker: GuideMaker) -> Guide:
     """The guide of a trained method, made once."""
     return remember(
         setup,
-        ("guide", name),
+        setup.cache.guides,
+        name,
         lambda: maker.make(setup.config, setup.network, maker.model(setup, trained)),
     )
 
@@ -113,12 +116,13 @@ def points_of(setup: Setup, guide: Guide, split: str, value: Any) -> Any:
             return guide.sample(questions, value, num_samples=guide.num_samples, seed=seed)
         every = remember(
             setup,
-            ("all points", guide.name, split),
+            setup.cache.all_points,
+            (guide.name, split),
             lambda: guide.sample_all(guide.model, questions),
         )
         return every[value]
 
-    return remember(setup, ("points", guide.name, split, value), make)
+    return remember(setup, setup.cache.points, Points(guide.name, split, value), make)
 
 
 def mean_points(points: Any) -> Any:
@@ -142,14 +146,14 @@ def guide_scores(
     """
     method = scoring.point_method(guide.network, guide.generate)
     task_fn = scoring.scores_of(method if change is None else change(method))
-    run = compile_scores(setup, ("guide", guide.name, change), task_fn)
+    run = compile_scores(setup, Program("guide", guide.name, change), task_fn)
     model = replicated_model(setup, guide)
     return lambda points, split: run(model, points, split)
 
 
 def replicated_model(setup: Setup, guide: Guide) -> Any:
     """The guide's model on all devices, copied once."""
-    return remember(setup, ("model", guide.name), lambda: parallel.replicate(guide.model))
+    return remember(setup, setup.cache.models, guide.name, lambda: parallel.replicate(guide.model))
 
 
 def guide_score(setup: Setup, guide: Guide) -> Callable[[str, Any, int | None], Scores]:
@@ -178,7 +182,7 @@ def chosen_setting(setup: Setup, guide: Guide) -> str:
     def make() -> str:
         return choose(lambda value: score("validation", value, None), guide.settings)
 
-    return remember(setup, ("chosen", guide.name), make)
+    return remember(setup, setup.cache.chosen, guide.name, make)
 
 
 def adapted_rows(setup: Setup, guide: Guide) -> list[Row]:
@@ -213,7 +217,9 @@ def _adaptation(setup: Setup, guide: Guide) -> tuple[Learner, Any, Callable[[str
             guide.learner_params,
             lambda split: starts(jax.tree.map(lambda leaf: leaf[:, 0], points(split))),
         )
-    run = compile_scores(setup, ("weights", guide.name), scoring.point_weights(guide.generate))
+    run = compile_scores(
+        setup, Program("weights", guide.name), scoring.point_weights(guide.generate)
+    )
     start = np.zeros(guide.network.num_weights, np.float32)
     model, params = replicated_model(setup, guide), {"e0": start, "generator": {}}
     return (

@@ -4,7 +4,7 @@ of samples, and what the support set adds."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,25 +17,11 @@ from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.diffusion.latent_sampling import latent_statistics
 from hyper_meta.meta import scoring
-from hyper_meta.methods.guides import (
-    Guide,
-    GuideMaker,
-    adapted_rows,
-    chosen_setting,
-    guide_of,
-    guide_row,
-    guide_scores,
-    points_of,
-)
+from hyper_meta.methods.cache import Program
+from hyper_meta.methods.guides import Guide, chosen_setting, guide_scores, points_of
 from hyper_meta.methods.interface import Method, Row, Setup, compile_scores
-from hyper_meta.methods.spaces import (
-    Space,
-    fit_guide,
-    latent_generate,
-    space_learner,
-    space_shapes,
-    space_title,
-)
+from hyper_meta.methods.latent_guides import LatentGuide, in_space
+from hyper_meta.methods.spaces import latent_generate
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train.stages.hyperldm import (
     compile_sampler,
@@ -50,46 +36,30 @@ from hyper_meta.train.stages.hyperldm import (
 
 def diffused(space_name: str) -> Method:
     """Diffusion in the space that the method space_name leaves."""
-    name = f"{space_name}_hyperldm"
-    maker = GuideMaker(
-        model=lambda setup, trained: {
-            "space": trained[space_name].params,
-            "hyperldm": trained[name],
-        },
-        shapes=functools.partial(_shapes, space_name),
-        make=functools.partial(_guide, space_name),
+    about = LatentGuide(
+        section="hyperldm",
+        title="HyperLDM",
+        summary="HyperLDM: classifier-free guided diffusion",
+        stage=hyperldm_stage,
+        shapes=_shapes,
+        make=_guide,
+        more_rows=_more_rows,
     )
-
-    def train(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
-        space: Space = trained[space_name]
-        return fit_guide(setup, space, "hyperldm", name, hyperldm_stage)
-
-    def rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
-        return _rows(setup, guide_of(setup, trained, name, maker))
-
-    return Method(
-        rows,
-        train,
-        needs=lambda config: (space_name,),
-        summary=f"HyperLDM: classifier-free guided diffusion in the latent space of {space_name}",
-        guide=maker,
-    )
+    return in_space(about, space_name)
 
 
 def _shapes(
-    space_name: str, config: RunSettings, network: BaseNetwork, sentence: SentenceFeatures
+    config: RunSettings, network: BaseNetwork, latent_dim: int, sentence: SentenceFeatures
 ) -> dict[str, Any]:
-    space = space_shapes(config, network, space_name)
-    latent_dim = space["e0"].shape[0]
     latent, question = jnp.zeros((1, latent_dim)), jax.tree.map(lambda x: x[None], sentence)
     time, keep = jnp.zeros(1, jnp.int32), jnp.ones(1, bool)
     denoiser = denoiser_module(config, latent_dim)
     params = jax.eval_shape(denoiser.init, jax.random.key(0), latent, time, question, keep)
     statistics = jax.eval_shape(latent_statistics, latent, question)
-    return {"space": space, "hyperldm": {"params": params["params"], "statistics": statistics}}
+    return {"params": params["params"], "statistics": statistics}
 
 
-def _guide(space_name: str, config: RunSettings, network: BaseNetwork, model: Any) -> Guide:
+def _guide(config: RunSettings, space_name: str, model: Any, new: Callable[..., Guide]) -> Guide:
     sampler = compile_sampler(config)
 
     @functools.cache
@@ -101,25 +71,17 @@ def _guide(space_name: str, config: RunSettings, network: BaseNetwork, model: An
             sampler, on_devices(), questions, scale=scale, num_samples=num, seed=seed
         )
 
-    return Guide(
-        name=f"{space_name}_hyperldm",
-        title=f"{space_title(space_name)} + HyperLDM",
-        network=network,
-        model=model,
+    return new(
         sample_fn=sample,
-        generate=latent_generate(space_name),
         settings={f"{scale:g}": scale for scale in validation_scales(config)},
         varies="guidance scale",
         num_samples=config.hyperldm.num_samples,
         random=True,
         scaled=True,
-        space=space_name,
-        learner=space_learner(space_name, network),
-        learner_params=model["space"],
     )
 
 
-def _rows(setup: Setup, guide: Guide) -> list[Row]:
+def _more_rows(setup: Setup, guide: Guide) -> list[Row]:
     one, mean_of_logits = (
         guide_scores(setup, guide, change) for change in (None, scoring.ensemble)
     )
@@ -135,7 +97,6 @@ def _rows(setup: Setup, guide: Guide) -> list[Row]:
         "one_sample": ("one sample", one_sample),
     }
     return [
-        guide_row(setup, guide, curve=True),
         *(
             Row(
                 f"{guide.name}.{variant}",
@@ -147,7 +108,6 @@ def _rows(setup: Setup, guide: Guide) -> list[Row]:
             )
             for variant, (title, score) in variants.items()
         ),
-        *adapted_rows(setup, guide),
         *_support_guided(setup, guide),
     ]
 
@@ -161,7 +121,7 @@ def _support_guided(setup: Setup, guide: Guide) -> list[Row]:
     task_fn = guided_by_support(
         config, guide.network, lambda generator, e: generate({"space": {"generator": generator}}, e)
     )
-    sample = compile_scores(setup, ("support-guided", guide.name), task_fn)
+    sample = compile_scores(setup, Program("support-guided", guide.name), task_fn)
     run = guide_scores(setup, guide)
     space, left = guide.model["space"], guide.model["hyperldm"]
     params = parallel.replicate({"space": space, "ldm": {**left, "start": space["e0"]}})

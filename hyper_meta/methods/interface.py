@@ -23,8 +23,10 @@ from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data.table import TaskTable
 from hyper_meta.data.tasks import Task
 from hyper_meta.meta import scoring
+from hyper_meta.methods.cache import Cache, Key, Once, Program, Value
 from hyper_meta.methods.places import stage_dir
 from hyper_meta.methods.reads import Reads, note_made, note_taken
+from hyper_meta.methods.trained import Fitted, Left, Trained
 from hyper_meta.models.sentences import take
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.registry import configured_network
@@ -42,18 +44,23 @@ class NotFinished(UserError):
 class Setup:
     """What every method of one seed works with.
 
-    config: with this seed; folder: where the seed's results go; tasks: by split; tables: of
-    "train", of "validation", and of "evaluation": the validation tasks followed by the test tasks,
-    so that one compiled function scores both; memory: what `remember` holds; reads: where the
-    settings that trainings read are noted, None for nowhere; restores_only: what is not finished
-    raises NotFinished instead of being trained.
+    config: with this seed.
+    folder: where the seed's results go.
+    tasks: by split.
+    tables: of "train", of "validation", and of "evaluation": the validation tasks followed by the
+        test tasks, so that one compiled function scores both.
+    cache: what `remember` makes.
+    choices: what was chosen on validation tasks for the arrays of `keep_array`, {name: notes}.
+    reads: where the settings that trainings read are noted, None for nowhere.
+    restores_only: what is not finished raises NotFinished instead of being trained.
     """
 
     config: RunSettings
     folder: Path
     tasks: dict[str, list[Task]]
     tables: dict[str, TaskTable]
-    memory: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    cache: Cache = dataclasses.field(default_factory=Cache)
+    choices: dict[str, Any] = dataclasses.field(default_factory=dict)
     reads: Reads | None = None
     restores_only: bool = False
 
@@ -115,22 +122,22 @@ class Method:
     """A method of the registry.
 
     rows: (setup, trained) -> its rows. train: (setup, trained) -> what it leaves for its rows and
-    for other methods, or None; trained: {name: what that method left}. needs: config -> names of
+    for other methods, or None; trained: what those that it needs left. needs: config -> names of
     the methods it builds on. summary: one line for `hyper-meta methods`. guide: the
     methods.guides.GuideMaker of a language method. check: raises UserError for a configuration that
     the method cannot be of, before anything is computed.
     """
 
-    rows: Callable[[Setup, Mapping[str, Any]], list[Row]] = lambda setup, trained: []
-    train: Callable[[Setup, Mapping[str, Any]], Any] = lambda setup, trained: None
+    rows: Callable[[Setup, Trained], list[Row]] = lambda setup, trained: []
+    train: Callable[[Setup, Trained], Left] = lambda setup, trained: None
     needs: Callable[[RunSettings], tuple[str, ...]] = lambda config: ()
     summary: str = ""
     guide: Any = None
     check: Callable[[RunSettings], None] = lambda config: None
 
 
-def fit(setup: Setup, section: str, name: str, build: Callable[[float], Stage]) -> dict[str, Any]:
-    """Trains or restores a stage: {"params": for evaluation, "statistics"}, numpy leaves.
+def fit(setup: Setup, section: str, name: str, build: Callable[[float], Stage]) -> Fitted:
+    """Trains or restores a stage.
 
     Each of the section's learning_rates is tried, and the one whose best validation score is
     highest is kept, the first of equals. build: learning rate -> Stage.
@@ -157,7 +164,7 @@ def fit(setup: Setup, section: str, name: str, build: Callable[[float], Stage]) 
         chosen += f", learning rate {rate:g} of {', '.join(f'{r:g}' for r in rates)}"
     curve = {"evaluated": chosen, "history": history}
     processes.from_main(lambda: write_json(setup.folder / "curves" / f"{name}.json", curve))
-    return {"params": params, "statistics": state.statistics}
+    return Fitted(params, state.statistics)
 
 
 def keep_array(
@@ -165,7 +172,8 @@ def keep_array(
 ) -> Float[np.ndarray, " ..."]:
     """A float32 array of a known shape that is computed once and kept in the seed's folder.
 
-    compute: () -> (the array, JSON values that say what was chosen for it); see `choices`.
+    compute: () -> (the array, JSON values that say what was chosen for it, which
+    go to `Setup.choices`).
     """
     path = setup.folder / name
 
@@ -183,24 +191,19 @@ def keep_array(
         array, notes = compute()
         kept = {"array": array, "notes": notes}
         processes.from_main(lambda: checkpoints.save_tree(path, {"array": array}, notes=notes))
-    setup.memory["choice", name] = kept["notes"]
+    setup.choices[name] = kept["notes"]
     return kept["array"]
 
 
-def choices(setup: Setup) -> dict[str, Any]:
-    """What was chosen on validation tasks for the arrays of `keep_array`: {name: notes}."""
-    return {key[1]: notes for key, notes in setup.memory.items() if key[0] == "choice"}
-
-
-def remember(setup: Setup, key: Any, make: Callable[[], Any]) -> Any:
-    """make(), called once for each key: compiled functions, and what several rows use."""
-    if key not in setup.memory:
-        setup.memory[key] = make()
+def remember(setup: Setup, once: Once[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
+    """make(), called once for each key; once: one of setup.cache."""
+    if key not in once.values:
+        once.values[key] = make()
         if setup.reads is not None:
-            note_made(setup.reads, key)
+            note_made(setup.reads, (once.kind, key))
     elif setup.reads is not None:
-        note_taken(setup.reads, key)
-    return setup.memory[key]
+        note_taken(setup.reads, (once.kind, key))
+    return once.values[key]
 
 
 def rows_of(setup: Setup, split: str) -> Int[np.ndarray, " n"]:
@@ -216,15 +219,15 @@ def questions_of(setup: Setup, split: str) -> SentenceFeatures:
     return take(setup.tables["evaluation"].questions, rows_of(setup, split))
 
 
-def compile_scores(setup: Setup, key: Any, task_fn: scoring.TaskFn) -> Callable:
+def compile_scores(setup: Setup, program: Program, task_fn: scoring.TaskFn) -> Callable:
     """compile_pass over the evaluation table as (replicated params, extra, split) -> out; compiled
-    once for each key."""
+    once for each program."""
 
     def make() -> Callable:
         run = compile_configured_pass(setup.config, task_fn, setup.tables["evaluation"])
         return lambda params, extra, split: run(params, extra, rows_of(setup, split))
 
-    return remember(setup, ("scores", key), make)
+    return remember(setup, setup.cache.programs, program, make)
 
 
 def choose(score: Callable[[Any], Scores], settings: Mapping[Any, Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from hyper_meta.core import parallel
@@ -14,6 +14,7 @@ from hyper_meta.core.settings import RunSettings
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner
+from hyper_meta.methods.cache import Program
 from hyper_meta.methods.few_shot import few_shot_row
 from hyper_meta.methods.guides import GuideMaker, adapted_rows, guide_of
 from hyper_meta.methods.interface import (
@@ -24,6 +25,7 @@ from hyper_meta.methods.interface import (
     compile_scores,
     fit,
 )
+from hyper_meta.methods.trained import Fitted, Trained
 from hyper_meta.train.loop import Stage
 
 
@@ -54,7 +56,7 @@ class LearntMethod:
 
 
 def learnt(about: LearntMethod) -> Method:
-    """The method of a learner. It leaves {"params", "statistics"}."""
+    """The method of a learner. It leaves a `Fitted`."""
     return Method(
         functools.partial(_rows, about),
         functools.partial(_train, about),
@@ -64,7 +66,7 @@ def learnt(about: LearntMethod) -> Method:
     )
 
 
-def _train(about: LearntMethod, setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
+def _train(about: LearntMethod, setup: Setup, trained: Trained) -> Fitted:
     build = functools.partial(
         about.stage,
         setup.config,
@@ -75,13 +77,13 @@ def _train(about: LearntMethod, setup: Setup, trained: Mapping[str, Any]) -> dic
     return fit(setup, about.section, about.name, lambda rate: build(learning_rate=rate))
 
 
-def _rows(about: LearntMethod, setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
+def _rows(about: LearntMethod, setup: Setup, trained: Trained) -> list[Row]:
     start, *adapted = learner_rows(
         setup,
         RowName(about.name, about.title),
         about.kind,
         about.learner(setup),
-        trained[about.name]["params"],
+        trained.fitted(about.name).params,
         key=about.section,
         shots=about.shots or about.name in setup.config.evaluate.few_shot_guides,
     )
@@ -111,7 +113,7 @@ def start_row(
     """A learner where it starts: zero-shot."""
     loop = InnerLoop(0, 0.0)
     method = scoring.scores_of(scoring.adapted_method(learner, loop))
-    run = compile_scores(setup, ("start", key), method)
+    run = compile_scores(setup, Program("start", key), method)
     replicated = parallel.replicate(params)
 
     def score(split: str, _: None, shots: int | None) -> Scores:

@@ -27,8 +27,8 @@ class Reads:
     """What is noted of one seed.
 
     folder: of the seed; noted: {method: {dotted name of a setting: value as JSON has it}};
-    makers: {key of `interface.remember`: the method whose training made it}; running: the method
-    that is being trained, or nothing.
+    makers: {(kind, key) of `interface.remember`: the method whose training made it};
+    running: the method that is being trained, or nothing.
     """
 
     folder: Path
@@ -68,7 +68,7 @@ def note(reads: Reads, name: str, value: Any) -> None:
 
 
 def note_made(reads: Reads, key: Any) -> None:
-    """Notes which method made what is remembered by a key."""
+    """Notes which method made what is remembered by a (kind, key)."""
     if reads.running:
         reads.makers[key] = reads.running[-1]
 

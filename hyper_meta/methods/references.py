@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from hyper_meta.core import parallel
 from hyper_meta.core.scores import Scores
 from hyper_meta.meta import scoring
+from hyper_meta.methods.cache import Program
 from hyper_meta.methods.interface import Method, Row, Setup, compile_scores
+from hyper_meta.methods.trained import Trained
 
 
-def _rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
-    score = compile_scores(setup, "clip", scoring.scores_of(scoring.clip_method))
+def _rows(setup: Setup, trained: Trained) -> list[Row]:
+    score = compile_scores(setup, Program("clip"), scoring.scores_of(scoring.clip_method))
 
     def majority(split: str, _: None, shots: int | None) -> Scores:
         return majority_scores(setup.tasks[split])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from hyper_meta.core.types import Array, SentenceFeatures
 from hyper_meta.methods.guides import Guide, GuideMaker, adapted_rows, guide_of, guide_row
 from hyper_meta.methods.interface import Method, Setup
 from hyper_meta.methods.spaces import latent_generate, space_learner, space_shapes
+from hyper_meta.methods.trained import Trained
 from hyper_meta.models.sentences import measure_sentences, standardise_sentences
 from hyper_meta.networks.base import BaseNetwork
 
@@ -38,8 +38,8 @@ def predict_latents(
     return (questions @ fitted[:-1] + fitted[-1]).astype(np.float32)
 
 
-def _model(setup: Setup, trained: Mapping[str, Any]) -> dict[str, Any]:
-    space, known = trained["hnet"], setup.tables["train"].questions
+def _model(setup: Setup, trained: Trained) -> dict[str, Any]:
+    space, known = trained.space("hnet"), setup.tables["train"].questions
     measured = jax.tree.map(np.asarray, measure_sentences(known))
     inputs = np.asarray(standardise_sentences(measured, known).pooled)
     latents = space.latents.mean(axis=1)

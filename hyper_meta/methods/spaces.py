@@ -3,14 +3,12 @@ and 5): HNet's, and that of HVAE, an autoencoder of adapted weights."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from hyper_meta.core import parallel
 from hyper_meta.core.scores import Scores
@@ -19,6 +17,7 @@ from hyper_meta.diffusion.classifier_guidance import GENERATOR, Factors, generat
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner, latent_learner, weights_learner
+from hyper_meta.methods.cache import Program
 from hyper_meta.methods.few_shot import choose_rate
 from hyper_meta.methods.interface import (
     Method,
@@ -30,11 +29,10 @@ from hyper_meta.methods.interface import (
     keep_array,
 )
 from hyper_meta.methods.learnt import learner_rows
+from hyper_meta.methods.trained import AdaptedWeights, Space, Trained
 from hyper_meta.models.generator import Generator
 from hyper_meta.networks.base import BaseNetwork
-from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages import hvae
-from hyper_meta.train.stages.latent_data import LatentData
 from hyper_meta.train.stages.passes import compile_adaptation
 
 # Latent spaces by the method that leaves them: their name in tables, and their generator.
@@ -42,55 +40,30 @@ TITLES = {"hnet": "HNet", "hvae": "HVAE"}
 FACTORS = {"hnet": GENERATOR, "hvae": hvae.HVAE}
 
 
-@dataclasses.dataclass(frozen=True)
-class Space:
-    """A latent space of networks.
-
-    title: "HNet" or "HVAE"; network: whose weights they are; params: {"e0": [Z], "generator":
-    pytree}, numpy leaves; factors: of that generator; latents: [T, R, Z] float32, the training
-    tasks adapted R times.
-    """
-
-    title: str
-    network: BaseNetwork
-    params: Any
-    factors: Factors
-    latents: Float[np.ndarray, "T R Z"]
-
-    @property
-    def generate(self) -> Callable:
-        """(generator params, latent [..., Z]) -> weights [..., P]."""
-        return functools.partial(generate_weights, self.factors)
-
-    def learner(self, *, pull: float = 0.0) -> Learner:
-        """What adapts a latent of this space."""
-        return latent_learner(self.network, self.generate, pull=pull)
-
-
-def _train_hnet(setup: Setup, trained: Mapping[str, Any]) -> Space:
-    params = trained[setup.config.latents.base]["params"]
+def _train_hnet(setup: Setup, trained: Trained) -> Space:
+    params = trained.fitted(setup.config.latents.base).params
     return _space(setup, "hnet", "HNet", params, GENERATOR)
 
 
-def _train_weights(setup: Setup, trained: Mapping[str, Any]) -> np.ndarray:
+def _train_weights(setup: Setup, trained: Trained) -> AdaptedWeights:
     settings = setup.config.hvae.weights
-    params = trained[settings.base]["params"]
+    params = trained.fitted(settings.base).params
     shape = (len(setup.tasks["train"]), settings.repeats, setup.network.num_weights)
-    return _adapted(
-        setup, "mnet_weights", shape, weights_learner(setup.network), params, settings, key="mnet"
-    )
+    learner = weights_learner(setup.network)
+    weights = _adapted(setup, "mnet_weights", shape, learner, params, settings, key="mnet")
+    return AdaptedWeights(weights)
 
 
-def _train_hvae(setup: Setup, trained: Mapping[str, Any]) -> Space:
-    weights = trained["mnet_weights"]
-    start = trained[setup.config.hvae.weights.base]["params"]["e0"]
+def _train_hvae(setup: Setup, trained: Trained) -> Space:
+    weights = trained.weights("mnet_weights")
+    start = trained.fitted(setup.config.hvae.weights.base).params["e0"]
     left = fit(
         setup,
         "hvae",
         "hvae",
         lambda rate: hvae.hvae_stage(setup.config, "hvae", weights, start, learning_rate=rate),
     )
-    params = hvae.hvae_space(setup.config, left["params"], left["statistics"], start)
+    params = hvae.hvae_space(setup.config, left.params, left.statistics, start)
     return _space(setup, "hvae", "HVAE", params, hvae.HVAE)
 
 
@@ -130,8 +103,8 @@ def _adapted(
     return keep_array(setup, name, shape, compute)
 
 
-def _hvae_rows(setup: Setup, trained: Mapping[str, Any]) -> list[Row]:
-    space = trained["hvae"]
+def _hvae_rows(setup: Setup, trained: Trained) -> list[Row]:
+    space = trained.space("hvae")
     name = RowName("hvae", space.title)
     return learner_rows(
         setup, name, "unconditional", space.learner(), space.params, key="hvae", shots=False
@@ -171,19 +144,6 @@ def space_shapes(config: RunSettings, network: BaseNetwork, name: str) -> dict[s
     return {"e0": latent, "generator": generator}
 
 
-def fit_guide(
-    setup: Setup, space: Space, section: str, name: str, stage: Callable[..., Stage]
-) -> dict[str, Any]:
-    """`fit` of a guide of a space on its latent data set.
-
-    stage: (config, name, LatentData, learning_rate=) -> Stage.
-    """
-    tables = setup.tables["train"], setup.tables["validation"]
-    data = LatentData(space.latents, space.params, space.factors, *tables)
-    build = functools.partial(stage, setup.config, name, data)
-    return fit(setup, section, name, lambda rate: build(learning_rate=rate))
-
-
 def latent_scores(
     setup: Setup, space_name: str, space: Space, change: Callable | None = None
 ) -> Callable[[np.ndarray, str], Scores]:
@@ -193,7 +153,7 @@ def latent_scores(
     """
     method = scoring.latent_method(space.network, space.generate)
     task_fn = scoring.scores_of(method if change is None else change(method))
-    run = compile_scores(setup, ("latents", space_name, change), task_fn)
+    run = compile_scores(setup, Program("latents", space_name, change), task_fn)
     replicated = parallel.replicate(space.params)
     return lambda latents, split: run(replicated, latents, split)
 
@@ -203,7 +163,6 @@ HNET = Method(
     needs=lambda config: (config.latents.base,),
     summary="latent space of a trained HNet, with the latents of the training tasks; no row",
 )
-# The networks themselves, adapted to every training task: [T, R, P].
 MNET_WEIGHTS = Method(
     train=_train_weights,
     needs=lambda config: (config.hvae.weights.base,),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from hyper_meta.data.tasks import Task
 from hyper_meta.eval.rows import KINDS, RowRecord
 from hyper_meta.eval.seeds import SCORES_FORMAT
 from hyper_meta.meta import scoring
+from hyper_meta.methods.cache import Program
 from hyper_meta.methods.guide_store import save_guides
 from hyper_meta.methods.guides import (
     Guide,
@@ -32,7 +32,8 @@ from hyper_meta.methods.guides import (
     points_of,
     replicated_model,
 )
-from hyper_meta.methods.interface import Row, Setup, choices, choose, compile_scores
+from hyper_meta.methods.interface import Row, Setup, choose, compile_scores
+from hyper_meta.methods.trained import Trained
 
 NUM_SHOWN = 4  # query examples of a task, fewer than any task has
 
@@ -40,14 +41,14 @@ NUM_SHOWN = 4  # query examples of a task, fewer than any task has
 def evaluate(
     setup: Setup,
     rows: list[Row],
-    trained: Mapping[str, Any],
+    trained: Trained,
     guides: list[Guide],
     encoder: str,
 ) -> None:
     """Scores all rows and writes scores.json, and, where there are guides, themselves and what the
     pictures show of the best. Rows that were scored before an interruption are not scored again.
 
-    trained: {method: what it left}; guides: of its language methods; encoder: the fingerprint of
+    trained: what the methods left; guides: of its language methods; encoder: the fingerprint of
     that of the features.
     """
     rows = sorted(rows, key=lambda row: list(KINDS).index(row.kind))
@@ -59,8 +60,8 @@ def evaluate(
         _show(setup, best, trained)
     content = {
         "format": SCORES_FORMAT,
-        "order": list(trained),
-        "choices": choices(setup),
+        "order": list(trained.left),
+        "choices": setup.choices,
         "rows": [part["row"] for part in scored],
         "validation": {part["row"]["id"]: part["validation"] for part in scored},
         "test": {part["row"]["id"]: part["test"] for part in scored},
@@ -145,7 +146,7 @@ def _leave_guides(
     return max(guides, key=lambda guide: accuracy[guide.name])
 
 
-def _show(setup: Setup, guide: Guide, trained: Mapping[str, Any]) -> None:
+def _show(setup: Setup, guide: Guide, trained: Trained) -> None:
     """Writes the answers that the pictures show, and the latents where the guide has some."""
     value = guide.settings[chosen_setting(setup, guide)]
     points = mean_points(points_of(setup, guide, "test", value))
@@ -153,7 +154,7 @@ def _show(setup: Setup, guide: Guide, trained: Mapping[str, Any]) -> None:
     if guide.space is not None:
         arrays |= {
             "latents": points[:, 0],
-            "adapted": trained[guide.space].latents.mean(axis=1),
+            "adapted": trained.space(guide.space).latents.mean(axis=1),
         }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -175,5 +176,5 @@ def _first_answers(setup: Setup, guide: Guide, points: Any) -> np.ndarray:
     def answers(params: Any, tasks: TaskBatch, extra: Any) -> Any:
         return method(params, tasks, extra)[:, 0, :NUM_SHOWN].argmax(axis=-1)
 
-    run = compile_scores(setup, ("answers", guide.name), answers)
+    run = compile_scores(setup, Program("answers", guide.name), answers)
     return run(replicated_model(setup, guide), points, "test")

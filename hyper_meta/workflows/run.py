@@ -28,6 +28,7 @@ from hyper_meta.methods.interface import Setup
 from hyper_meta.methods.places import seed_dir
 from hyper_meta.methods.reads import Reads, note, while_training
 from hyper_meta.methods.registry import GUIDES, METHODS, in_order
+from hyper_meta.methods.trained import Trained
 from hyper_meta.networks.registry import check_network
 from hyper_meta.preparation.fingerprint import claim_data, data_fingerprint
 from hyper_meta.preparation.prepare import PRECOMPUTED, images_of, load_data
@@ -124,10 +125,10 @@ def run_seed(
     reads = Reads(folder)
     watching = watched(config, functools.partial(note, reads))
     setup = Setup(watching, folder, data.tasks, data.tables, reads=reads)
-    trained: dict[str, Any] = {}
+    trained = Trained()
     for name in names:
         with while_training(reads, name):
-            trained[name] = METHODS[name].train(setup, trained)
+            trained.left[name] = METHODS[name].train(setup, trained)
         parallel.free_programs()
     if evaluates:
         rows = [row for name in names for row in METHODS[name].rows(setup, trained)]

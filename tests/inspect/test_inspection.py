@@ -25,7 +25,7 @@ from hyper_meta.inspect.movements import Movement, Neighbours
 from hyper_meta.inspect.opened import OpenedRun
 from hyper_meta.methods.guides import Guide
 from hyper_meta.methods.interface import Setup
-from hyper_meta.methods.spaces import Space
+from hyper_meta.methods.trained import Space, Trained
 from hyper_meta.models.generator import Generator
 
 EMBED_DIM, HIDDEN_DIM, LATENT_DIM = 5, 3, 4
@@ -81,10 +81,10 @@ def toy():
     params = {"e0": latents[0, 0], "generator": generator}
     space = Space("HNet", make_adapter(EMBED_DIM, HIDDEN_DIM), params, GENERATOR, latents)
     setup = Setup(config, None, tasks, tables)
-    setup.memory["choice", "hnet_latents"] = {"learning_rate": RATE}
+    setup.choices["hnet_latents"] = {"learning_rate": RATE}
     guide = Guide("hnet_hyperldm", "HNet + HyperLDM", space.network, {}, None, None, space="hnet")
     guides = {guide.name: guide}
-    return OpenedRun(config, setup, {"hnet": space}, None, guides, guide.name), features
+    return OpenedRun(config, setup, Trained({"hnet": space}), None, guides, guide.name), features
 
 
 def _weights(run, latents):
@@ -306,7 +306,7 @@ def test_opening_a_run_leaves_it_as_it_was(finished_quickstart, opened):
     again = inspection.open_run(finished_quickstart)
     assert _contents(finished_quickstart) == before
     guides = {"conditional", "hnet_hyperclip", "hnet_hyperldm"}
-    assert set(again.trained) == {"hnet_maml", "hnet", *guides} and set(again.guides) == guides
+    assert set(again.trained.left) == {"hnet_maml", "hnet", *guides} and set(again.guides) == guides
     index = json.loads((finished_quickstart / "seed_0" / "guides.json").read_text())
     assert again.method == index["best"]
     np.testing.assert_array_equal(again.adapted, opened.space.latents.mean(axis=1))
@@ -402,14 +402,14 @@ def test_guidance_starts_at_e0_and_passes_where_the_pipeline_reads_it(opened):
 
 def test_cosine_is_that_of_hyperclip_and_question(opened):
     """Of explicit weights, layer by layer in float64, from method.md section 5."""
-    left, generator = opened.trained["hnet_hyperclip"], opened.space.params["generator"]
+    left, generator = opened.trained.fitted("hnet_hyperclip"), opened.space.params["generator"]
     latents = opened.space.latents[:3, 0]
-    statistics = left["statistics"]
+    statistics = left.statistics
     x = np.asarray(opened.space.generate(generator, jnp.asarray(latents)), np.float64)
     x = (x - statistics.weight_mean) / statistics.weight_std
     x = x / np.sqrt(x.shape[1])
     for n in range(3):
-        layer = left["params"][f"layers_{n}"]
+        layer = left.params[f"layers_{n}"]
         x = np.asarray(x if n == 0 else np.logaddexp(0, x), np.float64)
         x = x @ np.asarray(layer["kernel"], np.float64) + layer["bias"]
     question = inspection.embed_sentence(opened, "What colour is a seven?")

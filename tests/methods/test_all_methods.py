@@ -16,6 +16,7 @@ from hyper_meta.methods.guide_store import choose_guide, load_guide
 from hyper_meta.methods.guides import chosen_setting, guide_of, guide_score, points_of
 from hyper_meta.methods.interface import questions_of
 from hyper_meta.methods.registry import GUIDES, METHODS
+from hyper_meta.methods.trained import Trained
 from hyper_meta.models.sentences import take
 from hyper_meta.train import checkpoints
 from hyper_meta.workflows.evaluate import evaluate
@@ -29,9 +30,9 @@ def train(folder, names, *overrides):
     config = tiny_config()
     for argument in overrides:
         override(config, argument.partition("=")[0], [f"--config.{argument}"])
-    setup, trained = make_setup(folder, config), {}
+    setup, trained = make_setup(folder, config), Trained()
     for name in names:
-        trained[name] = METHODS[name].train(setup, trained)
+        trained.left[name] = METHODS[name].train(setup, trained)
     return setup, trained
 
 
@@ -87,17 +88,22 @@ def test_a_run_that_is_trained_already_is_only_restored(everything, monkeypatch)
 
     monkeypatch.setattr(parallel, "compile_chunk", refuse)
     _, left = train(setup.folder, NAMES)
-    for name in ("mnet_maml", "film", "hvae_hyperldm", "mnet_weights"):
-        jax.tree.map(np.testing.assert_array_equal, left[name], trained[name])
+    for name in ("mnet_maml", "film", "hvae_hyperldm"):
+        both = left.fitted(name).as_tree(), trained.fitted(name).as_tree()
+        jax.tree.map(np.testing.assert_array_equal, *both)
+    both = left.weights("mnet_weights"), trained.weights("mnet_weights")
+    np.testing.assert_array_equal(*both)
     for name in ("hnet", "hvae"):
-        np.testing.assert_array_equal(left[name].latents, trained[name].latents)
-        jax.tree.map(np.testing.assert_array_equal, left[name].params, trained[name].params)
+        np.testing.assert_array_equal(left.space(name).latents, trained.space(name).latents)
+        jax.tree.map(
+            np.testing.assert_array_equal, left.space(name).params, trained.space(name).params
+        )
 
 
 def test_an_ensemble_is_the_mean_of_logits_and_differs_from_the_mean_latent(everything):
     """The rows of HyperLDM at a scale, with NumPy's mean in place of the ensemble's."""
     setup, rows, trained = everything
-    space = trained["hnet"]
+    space = trained.space("hnet")
     guide = guide_of(setup, trained, "hnet_hyperldm", GUIDES["hnet_hyperldm"])
     latents = points_of(setup, guide, "test", 2.0)
     assert latents.shape[:2] == (NUM_TASKS["test"], 2)
@@ -126,7 +132,10 @@ def test_an_ensemble_is_the_mean_of_logits_and_differs_from_the_mean_latent(ever
 
 def test_the_model_of_generate_is_left_behind(evaluated, everything):
     setup, _, trained = everything
-    tree = {"space": trained["hnet"].params, "hyperldm": trained["hnet_hyperldm"]}
+    tree = {
+        "space": trained.space("hnet").params,
+        "hyperldm": trained.fitted("hnet_hyperldm").as_tree(),
+    }
     restored, notes = checkpoints.restore_tree(
         setup.folder / "guides" / "hnet_hyperldm",
         jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree),
@@ -155,7 +164,7 @@ def test_the_best_guide_on_validation_tasks_is_the_default_and_is_shown(evaluate
         if guide.space is None:
             assert "latents" not in shown
         else:
-            adapted = trained[guide.space].latents.mean(axis=1)
+            adapted = trained.space(guide.space).latents.mean(axis=1)
             np.testing.assert_array_equal(shown["adapted"], adapted)
             assert len(shown["latents"]) == NUM_TASKS["test"]
 
@@ -241,7 +250,7 @@ CHAIN = ("mnet_maml", "mnet_weights", "hvae", "hvae_hyperclip")
 def _guided(folder, *overrides):
     """(latents of the training tasks, those that are guided for the test questions)."""
     setup, trained = train(folder, CHAIN, *overrides)
-    space = trained["hvae"]
+    space = trained.space("hvae")
     guide = guide_of(setup, trained, "hvae_hyperclip", GUIDES["hvae_hyperclip"])
     guided = [points_of(setup, guide, "test", value) for value in guide.settings.values()]
     return np.concatenate([space.latents.ravel(), *(x.ravel() for x in guided)])

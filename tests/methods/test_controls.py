@@ -12,7 +12,7 @@ from hyper_meta.eval.rows import NEAREST
 from hyper_meta.meta import scoring
 from hyper_meta.methods import controls
 from hyper_meta.methods.guides import Guide, GuideMaker
-from hyper_meta.methods.spaces import Space
+from hyper_meta.methods.trained import AdaptedWeights, Space, Trained
 
 SCALE, NUM_SAMPLES = 1.75, 3
 SPLITS = ("validation", "test")
@@ -123,7 +123,7 @@ def test_before_standardising_others_are_the_nearest(setup):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_latents_of_all_tasks_and_of_the_nearest_sentences(split, setup, space, scored):
-    rows = _rows(controls.LATENTS, setup, {"hnet": space})
+    rows = _rows(controls.LATENTS, setup, Trained({"hnet": space}))
     averaged, of_task = "nearest_latents", space.latents.mean(axis=1)
     rows["mean_latent"].score(split, None, None)
     rows[NEAREST].score(split, *rows[NEAREST].settings.values(), None)
@@ -149,7 +149,7 @@ def test_weights_of_the_nearest_sentence(setup, monkeypatch):
         return lambda params, extra, split: scored.append((extra, split))
 
     monkeypatch.setattr(controls, "compile_scores", compile_scores)
-    (row,) = controls.WEIGHTS.rows(setup, {"mnet_weights": weights})
+    (row,) = controls.WEIGHTS.rows(setup, Trained({"mnet_weights": AdaptedWeights(weights)}))
     row.score("test", None, None)
     ((chosen, split),) = scored
     nearest = [order[0] for order in _nearest(setup, "test")]
@@ -160,7 +160,7 @@ def test_weights_of_the_nearest_sentence(setup, monkeypatch):
 
 def _question_rows(setup, guide):
     makers = {guide.name: GuideMaker(lambda *args: {}, None, lambda *args: guide)}
-    return _rows(controls.wrong_questions(makers), setup, {})
+    return _rows(controls.wrong_questions(makers), setup, Trained())
 
 
 def with_seed(setup, seed):

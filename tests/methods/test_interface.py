@@ -9,8 +9,8 @@ from toy_setup import DIM, NUM_TASKS, make_setup, tiny_config
 
 from hyper_meta.core import parallel
 from hyper_meta.core.scores import Scores
+from hyper_meta.methods.cache import Program
 from hyper_meta.methods.interface import (
-    choices,
     choose,
     compile_scores,
     fit,
@@ -65,8 +65,8 @@ def test_the_learning_rate_that_is_best_on_validation_is_kept(rates, best, tmp_p
     config.film.learning_rates = rates
     setup = make_setup(tmp_path, config)
     left = fit(setup, "film", "film", _descent)
-    np.testing.assert_allclose(left["params"]["w"], _end(best), rtol=1e-5)
-    np.testing.assert_allclose(left["statistics"]["m"], best, rtol=1e-6)
+    np.testing.assert_allclose(left.params["w"], _end(best), rtol=1e-5)
+    np.testing.assert_allclose(left.statistics["m"], best, rtol=1e-6)
     curve = json.loads((tmp_path / "curves" / "film.json").read_text())
     assert f"learning rate {best:g} of {', '.join(f'{r:g}' for r in rates)}" in curve["evaluated"]
     np.testing.assert_allclose(
@@ -74,7 +74,7 @@ def test_the_learning_rate_that_is_best_on_validation_is_kept(rates, best, tmp_p
     )
     assert setup.config.film.learning_rates == rates  # the setup's config is as it was
     again = fit(setup, "film", "film", _refuse_to_train(_descent))
-    np.testing.assert_array_equal(again["params"]["w"], left["params"]["w"])
+    np.testing.assert_array_equal(again.params["w"], left.params["w"])
 
 
 def _refuse_to_train(build):
@@ -91,7 +91,7 @@ def test_a_single_learning_rate_is_trained_in_a_folder_of_its_name(tmp_path):
     config = tiny_config()
     config.film.learning_rates = (0.1,)
     left = fit(make_setup(tmp_path, config), "film", "some name", _descent)
-    np.testing.assert_allclose(left["params"]["w"], _end(0.1), rtol=1e-5)
+    np.testing.assert_allclose(left.params["w"], _end(0.1), rtol=1e-5)
     assert (tmp_path / "some name").is_dir()
     curve = json.loads((tmp_path / "curves" / "some name.json").read_text())
     assert "learning rate" not in curve["evaluated"]
@@ -137,7 +137,7 @@ def test_compiled_scores_are_of_the_tasks_of_a_split(tmp_path):
 
     params = parallel.replicate({"w": jnp.float32(3)})
     for split in ("validation", "test", "validation"):
-        run = compile_scores(setup, "questions", task_fn)
+        run = compile_scores(setup, Program("questions"), task_fn)
         extra = np.arange(NUM_TASKS[split])
         questions, back = run(params, extra, split)
         np.testing.assert_allclose(questions, 3 * setup.tables[split].questions.pooled, rtol=1e-6)
@@ -147,10 +147,12 @@ def test_compiled_scores_are_of_the_tasks_of_a_split(tmp_path):
 
 def test_what_is_remembered_is_made_once(tmp_path):
     setup, made = make_setup(tmp_path), []
-    for key in ("a", ("a", 1), "a", ("a", 1)):
-        assert remember(setup, key, lambda: made.append(key) or key) == key  # noqa: B023
-    assert made == ["a", ("a", 1)]
-    assert make_setup(tmp_path).memory == {}
+    for split in ("validation", "test", "validation", "test"):
+        value = remember(setup, setup.cache.shot_keys, split, lambda: made.append(split) or split)  # noqa: B023
+        assert value == split
+    assert remember(setup, setup.cache.chosen, "test", lambda: "of another kind") != "test"
+    assert made == ["validation", "test"]
+    assert make_setup(tmp_path).cache.shot_keys.values == {}
 
 
 def test_an_array_is_computed_once_and_kept_in_the_folder(tmp_path):
@@ -159,4 +161,4 @@ def test_an_array_is_computed_once_and_kept_in_the_folder(tmp_path):
         setup = make_setup(tmp_path)
         kept = keep_array(setup, "some", (2, 3), compute)
         np.testing.assert_array_equal(kept, array)
-        assert kept.dtype == np.float32 and choices(setup) == {"some": {"rate": 0.5}}
+        assert kept.dtype == np.float32 and setup.choices == {"some": {"rate": 0.5}}

@@ -99,10 +99,10 @@ def test_who_takes_what_another_training_made_depends_on_all_that_it_read(setup,
         return setup.config.batching.num_shapes
 
     with while_training(reads, "hnet"):
-        remember(setup, "made", make)
+        remember(setup, setup.cache.chosen, "made", make)
         read(setup.config, "latents.pull")
     with while_training(reads, "hvae"):
-        remember(setup, "made", make)
+        remember(setup, setup.cache.chosen, "made", make)
         read(setup.config, "hvae.beta")
     expected = {"batching.num_shapes": 4, "latents.pull": 0.0}
     assert kept(reads, "hnet") == expected

@@ -3,6 +3,7 @@ from toy_setup import make_setup
 
 from hyper_meta.data.tasks import Task
 from hyper_meta.methods.references import METHOD, majority_scores
+from hyper_meta.methods.trained import Trained
 
 
 def test_the_most_common_answer_of_the_support_set():
@@ -20,7 +21,7 @@ def test_the_most_common_answer_of_the_support_set():
 
 def test_clip_is_the_nearest_answer(tmp_path):
     setup = make_setup(tmp_path)
-    _, clip = METHOD.rows(setup, {})
+    _, clip = METHOD.rows(setup, Trained())
     for split in ("validation", "test"):
         table, expected = setup.tables[split], []
         for number, task in enumerate(setup.tasks[split]):

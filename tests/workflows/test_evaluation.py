@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from hyper_meta.core.scores import Scores
 from hyper_meta.eval.seeds import SCORES_FORMAT
 from hyper_meta.methods.interface import Row
+from hyper_meta.methods.trained import Trained
 from hyper_meta.workflows.evaluate import evaluate, score_row
 
 TOTAL = {"validation": np.array([4.0, 10.0]), "test": np.array([5.0, 2.0, 1.0])}
@@ -126,8 +127,8 @@ def test_an_interrupted_evaluation_goes_on_with_the_row_it_was_at(tmp_path):
     def saved(name, **stops):
         (tmp_path / name).mkdir(exist_ok=True)
         config = ConfigDict({"evaluate": {"shots": (1,)}})
-        setup = SimpleNamespace(folder=tmp_path / name, config=config, memory={})
-        evaluate(setup, rows(**stops), {}, [], "an encoder")
+        setup = SimpleNamespace(folder=tmp_path / name, config=config, choices={})
+        evaluate(setup, rows(**stops), Trained(), [], "an encoder")
         return (tmp_path / name / "scores.json").read_bytes()
 
     whole = saved("whole")
