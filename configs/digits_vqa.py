@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.encoder = "bundled"  # or a folder in the Hugging Face format, or a name on the Hub
     config.encoder_dtype = "float32"  # or "bfloat16": the precision of the encoder's computation
     config.image_resize = "crop"  # the encoder's own; or "square": the whole image is squeezed
-    config.question_tokens = False  # True: the states of a question's tokens are encoded too
+    config.question_tokens = True  # False: a question is read as one vector, not word by word
     config.skip_corrupt_images = False  # True leaves them out, False refuses the first one
 
     config.compilation_cache = "~/.cache/hyper_meta/compiled"  # "" for no cache
@@ -25,8 +25,10 @@ def get_config() -> ConfigDict:
         "references",
         *("mnet_multitask", "mnet_fomaml", "mnet_maml"),
         *("hnet_multitask", "hnet_fomaml", "hnet_maml"),
-        *("conditional", "conditional_maml", "film", "ridge"),
-        *("hnet_hyperclip", "hvae_hyperclip", "hnet_hyperldm", "hvae_hyperldm"),
+        *("conditional", "conditional_maml", "film", "conditional_tokens", "film_tokens"),
+        *("generators", "hnet_language", "ridge", "language_ridge"),
+        *("hnet_hyperclip", "hvae_hyperclip", "language_hyperclip"),
+        *("hnet_hyperldm", "hvae_hyperldm", "hnet_hyperldm_tokens", "language_hyperldm_tokens"),
         *("nearest_latent", "nearest_weights", "questions"),
     )
 
@@ -36,6 +38,12 @@ def get_config() -> ConfigDict:
     config.network.hidden_dim = 64  # of "adapter" and "two_layers"
     config.network.rank = 8  # of "low_rank"
     config.network.blend = 1.0  # logits = CLIP's + blend * (adapted - CLIP's)
+
+    # The transformer that reads the tokens of a question, wherever `condition` is "tokens".
+    config.reader = ConfigDict()
+    config.reader.width = 128
+    config.reader.num_blocks = 2
+    config.reader.num_heads = 4
 
     # Ragged tasks are padded to batches of a few fixed shapes. A training batch has one of a few
     # layouts. A layout divides it into groups of tasks of similar size (fewer groups where their
@@ -53,6 +61,7 @@ def get_config() -> ConfigDict:
     # Each of several learning_rates is trained, and the best on validation tasks is kept.
     training = {"learning_rates": (1e-3,), "clip_norm": 10.0, "batch_size": 32}
     training |= {"num_steps": 440, "chunk_steps": 55}
+    training |= {"ema_decay": 0.0, "patience": 0}  # 0: no moving average, no early end
 
     # HNet: latent -> weights. The inner loop is that of MAML and FOMAML.
     config.hnet = ConfigDict(training)
@@ -77,8 +86,31 @@ def get_config() -> ConfigDict:
     # FiLM: question -> scale and shift of the hidden units of one adapter.
     config.film = ConfigDict(training)
     config.film.update(num_steps=880, chunk_steps=110)
+    config.film.condition = "pooled"  # or "tokens"
     config.film.hidden_dims = (128,)
     config.film.standardise = True
+
+    # The same from the tokens of the question: sentence -> latent -> weights.
+    config.conditional_tokens = ConfigDict(training)
+    config.conditional_tokens.update(num_steps=1760, chunk_steps=110, ema_decay=0.99, patience=5)
+    config.conditional_tokens.condition = "tokens"
+    config.conditional_tokens.latent_dim = 128
+    config.conditional_tokens.hidden_dims = (128, 128)
+    config.conditional_tokens.objective = "maml"  # or "fomaml"
+    config.conditional_tokens.adapted_share = 0.0  # of the loss, after inner steps from the start
+    config.conditional_tokens.inner_steps = 5
+    config.conditional_tokens.inner_learning_rate = 1.0
+    config.conditional_tokens.drop_rate = 0.0  # of sentences in training, so that e0 is learnt
+    config.film_tokens = ConfigDict(config.film)
+    config.film_tokens.update(condition="tokens", ema_decay=0.99)
+
+    # Several of them side by side, whose log-probabilities are averaged.
+    config.generators = ConfigDict(config.conditional_tokens)
+    config.generators.num_members = 6
+
+    # HNet started by the sentence: a latent space that was made along with language.
+    config.language = ConfigDict(config.conditional_tokens)
+    config.language.update(adapted_share=0.5, drop_rate=0.1)
 
     # The latent data sets: every training task adapted a few times.
     config.latents = ConfigDict()
@@ -126,6 +158,7 @@ def get_config() -> ConfigDict:
 
     # HyperLDM: question -> latent.
     config.hyperldm = ConfigDict()
+    config.hyperldm.condition = "pooled"  # or "tokens"
     config.hyperldm.denoiser = "v2"
     config.hyperldm.hidden_dim = 256
     config.hyperldm.num_blocks = 2
@@ -147,6 +180,30 @@ def get_config() -> ConfigDict:
     config.hyperldm.num_samples = 8
     config.hyperldm.guidance_scale = placeholder(float)  # None: chosen on validation tasks
     config.hyperldm.few_shot_guidance = (0.3, 1.0, 3.0)  # strengths, by the support set's loss
+
+    config.hyperldm_tokens = ConfigDict(config.hyperldm)
+    config.hyperldm_tokens.condition = "tokens"
+
+    # HyperLDM trained on by the loss of the networks that it generates in a few steps.
+    config.tuned = ConfigDict(training)
+    config.tuned.update(learning_rates=(1e-4,), num_steps=440, chunk_steps=55)
+    config.tuned.update(ema_decay=0.99, patience=4)
+    config.tuned.sampling_steps = 2  # of DDIM
+
+    # HyperCLIP at every noise level: it guides HyperLDM from within, and ranks its samples.
+    config.noisy_hyperclip = ConfigDict()
+    config.noisy_hyperclip.condition = "tokens"
+    config.noisy_hyperclip.hidden_dims = (256, 256)
+    config.noisy_hyperclip.embed_dim = 128
+    config.noisy_hyperclip.learning_rates = (1e-3,)
+    config.noisy_hyperclip.weight_decay = 0.1
+    config.noisy_hyperclip.ema_decay = 0.99
+    config.noisy_hyperclip.batch_size = 128
+    config.noisy_hyperclip.num_steps = 2000
+    config.noisy_hyperclip.chunk_steps = 500
+    config.noisy_hyperclip.guidance_scales = (1.0, 2.0, 4.0, 8.0)
+    config.noisy_hyperclip.num_samples = 16  # of which the likeliest are averaged
+    config.noisy_hyperclip.ranked = (1, 2, 4, 8)
 
     config.evaluate = ConfigDict()
     # Scale 0 ignores the sentence. It has a row of its own and cannot be chosen.

@@ -1,4 +1,5 @@
-"""Guidance of a denoiser: by its condition (classifier-free) and by a support loss (few-shot).
+"""Guidance of a denoiser: by its condition (classifier-free), by a classifier of noisy latents, and
+by a support loss (few-shot).
 
 Axes: B batch, Z latent.
 """
@@ -63,6 +64,54 @@ def classifier_free(
         return decode_prediction(process, z_t, t=t, output=output, prediction=prediction)
 
     return denoise_fn
+
+
+def unconditional(
+    predict_fn: Callable[..., jax.Array],
+    process: NoiseProcess,
+    *,
+    condition: SentenceFeatures,
+    prediction: str,
+) -> DenoiseFn:
+    """The denoise_fn of the null sentence, scale 0 of `classifier_free` in calls of B rows."""
+    dropped = jnp.zeros(len(condition.pooled), bool)
+
+    def denoise_fn(z_t, t):
+        output = predict_fn(z_t, t, condition, dropped)
+        return decode_prediction(process, z_t, t=t, output=output, prediction=prediction)
+
+    return denoise_fn
+
+
+def by_classifier(
+    denoise_fn: DenoiseFn,
+    process: NoiseProcess,
+    *,
+    log_prob_fn: Callable[[jax.Array, jax.Array], jax.Array],
+    scale: Scalar | Float[Array, " B"],
+) -> DenoiseFn:
+    """The denoise_fn guided by a classifier of noisy latents:
+
+        eps <- eps - scale sigma_t grad_{z_t} log p(condition | z_t)
+
+    which adds the classifier's score to the denoiser's (Dhariwal and Nichol 2021, algorithm 2; the
+    scale is their s), and z0 moves by scale sigma^2 / signal of the gradient, so that z_t = signal
+    z0 + sigma eps still holds. Scale 1 with an exact classifier is the conditional model.
+
+    Args:
+      denoise_fn: see samplers; of the unconditional model.
+      log_prob_fn: (z_t [B, Z], t [B] or [1] int32) -> [B], each of its own row.
+      scale: scalar or [B]; may be traced.
+    """
+    gradient = jax.grad(lambda z_t, t: jnp.sum(log_prob_fn(z_t, t)))
+
+    def guided_fn(z_t, t):
+        z0, eps = denoise_fn(z_t, t)
+        signal, sigma = levels(process, t)
+        push = jnp.broadcast_to(scale, z_t.shape[:1])[:, None] * sigma * gradient(z_t, t)
+        return z0 + sigma / signal * push, eps - push
+
+    return guided_fn
 
 
 def few_shot(

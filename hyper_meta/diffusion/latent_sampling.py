@@ -111,28 +111,36 @@ def draw_latents(
     noise: Noise,
     start: Float[Array, " Z"] | Float[Array, "B Z"],
     few_shot: FewShot | None = None,
+    log_prob_fn: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> Float[Array, "B Z"]:
     """One latent per row, in the generator's units: [B, Z] float32.
 
     Args:
       questions: leading axis B, as the encoder gives them.
-      scale: [B] float32, the classifier-free guidance scale; None is 1, at half the work.
+      scale: [B] float32, the classifier-free guidance scale; None is 1, at half the work; of the
+        classifier where there is one.
       noise: of the rows.
       start: [Z] or [B, Z] float32 in the generator's units, e0; unused at start_time 1.
       few_shot: None for zero-shot samples.
+      log_prob_fn: a classifier of standardised noisy latents, see `guidance.by_classifier`, that
+        guides the unconditional denoiser; None: the denoiser reads the questions.
 
     Raises:
       ValueError: unknown prediction, more sampling steps than S, or a posterior variance where
         DDIM samples.
     """
     process, statistics = denoiser.process, denoiser.statistics
-    denoise_fn = guidance.classifier_free(
-        denoiser.predict_fn,
-        process,
-        condition=standardise_sentences(statistics.questions, questions),
-        scale=scale,
-        prediction=sampling.prediction,
-    )
+    condition = standardise_sentences(statistics.questions, questions)
+    model = {"condition": condition, "prediction": sampling.prediction}
+    if log_prob_fn is None:
+        denoise_fn = guidance.classifier_free(denoiser.predict_fn, process, scale=scale, **model)
+    else:
+        denoise_fn = guidance.by_classifier(
+            guidance.unconditional(denoiser.predict_fn, process, **model),
+            process,
+            log_prob_fn=log_prob_fn,
+            scale=scale,
+        )
     if few_shot is not None:
         denoise_fn = _few_shot(denoise_fn, process, statistics, few_shot)
     latents = _reverse(denoise_fn, denoiser, sampling, noise=noise, start=start)

@@ -132,7 +132,7 @@ def generate(
     samples. guidance_scale: None for the one that was chosen on validation tasks; a number only for
     a method with classifier-free guidance. template: None for those of training, among which
     `predict` chooses by the answers. The result's `weights` are of the mean sample, as in the
-    evaluation.
+    evaluation, or where a method's networks vote (`votes`) of the first.
     """
     check_task(task)
     check_seed(seed)
@@ -142,10 +142,7 @@ def generate(
     num_samples, value = _sampling(model, num_samples, guidance_scale)
     question = _read(model, [task])
     points = guide.sample(question, value, num_samples=num_samples, seed=seed)
-    together = jax.tree.map(
-        lambda *leaves: np.concatenate(leaves, axis=1)[0], mean_points(points), points
-    )
-    networks = np.asarray(jax.jit(guide.generate)(guide.model, together))
+    networks = _networks(guide, points)
     if not np.isfinite(networks).all():
         told = f"guidance scale {value}" if guide.scaled else f"{guide.name}"
         raise UserError(f"{told} makes weights overflow: choose a smaller scale or another method")
@@ -160,7 +157,21 @@ def generate(
         method=guide.name,
         guidance_scale=float(value) if guide.scaled else None,
         seed=int(seed),
+        votes=guide.votes,
     )
+
+
+def _networks(guide: Guide, points: Any) -> np.ndarray:
+    """[1 + K, P] float32: the network of the mean point, or where networks vote the first of them,
+    and those of all K points of one sentence, leaves [1, K, ...]."""
+    run = jax.jit(guide.generate)
+    if guide.votes:
+        networks = run(guide.model, jax.tree.map(lambda leaf: leaf[0], points))
+        return np.concatenate([networks[:1], networks])
+    together = jax.tree.map(
+        lambda *leaves: np.concatenate(leaves, axis=1)[0], mean_points(points), points
+    )
+    return np.asarray(run(guide.model, together))
 
 
 def _sampling(
@@ -171,7 +182,12 @@ def _sampling(
     if num_samples is None:
         num_samples = guide.num_samples
     check_num_samples(num_samples)
-    if num_samples > 1 and not guide.random:
+    if guide.votes and num_samples != guide.num_samples:
+        raise UserError(
+            f"{num_samples} samples asked for, {guide.name} is made of {guide.num_samples} "
+            "networks that answer together: leave the number out"
+        )
+    if num_samples > 1 and not guide.random and not guide.votes:
         raise UserError(
             f"{num_samples} samples asked for, {guide.name} generates one network for a sentence: "
             "leave the number out, or choose a method that samples, such as hnet_hyperldm"

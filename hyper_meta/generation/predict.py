@@ -35,9 +35,9 @@ IMAGE_BATCH = 64
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """answer: the most probable answer to each of N images; probabilities: [N, A] float32, a row
-    sums to 1; agreement: [N] float32 in [0, 1], the share of samples that give the same answer;
-    template: the sentence that the answers were put in."""
+    """answer: the most probable answer to each of N images, of the mean sample or of all together;
+    probabilities: [N, A] float32, a row sums to 1; agreement: [N] float32 in [0, 1], the share of
+    samples that give the same answer; template: the sentence that the answers were put in."""
 
     answer: tuple[str, ...]
     probabilities: Float[np.ndarray, "N A"]
@@ -71,7 +71,9 @@ def predict(
     prompts = _embed_answers(encoder, template, answers)
     networks = np.concatenate([weights.weights[None], weights.samples])
     features = _encode(encoder, pictures)
-    logits = np.asarray(jax.jit(functools.partial(_logits, network))(networks, features, prompts))
+    logits = np.array(jax.jit(functools.partial(_logits, network))(networks, features, prompts))
+    if weights.votes:
+        logits[0] = jax.nn.log_softmax(logits[1:], axis=-1).mean(axis=0)
     chosen = logits.argmax(axis=-1)
     return Predictions(
         answer=tuple(answers[row] for row in chosen[0]),

@@ -21,7 +21,9 @@ from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.registry import make_network
 from hyper_meta.preparation.prepare import EncoderChoice
 
-FORMAT = "5"
+FORMAT = "6"
+# Format 5 knew no networks that vote.
+SINGLE_FORMAT = "5"
 # Format 4 knew only adapters, and kept their sizes in fields of their own.
 ADAPTER_FORMAT = "4"
 # Settings of the built-in networks that are widths.
@@ -33,11 +35,12 @@ class Weights:
     """Networks generated for one task, and what is needed to use them.
 
     weights: [P] float32, the network of the mean sample; samples: [K, P] float32, those of single
-    samples; network: whose weights these are; task: the sentence; templates: sentences with {} for
-    an answer, the likeliest first, each with the answers it was trained with; encoder: where it is;
-    encoder_fingerprint: 64 hex digits; method: that generated them, "" where a file of format 4
-    does not say; guidance_scale: that they were sampled with, None for a method without one; seed:
-    of the samples.
+    samples; votes: whether the samples answer together, by the mean of their log-probabilities,
+    where `weights` is the first of them; network: whose weights these are; task: the sentence;
+    templates: sentences with {} for an answer, the likeliest first, each with the answers it was
+    trained with; encoder: where it is; encoder_fingerprint: 64 hex digits; method: that generated
+    them, "" where a file of format 4 does not say; guidance_scale: that they were sampled with,
+    None for a method without one; seed: of the samples.
     """
 
     weights: Float[np.ndarray, " P"]
@@ -50,6 +53,7 @@ class Weights:
     method: str
     guidance_scale: float | None
     seed: int
+    votes: bool = False
 
 
 def save_weights(path: str | os.PathLike, weights: Weights) -> None:
@@ -70,13 +74,14 @@ def save_weights(path: str | os.PathLike, weights: Weights) -> None:
         "method": weights.method,
         "guidance_scale": json.dumps(weights.guidance_scale),
         "seed": str(weights.seed),
+        "votes": json.dumps(weights.votes),
     }
     arrays = {name: np.ascontiguousarray(getattr(weights, name)) for name in ("weights", "samples")}
     write_bytes(Path(path), save(arrays, metadata=metadata))
 
 
 def load_weights(path: str | os.PathLike) -> Weights:
-    """Reads what save_weights wrote, of this format or format 4.
+    """Reads what save_weights wrote, of this format or one from 4 on.
 
     Raises UserError where the file is missing, damaged, of another format, names a network that is
     not known here, or its weights are not finite or not those of that network.
@@ -99,9 +104,9 @@ def load_weights(path: str | os.PathLike) -> Weights:
 
 def _weights_from(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> Weights:
     """Raises KeyError, TypeError, ValueError or UserError where something is missing or wrong."""
-    if metadata["format"] not in (FORMAT, ADAPTER_FORMAT):
+    if metadata["format"] not in (FORMAT, SINGLE_FORMAT, ADAPTER_FORMAT):
         raise ValueError(
-            f"it has format {metadata['format']}, {ADAPTER_FORMAT} or {FORMAT} is expected"
+            f"it has format {metadata['format']}, {ADAPTER_FORMAT} to {FORMAT} is expected"
         )
     network = _network_from(metadata)
     _check_arrays(network, arrays)
@@ -116,7 +121,15 @@ def _weights_from(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray])
         method="" if metadata["format"] == ADAPTER_FORMAT else metadata["method"],
         guidance_scale=_scale_from(metadata["guidance_scale"]),
         seed=int(metadata["seed"]),
+        votes=_votes_from(metadata["votes"]) if metadata["format"] == FORMAT else False,
     )
+
+
+def _votes_from(text: str) -> bool:
+    votes = json.loads(text)
+    if not isinstance(votes, bool):
+        raise ValueError(f"its votes is {text}, true or false is expected")
+    return votes
 
 
 def _network_from(metadata: Mapping[str, str]) -> BaseNetwork:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from hyper_meta.inspect.movements import best_value, in_parts
 from hyper_meta.inspect.opened import OpenedRun
-from hyper_meta.methods.guides import Guide, mean_points, points_of
+from hyper_meta.methods.guides import Guide, points_of
 from hyper_meta.methods.trained import Space
 from hyper_meta.networks.base import BaseNetwork
 
@@ -23,7 +23,7 @@ STATISTICS = ("mean", "deviation", "norm")
 def generated_statistics(run: OpenedRun, guide: Guide) -> Float[np.ndarray, "n layers 3"]:
     """`layer_statistics` of a guide's networks for the test questions, at the best value of its
     settings: [T, layers, 3]."""
-    points = mean_points(points_of(run.setup, guide, "test", best_value(run, guide)))
+    points = guide.answering(points_of(run.setup, guide, "test", best_value(run, guide)))
     generate = jax.jit(jax.vmap(guide.generate, (None, 0)))
 
     def measured(part: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.models.generator import apply_hidden, split_layers
+from hyper_meta.models.sentences import says_something
 from hyper_meta.networks.base import BaseNetwork
 
 
@@ -39,15 +40,24 @@ class Learner:
     moves: bool = True
 
 
-def latent_learner(network: BaseNetwork, generate: Callable, *, pull: float = 0.0) -> Learner:
+def latent_learner(
+    network: BaseNetwork,
+    generate: Callable,
+    *,
+    pull: float = 0.0,
+    read: Callable[[Any, SentenceFeatures], jax.Array] | None = None,
+) -> Learner:
     """HNet: the point is the latent [Z]; params are {"e0": [Z], "generator": pytree}.
 
     generate: (generator params, latents [..., Z]) -> weights [..., P]; pull: weight of
-    1/2 ||e - e0||^2 in the inner loss, which keeps the latent calm.
+    1/2 ||e - e0||^2 in the inner loss, which keeps the latent calm. read: (params, question) -> the
+    latent [Z] that a sentence starts at; the null sentence, and every one without it, starts at e0.
     """
 
     def start(params: Any, question: SentenceFeatures, num_steps: int) -> jax.Array:
-        return params["e0"]
+        if read is None:
+            return params["e0"]
+        return jnp.where(says_something(question), read(params, question), params["e0"])
 
     def weights(params: Any, question: SentenceFeatures, point: jax.Array) -> jax.Array:
         return generate(params["generator"], point)

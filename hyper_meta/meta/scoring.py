@@ -172,6 +172,16 @@ def ensemble(method: LogitsFn) -> LogitsFn:
     return mean_of
 
 
+def mean_of_log_probabilities(method: LogitsFn) -> LogitsFn:
+    """The mean of the log-probabilities of the K samples, as one: [B, 1, N, A]."""
+
+    def mean_of(params: Any, tasks: TaskBatch, extra: Any) -> jax.Array:
+        logits = jax.nn.log_softmax(method(params, tasks, extra), axis=-1)
+        return logits.mean(axis=1, keepdims=True)
+
+    return mean_of
+
+
 def with_answers_shuffled(method: LogitsFn) -> LogitsFn:
     """The method where each answer's text is that of the task's next answer."""
 

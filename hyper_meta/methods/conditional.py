@@ -16,6 +16,7 @@ from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.meta.learners import Learner
 from hyper_meta.methods.guides import Guide, GuideMaker
 from hyper_meta.methods.interface import Method, Setup
+from hyper_meta.methods.language import check_tokens
 from hyper_meta.methods.learnt import LearntMethod, learnt
 from hyper_meta.methods.trained import Trained
 from hyper_meta.models.sentences import measure_sentences
@@ -114,24 +115,33 @@ def _repeated(_: Any, questions: SentenceFeatures, __: None, num_samples: int, s
     )
 
 
-def _check_film(config: RunSettings) -> None:
+def film(section: str, title: str, summary: str) -> Method:
+    """FiLM, trained as a section of the config says; the section is its name."""
+    learner = functools.partial(stages.film_learner, section)
+    method = LearntMethod(
+        name=section,
+        title=title,
+        kind="language",
+        section=section,
+        stage=functools.partial(stages.learner_stage, section, objective="multitask"),
+        learner=_of_training(learner),
+        summary=summary,
+        guide=_maker(section, title, learner, functools.partial(stages.film_params, section)),
+        check=functools.partial(_check_film, section),
+    )
+    return learnt(method)
+
+
+def _check_film(section: str, config: RunSettings) -> None:
+    check_tokens(section, config)
     if config.network.name != "adapter":
         raise UserError(
-            "film scales the hidden units of an adapter, network.name is "
-            f"{config.network.name!r}: leave film out of the methods, or generate adapters"
+            f"{section} scales the hidden units of an adapter, network.name is "
+            f"{config.network.name!r}: leave {section} out of the methods, or generate adapters"
         )
 
 
-FILM = learnt(
-    LearntMethod(
-        name="film",
-        title="FiLM",
-        kind="language",
-        section="film",
-        stage=functools.partial(stages.learner_stage, "film", objective="multitask"),
-        learner=_of_training(stages.film_learner),
-        summary="FiLM: one network, modulated by the question",
-        guide=_maker("film", "FiLM", stages.film_learner, stages.film_params),
-        check=_check_film,
-    )
+FILM = film("film", "FiLM", "FiLM: one network, modulated by the question")
+FILM_TOKENS = film(
+    "film_tokens", "FiLM of tokens", "FiLM: one network, modulated by the tokens of the question"
 )

@@ -21,7 +21,6 @@ from hyper_meta.methods.guides import (
     chosen_setting,
     guide_of,
     guide_scores,
-    mean_points,
     points_of,
 )
 from hyper_meta.methods.interface import (
@@ -117,13 +116,13 @@ def wrong_question_rows(setup: Setup, guide: Guide) -> list[Row]:
         wrong = wrong_fn(rng, setup.tables["train"].questions, questions_of(setup, split))
         seed = setup.config.seed
         points = guide.sample(wrong, value, num_samples=guide.num_samples, seed=seed)
-        return run(mean_points(points), split)
+        return run(guide.answering(points), split)
 
     def unguided(split: str, _: None, shots: int | None) -> Scores:
-        return run(mean_points(points_of(setup, guide, split, 0.0)), split)
+        return run(guide.answering(points_of(setup, guide, split, 0.0)), split)
 
     def shuffled(split: str, _: None, shots: int | None) -> Scores:
-        return run_shuffled(mean_points(points_of(setup, guide, split, value)), split)
+        return run_shuffled(guide.answering(points_of(setup, guide, split, value)), split)
 
     return [
         *([row("unguided", "guidance 0", unguided)] if guide.scaled else []),

@@ -50,6 +50,8 @@ class Guide:
     varies: what they are settings of, None where there is one.
     num_samples: K of the evaluation.
     random: whether the samples of a sentence differ; else one is as good as many.
+    votes: whether the networks of all its points answer together, by the mean of their
+        log-probabilities; else the network of the mean point answers.
     scaled: whether a setting is a classifier-free guidance scale, and any number may be asked for.
     sample_all: (model, n questions) -> {value: points}, where all settings together cost less.
     space: the method whose latent space the points lie in, None where they are no latents.
@@ -68,12 +70,17 @@ class Guide:
     varies: str | None = None
     num_samples: int = 1
     random: bool = False
+    votes: bool = False
     scaled: bool = False
     sample_all: Callable[[Any, SentenceFeatures], Mapping[Any, Any]] | None = None
     space: str | None = None
     learner: Learner | None = None
     learner_params: Any = None
     start_fn: Callable[[Any], Any] = lambda points: points
+
+    def answering(self, points: Any) -> Any:
+        """The points whose networks answer, leaves [n, K, ...]: all, or their mean as one."""
+        return points if self.votes else mean_points(points)
 
     def sample(
         self, questions: SentenceFeatures, value: Any, *, num_samples: int, seed: int
@@ -140,11 +147,13 @@ def mean_points(points: Any) -> Any:
 def guide_scores(
     setup: Setup, guide: Guide, change: Callable | None = None
 ) -> Callable[[Any, str], Scores]:
-    """(points [T, K, ...], split) -> Scores of their networks, on average over K.
+    """(points [T, K, ...], split) -> Scores of their networks, on average over K, or of their vote.
 
     change: one of scoring's functions of a Method, such as `ensemble`.
     """
     method = scoring.point_method(guide.network, guide.generate)
+    if guide.votes:
+        method = scoring.mean_of_log_probabilities(method)
     task_fn = scoring.scores_of(method if change is None else change(method))
     run = compile_scores(setup, Program("guide", guide.name, change), task_fn)
     model = replicated_model(setup, guide)
@@ -162,7 +171,7 @@ def guide_score(setup: Setup, guide: Guide) -> Callable[[str, Any, int | None], 
     run = guide_scores(setup, guide)
 
     def score(split: str, value: Any, shots: int | None) -> Scores:
-        return run(mean_points(points_of(setup, guide, split, value)), split)
+        return run(guide.answering(points_of(setup, guide, split, value)), split)
 
     return score
 
@@ -187,8 +196,8 @@ def chosen_setting(setup: Setup, guide: Guide) -> str:
 
 def adapted_rows(setup: Setup, guide: Guide) -> list[Row]:
     """A few-shot row that starts from what the guide generates, where config.evaluate asks for
-    it."""
-    if guide.name not in setup.config.evaluate.few_shot_guides:
+    it; none of a guide whose networks vote, as they have no one start."""
+    if guide.votes or guide.name not in setup.config.evaluate.few_shot_guides:
         return []
     learner, params, starts = _adaptation(setup, guide)
     row = few_shot_row(

@@ -31,7 +31,7 @@ from hyper_meta.models.sentences import take
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.train import checkpoints
-from hyper_meta.train.loop import Stage, run_stage
+from hyper_meta.train.loop import Stage, is_finished, run_stage
 from hyper_meta.train.stages.passes import compile_configured_pass
 from hyper_meta.train.state import evaluation_params
 
@@ -147,8 +147,8 @@ def fit(setup: Setup, section: str, name: str, build: Callable[[float], Stage]) 
     for rate in rates:
         folder = stage_dir(setup.folder, name, rate, rates)
         stage = build(rate)
-        if setup.restores_only and checkpoints.latest_step(folder) != stage.num_steps:
-            raise NotFinished(f"{folder} is not at step {stage.num_steps}")
+        if setup.restores_only and not is_finished(stage, folder, seed=config.seed):
+            raise NotFinished(f"{folder} is not at the end of its training")
         state, history = run_stage(
             stage,
             folder,

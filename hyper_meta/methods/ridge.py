@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -12,10 +13,10 @@ from jaxtyping import Float
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import Array, SentenceFeatures
 from hyper_meta.methods.guides import Guide, GuideMaker, adapted_rows, guide_of, guide_row
-from hyper_meta.methods.interface import Method, Setup
-from hyper_meta.methods.spaces import latent_generate, space_learner, space_shapes
+from hyper_meta.methods.interface import Method, Row, Setup
+from hyper_meta.methods.spaces import latent_generate, space_learner, space_shapes, space_title
 from hyper_meta.methods.trained import Trained
-from hyper_meta.models.sentences import measure_sentences, standardise_sentences
+from hyper_meta.models.sentences import measure_sentences, standardise_sentences, without_tokens
 from hyper_meta.networks.base import BaseNetwork
 
 PENALTIES = (0.01, 0.1, 1, 10)
@@ -38,8 +39,29 @@ def predict_latents(
     return (questions @ fitted[:-1] + fitted[-1]).astype(np.float32)
 
 
-def _model(setup: Setup, trained: Trained) -> dict[str, Any]:
-    space, known = trained.space("hnet"), setup.tables["train"].questions
+def regressed(space_name: str) -> Method:
+    """Ridge regression in the space that the method space_name leaves."""
+    name = "ridge" if space_name == "hnet" else f"{space_name}_ridge"
+    maker = GuideMaker(
+        model=functools.partial(_model, space_name),
+        shapes=functools.partial(_shapes, space_name),
+        make=functools.partial(_guide, name, space_name),
+    )
+
+    def rows(setup: Setup, trained: Trained) -> list[Row]:
+        guide = guide_of(setup, trained, name, maker)
+        return [guide_row(setup, guide), *adapted_rows(setup, guide)]
+
+    return Method(
+        rows,
+        needs=lambda config: (space_name,),
+        summary=f"ridge regression from the question to the latent of {space_title(space_name)}",
+        guide=maker,
+    )
+
+
+def _model(space_name: str, setup: Setup, trained: Trained) -> dict[str, Any]:
+    space, known = trained.space(space_name), without_tokens(setup.tables["train"].questions)
     measured = jax.tree.map(np.asarray, measure_sentences(known))
     inputs = np.asarray(standardise_sentences(measured, known).pooled)
     latents = space.latents.mean(axis=1)
@@ -48,9 +70,9 @@ def _model(setup: Setup, trained: Trained) -> dict[str, Any]:
 
 
 def _shapes(
-    config: RunSettings, network: BaseNetwork, sentence: SentenceFeatures
+    space_name: str, config: RunSettings, network: BaseNetwork, sentence: SentenceFeatures
 ) -> dict[str, Any]:
-    space = space_shapes(config, network, "hnet")
+    space = space_shapes(config, network, space_name)
     size = (sentence.pooled.shape[-1] + 1, *space["e0"].shape)
     return {
         "space": space,
@@ -61,40 +83,26 @@ def _shapes(
     }
 
 
-def _guide(config: RunSettings, network: BaseNetwork, model: Any) -> Guide:
+def _guide(
+    name: str, space_name: str, config: RunSettings, network: BaseNetwork, model: Any
+) -> Guide:
     def sample(
         model: Any, questions: SentenceFeatures, penalty: float, num: int, seed: int
     ) -> np.ndarray:
-        asked = np.asarray(standardise_sentences(model["questions"], questions).pooled)
-        latents = predict_latents(model["fitted"][f"{penalty:g}"], asked)
+        asked = standardise_sentences(model["questions"], without_tokens(questions)).pooled
+        latents = predict_latents(model["fitted"][f"{penalty:g}"], np.asarray(asked))
         return latents[:, None].repeat(num, axis=1)
 
     return Guide(
-        name="ridge",
-        title="ridge regression to the latent",
+        name=name,
+        title=f"ridge regression to the latent of {space_title(space_name)}",
         network=network,
         model=model,
         sample_fn=sample,
-        generate=latent_generate("hnet"),
+        generate=latent_generate(space_name),
         settings={f"{penalty:g}": penalty for penalty in PENALTIES},
         varies="penalty",
-        space="hnet",
-        learner=space_learner("hnet", network),
+        space=space_name,
+        learner=space_learner(space_name, network),
         learner_params=model["space"],
     )
-
-
-MAKER = GuideMaker(_model, _shapes, _guide)
-
-
-def _rows(setup, trained):
-    guide = guide_of(setup, trained, "ridge", MAKER)
-    return [guide_row(setup, guide), *adapted_rows(setup, guide)]
-
-
-METHOD = Method(
-    _rows,
-    needs=lambda config: ("hnet",),
-    summary="ridge regression from the question to the latent of HNet",
-    guide=MAKER,
-)

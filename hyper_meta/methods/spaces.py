@@ -31,18 +31,28 @@ from hyper_meta.methods.interface import (
 from hyper_meta.methods.learnt import learner_rows
 from hyper_meta.methods.trained import AdaptedWeights, Space, Trained
 from hyper_meta.models.generator import Generator
+from hyper_meta.models.sentences import measure_sentences
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train.stages import hvae
+from hyper_meta.train.stages.language import language_learner
 from hyper_meta.train.stages.passes import compile_adaptation
 
 # Latent spaces by the method that leaves them: their name in tables, and their generator.
-TITLES = {"hnet": "HNet", "hvae": "HVAE"}
-FACTORS = {"hnet": GENERATOR, "hvae": hvae.HVAE}
+TITLES = {"hnet": "HNet", "hvae": "HVAE", "language": "HNet-language"}
+FACTORS = {"hnet": GENERATOR, "hvae": hvae.HVAE, "language": GENERATOR}
 
 
 def _train_hnet(setup: Setup, trained: Trained) -> Space:
     params = trained.fitted(setup.config.latents.base).params
-    return _space(setup, "hnet", "HNet", params, GENERATOR)
+    return _space(setup, "hnet", params)
+
+
+def _train_language(setup: Setup, trained: Trained) -> Space:
+    """The latents of training tasks are adapted from where their own sentences start."""
+    config, params = setup.config, trained.fitted("hnet_language").params
+    measured = measure_sentences(setup.tables["train"].questions)
+    learner = language_learner(config, config.language, setup.network, measured)
+    return _space(setup, "language", params, learner)
 
 
 def _train_weights(setup: Setup, trained: Trained) -> AdaptedWeights:
@@ -64,19 +74,24 @@ def _train_hvae(setup: Setup, trained: Trained) -> Space:
         lambda rate: hvae.hvae_stage(setup.config, "hvae", weights, start, learning_rate=rate),
     )
     params = hvae.hvae_space(setup.config, left.params, left.statistics, start)
-    return _space(setup, "hvae", "HVAE", params, hvae.HVAE)
+    return _space(setup, "hvae", params)
 
 
-def _space(setup: Setup, name: str, title: str, params: Any, factors: Factors) -> Space:
-    """A trained space with its latents, which are computed once."""
-    settings = setup.config.latents
-    generate = functools.partial(generate_weights, factors)
-    learner = latent_learner(setup.network, generate, pull=settings.pull)
-    shape = (len(setup.tasks["train"]), settings.repeats, len(params["e0"]))
+def _space(setup: Setup, name: str, params: Any, learner: Learner | None = None) -> Space:
+    """A trained space with its latents, which are computed once.
+
+    learner: that adapts them; None: from e0, and pulled towards it.
+    """
+    settings, factors = setup.config.latents, FACTORS[name]
     # Few-shot rows adapt in the same space without the pull.
     key = f"{name}, pull {settings.pull:g}"
+    if learner is None:
+        generate = functools.partial(generate_weights, factors)
+        learner = latent_learner(setup.network, generate, pull=settings.pull)
+    shape = (len(setup.tasks["train"]), settings.repeats, len(params["e0"]))
     latents = _adapted(setup, f"{name}_latents", shape, learner, params, settings, key=key)
-    return Space(title, setup.network, params, factors, latents)
+    space = {part: params[part] for part in ("e0", "generator")}
+    return Space(TITLES[name], setup.network, space, factors, latents)
 
 
 def _adapted(
@@ -103,12 +118,11 @@ def _adapted(
     return keep_array(setup, name, shape, compute)
 
 
-def _hvae_rows(setup: Setup, trained: Trained) -> list[Row]:
-    space = trained.space("hvae")
-    name = RowName("hvae", space.title)
-    return learner_rows(
-        setup, name, "unconditional", space.learner(), space.params, key="hvae", shots=False
-    )
+def _rows(name: str, title: str, setup: Setup, trained: Trained) -> list[Row]:
+    """Where the space starts without a sentence, and adapted from there."""
+    space = trained.space(name)
+    learner, row = space.learner(), RowName(name, title)
+    return learner_rows(setup, row, "unconditional", learner, space.params, key=name, shots=False)
 
 
 def space_title(name: str) -> str:
@@ -168,8 +182,14 @@ MNET_WEIGHTS = Method(
     needs=lambda config: (config.hvae.weights.base,),
     summary="weights of a trained MNet, adapted to every training task; no row",
 )
+LANGUAGE = Method(
+    functools.partial(_rows, "language", f"{TITLES['language']}, without the sentence"),
+    _train_language,
+    needs=lambda config: ("hnet_language",),
+    summary="latent space of HNet started by the sentence, with the latents of the training tasks",
+)
 HVAE = Method(
-    _hvae_rows,
+    functools.partial(_rows, "hvae", TITLES["hvae"]),
     _train_hvae,
     needs=lambda config: ("mnet_weights", config.hvae.weights.base),
     summary="latent space of HVAE, a variational autoencoder of adapted weights",

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from hyper_meta.core.types import Array, SentenceFeatures
+from hyper_meta.models.reader import Reader
 from hyper_meta.models.sentences import keep_sentences
 
 
@@ -73,7 +74,8 @@ class DenoiserV1(nn.Module):
 
     latent_dim: Z. hidden_dim: width of the hidden layers. num_blocks: how many of them (the paper:
     2 of 128). time_dim: even width of the time embedding. dropout_rate: in [0, 1), after every
-    hidden layer. The last layer starts at zero, so an untrained denoiser outputs zero.
+    hidden layer. reader: reads the tokens of the sentence; None: its pooled features enter. The
+    last layer starts at zero, so an untrained denoiser outputs zero.
     """
 
     latent_dim: int
@@ -81,6 +83,7 @@ class DenoiserV1(nn.Module):
     num_blocks: int
     time_dim: int = 100
     dropout_rate: float = 0.0
+    reader: Reader | None = None
 
     @nn.compact
     def __call__(
@@ -97,13 +100,14 @@ class DenoiserV1(nn.Module):
         Args:
           z: noisy latents.
           t: a step for each row, or one that all rows share.
-          condition: standardised sentences, leading axis B; the pooled features are read.
+          condition: standardised sentences, leading axis B.
           keep: [B] bool; where False the condition is replaced by the null sentence, zeros.
           deterministic: False turns dropout on and needs a "dropout" rng. One rng covers the whole
             batch; vmap over rows with a key each where splitting a batch must change nothing.
         """
-        question = keep_sentences(condition, keep).pooled
-        context = question, time_embedding(t, dim=self.time_dim)
+        question = keep_sentences(condition, keep)
+        vector = question.pooled if self.reader is None else self.reader(question).vector
+        context = vector, time_embedding(t, dim=self.time_dim)
         x = self.blocks(z, context, deterministic)
         return nn.Dense(self.latent_dim, kernel_init=nn.initializers.zeros)(x)
 

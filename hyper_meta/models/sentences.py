@@ -38,12 +38,19 @@ def stack_sentences(sentences: Sequence[SentenceFeatures]) -> SentenceFeatures:
     )
 
 
+# A feature that hardly varies is no signal: its deviation counts as this share of the mean one.
+SMALLEST_DEVIATION = 0.01
+
+
 @struct.dataclass
 class SentenceMoments:
-    """mean, std: [Dq] float32, of the pooled features of the training questions."""
+    """mean, std: [Dq] float32, of the pooled features of the training questions; token_mean,
+    token_std: [W] float32, of the states of their tokens, None where they have none."""
 
     mean: Float[Array, "*devices Dq"]
     std: Float[Array, "*devices Dq"]
+    token_mean: Float[Array, "*devices W"] | None = None
+    token_std: Float[Array, "*devices W"] | None = None
 
 
 def moments(values: Float[Array, " n *X"]) -> tuple[Float[Array, "*X"], Float[Array, "*X"]]:
@@ -53,15 +60,48 @@ def moments(values: Float[Array, " n *X"]) -> tuple[Float[Array, "*X"], Float[Ar
 
 def measure_sentences(sentences: SentenceFeatures) -> SentenceMoments:
     """The moments of n sentences, leading axis n."""
-    return SentenceMoments(*moments(sentences.pooled))
+    if sentences.tokens is None:
+        return SentenceMoments(*moments(sentences.pooled))
+    return SentenceMoments(*moments(sentences.pooled), *_token_moments(sentences))
+
+
+def _token_moments(sentences: SentenceFeatures) -> tuple[Float[Array, " W"], Float[Array, " W"]]:
+    """Mean and standard deviation of the tokens that are not padded, each deviation at least
+    SMALLEST_DEVIATION of their root mean square."""
+    mask = jnp.asarray(sentences.mask)[..., None]
+    count = jnp.maximum(mask.sum(axis=(0, 1)), 1)
+
+    def mean_of(values: jax.Array) -> jax.Array:
+        return jnp.where(mask, values, 0).sum(axis=(0, 1)) / count
+
+    mean = mean_of(sentences.tokens)
+    variance = mean_of((sentences.tokens - mean) ** 2)
+    floor = SMALLEST_DEVIATION**2 * variance.mean()
+    return mean, jnp.sqrt(jnp.maximum(variance, jnp.maximum(floor, 1e-12)))
 
 
 def standardise_sentences(
     measured: SentenceMoments, sentences: SentenceFeatures
 ) -> SentenceFeatures:
-    """Pooled features [..., Dq] at mean 0 and deviation 1 over the measured ones; token states stay
-    as the encoder's last layer norm left them."""
-    return sentences.replace(pooled=(sentences.pooled - measured.mean) / measured.std)
+    """Pooled features [..., Dq] and token states [..., L, W] at mean 0 and deviation 1 over the
+    measured ones; what stands behind the mask is no signal, before and after."""
+    pooled = (sentences.pooled - measured.mean) / measured.std
+    if sentences.tokens is None:
+        return sentences.replace(pooled=pooled)
+    tokens = (sentences.tokens - measured.token_mean) / measured.token_std
+    return sentences.replace(pooled=pooled, tokens=tokens)
+
+
+def without_tokens(sentences: SentenceFeatures) -> SentenceFeatures:
+    """The sentences as one pooled vector each."""
+    return SentenceFeatures(sentences.pooled)
+
+
+def says_something(sentences: SentenceFeatures) -> Bool[Array, "*B"]:
+    """[...] bool: False for the null sentence, see `keep_sentences`."""
+    if sentences.tokens is None:
+        return jnp.any(sentences.pooled != 0, axis=-1)
+    return jnp.any(sentences.mask, axis=-1)
 
 
 def sentence_cosine(

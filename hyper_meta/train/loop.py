@@ -48,6 +48,7 @@ class Stage:
       steps.
     validate: replicated state -> (score, metrics): a finite float, higher is better, and a dict of
       floats. None for a stage without validation.
+    patience: the stage ends after so many chunks without a better score; 0: after num_steps only.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Stage:
     data: Any
     schedule: Callable[[int, int], tuple[Any, Any]]
     validate: Callable[[TrainState], tuple[float, dict[str, float]]] | None
+    patience: int = 0
 
 
 def run_stage(
@@ -90,7 +92,7 @@ def run_stage(
     init_key, steps_key = jax.random.split(jax.random.key(seed))
     state, history = _start(stage, directory, init_key)
     step = int(state.step)
-    if step == stage.num_steps:
+    if _is_over(stage, step, history):
         return state, history
     processes.from_main(lambda: checkpoints.create_folder(directory))
     # The last row of an interrupted chunk holds its sums.
@@ -102,14 +104,34 @@ def run_stage(
             _show(bar, row, row["step"] - step)
             step = row["step"]
             number = processes.largest(received[0] if received else 0)
-            due = step % (stage.chunk_steps * checkpoint_every) == 0 or step == stage.num_steps
             if "sums" not in row or number:
                 history.append(row)
-            if due or number:
+            over = _is_over(stage, step, history)
+            if over or number or step % (stage.chunk_steps * checkpoint_every) == 0:
                 state = _save(stage, directory, trained, history)
             if number:
                 raise Interrupted(_advice(stage, directory, step, number))
+            if over:
+                break
     return state, history
+
+
+def is_finished(stage: Stage, directory: Path, *, seed: int) -> bool:
+    """Whether the newest checkpoint in directory is that of the stage's end."""
+    if checkpoints.latest_step(directory) is None:
+        return False
+    state, history = _start(stage, directory, jax.random.split(jax.random.key(seed))[0])
+    return _is_over(stage, int(state.step), history)
+
+
+def _is_over(stage: Stage, step: int, history: list[dict]) -> bool:
+    """Whether a stage ends at this step: its last, or the end of its patience."""
+    if step == stage.num_steps:
+        return True
+    if not stage.patience or not history or "sums" in history[-1]:
+        return False
+    scores = [row["validation_score"] for row in history]
+    return len(scores) - 1 - int(np.argmax(scores)) >= stage.patience
 
 
 def _calls(

@@ -28,7 +28,6 @@ from hyper_meta.methods.guide_store import save_guides
 from hyper_meta.methods.guides import (
     Guide,
     chosen_setting,
-    mean_points,
     points_of,
     replicated_model,
 )
@@ -149,7 +148,7 @@ def _leave_guides(
 def _show(setup: Setup, guide: Guide, trained: Trained) -> None:
     """Writes the answers that the pictures show, and the latents where the guide has some."""
     value = guide.settings[chosen_setting(setup, guide)]
-    points = mean_points(points_of(setup, guide, "test", value))
+    points = guide.answering(points_of(setup, guide, "test", value))
     arrays = {"answers": _first_answers(setup, guide, points)}
     if guide.space is not None:
         arrays |= {
@@ -170,8 +169,10 @@ def _answers_by_template(tasks: list[Task]) -> dict[str, list[str]]:
 
 def _first_answers(setup: Setup, guide: Guide, points: Any) -> np.ndarray:
     """The answers of a guide's networks to each test task's first query examples, for the pictures:
-    [T, NUM_SHOWN] int. points: leaves [T, 1, ...]."""
+    [T, NUM_SHOWN] int. points: those that answer, leaves [T, K, ...]."""
     method = scoring.point_method(guide.network, guide.generate)
+    if guide.votes:
+        method = scoring.mean_of_log_probabilities(method)
 
     def answers(params: Any, tasks: TaskBatch, extra: Any) -> Any:
         return method(params, tasks, extra)[:, 0, :NUM_SHOWN].argmax(axis=-1)

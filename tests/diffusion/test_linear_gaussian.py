@@ -10,7 +10,7 @@ import scipy.integrate
 from gaussian_laws import assert_moments, exact_eps, reverse_map
 
 from hyper_meta.core.types import SentenceFeatures
-from hyper_meta.diffusion.guidance import classifier_free
+from hyper_meta.diffusion.guidance import by_classifier, classifier_free
 from hyper_meta.diffusion.noise import noise_process
 from hyper_meta.diffusion.samplers import Noise, Start, ddim_sample, ddpm_sample, from_noise
 
@@ -151,6 +151,72 @@ def test_guided_ddpm_has_the_exact_law(alpha_bar, scale):
     eps_fn = guided_eps(MODEL, CONDITION, scale)
     exact = reverse_map(alpha_bar(300), range(299, -1, -1), eps_fn, eta=1.0)
     assert_moments(samples, *exact.law(np.zeros(3), np.eye(3)))
+
+
+def classifier(model, process, condition):
+    """The exact log p(condition | z_t) [B] up to what does not depend on z_t: Gaussian, since z_t |
+    condition and z_t are."""
+    ab = jnp.exp(process.log_alpha_bar)
+    dtype = ab.dtype
+
+    def log_density(z_t, t, mean, covariance):
+        law = ab[t][:, None, None] * jnp.asarray(covariance, dtype)
+        law += (1 - ab[t])[:, None, None] * jnp.eye(3, dtype=dtype)
+        off = z_t - jnp.sqrt(ab[t])[:, None] * jnp.asarray(mean, dtype)
+        solved = jnp.linalg.solve(jnp.broadcast_to(law, (len(z_t), 3, 3)), off[..., None])[..., 0]
+        return -0.5 * jnp.sum(off * solved, axis=-1)
+
+    def log_prob(z_t, t):
+        given = log_density(z_t, t, *model.conditional(condition))
+        return given - log_density(z_t, t, *model.marginal())
+
+    return log_prob
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1.5, 4.0])
+def test_guidance_by_an_exact_classifier_is_the_guided_score_in_closed_form(
+    process64, alpha_bar, scale
+):
+    """By Bayes' rule it is the mixture of the scores with and without the condition, at every
+    level; at scale 1 the conditional model's own."""
+    process = process64(1000)
+    unguided = denoiser(MODEL, process, alpha_bar, condition=CONDITION, scale=0.0, count=5)
+    guided = by_classifier(
+        unguided, process, log_prob_fn=classifier(MODEL, process, CONDITION), scale=scale
+    )
+    z_t = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)))
+    for t in (0, 10, 400, 900, 999):
+        z0, eps = guided(z_t, jnp.array([t]))
+        gain, offset = guided_eps(MODEL, CONDITION, scale)(alpha_bar(1000)[t])
+        np.testing.assert_allclose(eps, z_t @ gain.T + offset, rtol=1e-6, atol=1e-7)
+        signal, sigma = np.sqrt(alpha_bar(1000)[t]), np.sqrt(1 - alpha_bar(1000)[t])
+        np.testing.assert_allclose(signal * z0 + sigma * eps, z_t, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_ddim_guided_by_a_classifier_is_the_exact_linear_map(process64, alpha_bar, scale):
+    process, count = process64(1000), 50
+    unguided = denoiser(MODEL, process, alpha_bar, condition=CONDITION, scale=0.0, count=count)
+    guided = by_classifier(
+        unguided,
+        process,
+        log_prob_fn=classifier(MODEL, process, CONDITION),
+        scale=jnp.full(count, scale),
+    )
+    begin = jnp.asarray(np.random.default_rng(1).normal(size=(count, 3)))
+    unused = Noise(jax.random.split(jax.random.key(0), count))
+    ends = ddim_sample(
+        guided,
+        process,
+        start=Start(begin, unused, 999),
+        clip=jnp.inf,
+        num_steps=50,
+        eta=0.0,
+    )
+    eps_fn = guided_eps(MODEL, CONDITION, scale)
+    exact = reverse_map(alpha_bar(1000), range(999, -1, -20), eps_fn, eta=0.0)
+    expected = begin @ exact.linear.T + exact.shift
+    np.testing.assert_allclose(ends, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def guided_flow_law(scale, mean, within, between):

@@ -22,12 +22,28 @@ def make_sentences(count, *, seed=0, length=4):
     return SentenceFeatures(3 * pooled + 5, *random_tokens(seed, count, length=length))
 
 
-def test_standardised_questions_have_mean_zero_and_deviation_one_and_their_own_tokens():
+def test_standardised_questions_and_their_tokens_have_mean_zero_and_deviation_one():
+    """Of tokens those that are not padded count, whatever stands behind the mask."""
     known = make_sentences(50)
+    known = known.replace(tokens=np.where(known.mask[..., None], known.tokens, 1e9))
     standardised = standardise_sentences(measure_sentences(known), known)
-    np.testing.assert_allclose(standardised.pooled.mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(standardised.pooled.std(axis=0), 1, rtol=1e-5)
-    assert standardised.tokens is known.tokens and standardised.mask is known.mask
+    for values in (standardised.pooled, standardised.tokens[known.mask]):
+        np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-5)
+        np.testing.assert_allclose(values.std(axis=0), 1, rtol=1e-5)
+    assert standardised.mask is known.mask
+
+
+def test_a_token_feature_that_hardly_varies_is_no_signal():
+    known = make_sentences(50)
+    tokens = np.array(known.tokens)
+    tokens[..., 1] = 3
+    measured = measure_sentences(known.replace(tokens=tokens))
+    others = np.delete(np.asarray(measured.token_std), 1)
+    np.testing.assert_allclose(
+        measured.token_std[1],
+        0.01 * np.sqrt((others**2).sum() / len(measured.token_std)),
+        rtol=1e-4,
+    )
 
 
 def test_a_constant_dimension_stays_finite():

@@ -49,6 +49,13 @@ def make_config(encoder: Path) -> RunSettings:
     config.hyperclip.guidance.update(steps=(2, 3), learning_rates=(100.0,), pull=(0.1,))
     config.hyperldm.update(hidden_dim=8, num_blocks=1, diffusion_steps=20, sampling_steps=3)
     config.hyperldm.num_samples = 4
+    config.hyperldm_tokens.update({**config.hyperldm, "condition": "tokens"})
+    config.reader.update(width=4, num_blocks=1, num_heads=2)
+    for section in ("conditional_tokens", "generators", "language"):
+        config[section].update(latent_dim=LATENT_DIM, hidden_dims=(7, 8))
+    config.generators.num_members = 3
+    config.film_tokens.hidden_dims = (6,)
+    config.noisy_hyperclip.update(hidden_dims=(8,), embed_dim=4, batch_size=3)
     return read_settings(config)
 
 

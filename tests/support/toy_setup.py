@@ -26,10 +26,20 @@ def tiny_config():
     steps = {"num_steps": 2, "chunk_steps": 2, "batch_size": 4}
     for section in ("hnet", "mnet", "conditional", "film", "hvae", "hyperclip", "hyperldm"):
         config[section].update(steps)
-    for section in ("hnet", "mnet", "conditional"):
+    language = ("conditional_tokens", "generators", "language")
+    for section in (*language, "film_tokens"):
+        config[section].update(steps, patience=0)
+    config.tuned.update(steps, patience=0)
+    config.noisy_hyperclip.update(steps, hidden_dims=(6,), embed_dim=4, num_samples=3)
+    config.noisy_hyperclip.update(ranked=(1, 2), guidance_scales=(0.5, 2.0))
+    for section in ("hnet", "mnet", "conditional", *language):
         config[section].update(inner_steps=1, inner_learning_rate=0.1)
-    for section in ("hnet", "conditional", "film", "hvae", "hyperclip"):
+    for section in ("hnet", "conditional", "film", "hvae", "hyperclip", "film_tokens", *language):
         config[section].hidden_dims = (6,)
+    config.reader.update(width=4, num_blocks=1, num_heads=2)
+    for section in language:
+        config[section].latent_dim = LATENT
+    config.generators.num_members = 2
     config.hnet.latent_dim = config.hvae.latent_dim = LATENT
     config.latents.update(repeats=2, num_steps=2, learning_rates=(1.0, 10.0))
     config.hvae.weights.update(repeats=2, num_steps=1, learning_rates=(1.0,))
@@ -37,6 +47,7 @@ def tiny_config():
     config.hyperclip.guidance.update(steps=(1, 3), learning_rates=(0.1,), pull=(0.0, 1.0))
     config.hyperldm.update(hidden_dim=8, num_blocks=1, diffusion_steps=8, sampling_steps=3)
     config.hyperldm.update(num_samples=2, few_shot_guidance=(0.3,))
+    config.hyperldm_tokens.update({**config.hyperldm, "condition": "tokens"})
     config.evaluate.update(guidance_scales=(0.5, 2.0), few_shot_steps=(0, 2))
     config.evaluate.shot_steps = (0, 2)
     config.evaluate.update(few_shot_rates=(0.1, 0.5), shots=(1, 2))

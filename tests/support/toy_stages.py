@@ -29,6 +29,14 @@ def tiny_config(values=()):
     config.mnet.update(**inner, **shared)
     config.conditional.update(hidden_dims=(8,), **inner, **shared)
     config.film.update(hidden_dims=(8,), **shared)
+    config.reader.update(width=8, num_blocks=1, num_heads=2)
+    for section in ("conditional_tokens", "generators", "language"):
+        config[section].update(latent_dim=4, hidden_dims=(8,), patience=0, **inner, **shared)
+    config.generators.num_members = 2
+    config.film_tokens.update(hidden_dims=(8,), **shared)
+    config.tuned.update(patience=0, **shared)
+    config.noisy_hyperclip.update(hidden_dims=(8,), embed_dim=4, batch_size=8, num_steps=30)
+    config.noisy_hyperclip.update(chunk_steps=15, guidance_scales=(0.5, 1.0))
     adaptation = {"repeats": 3, "num_steps": 4, "learning_rates": (0.05,)}
     config.latents.update(pull=0.1, **adaptation)
     config.hvae.weights.update(adaptation)
@@ -36,6 +44,7 @@ def tiny_config(values=()):
     config.hyperclip.update(hidden_dims=(8,), batch_size=8, num_steps=30, chunk_steps=15)
     config.hyperldm.update(hidden_dim=32, num_blocks=1, diffusion_steps=20, sampling_steps=4)
     config.hyperldm.update(batch_size=32, num_steps=400, chunk_steps=200, num_samples=2)
+    config.hyperldm_tokens.update({**config.hyperldm, "condition": "tokens"})
     config.evaluate.guidance_scales = (0.5, 1.0)
     return changed(read_settings(config), dict(values))
 

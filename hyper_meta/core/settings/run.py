@@ -15,9 +15,14 @@ from hyper_meta.core.arguments import MAX_SEED
 from hyper_meta.core.settings.rules import count, rate, setting, share
 
 GUIDES = (
-    *("conditional", "conditional_maml", "film", "ridge"),
-    *("hnet_hyperclip", "hvae_hyperclip", "hnet_hyperldm", "hvae_hyperldm"),
+    *("conditional", "conditional_maml", "film", "conditional_tokens", "film_tokens"),
+    *("generators", "hnet_language", "ridge", "language_ridge"),
+    *("hnet_hyperclip", "hvae_hyperclip", "language_hyperclip"),
+    *("hnet_hyperldm", "hvae_hyperldm", "hnet_hyperldm_tokens", "language_hyperldm_tokens"),
+    *("language_tuned", "hnet_noisy_hyperclip", "language_noisy_hyperclip"),
+    *("hnet_ranked", "language_ranked"),
 )
+CONDITIONS = ("pooled", "tokens")
 OBJECTIVES = ("multitask", "fomaml", "maml")
 
 record = dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,15 @@ class BatchingSettings:
 
 
 @record
+class ReaderSettings:
+    """The transformer that reads the tokens of a sentence, of every model that has one."""
+
+    width: int = count("of its states, a multiple of num_heads")
+    num_blocks: int = count("transformer blocks")
+    num_heads: int = count("of the attention")
+
+
+@record
 class TrainingSettings:
     """What every stage has."""
 
@@ -62,6 +76,10 @@ class TaskTrainingSettings(TrainingSettings):
     """A stage that learns from batches of tasks."""
 
     clip_norm: float = setting("largest norm of a gradient", above=0)
+    ema_decay: float = setting("of the averaged parameters, 0 for none", at_least=0, below=1)
+    patience: int = setting(
+        "chunks without a better validation that end the stage, 0 for no end", at_least=0
+    )
 
 
 @record
@@ -92,8 +110,30 @@ class ConditionalSettings(AdaptedTrainingSettings):
 class FilmSettings(TaskTrainingSettings):
     """Question -> scale and shift of the hidden units of one adapter."""
 
+    condition: str = setting("what it reads of a question", choices=CONDITIONS)
     hidden_dims: tuple[int, ...] = count("widths of the network that reads the question")
     standardise: bool = setting("questions by mean and deviation over the training questions")
+
+
+@record
+class LanguageSettings(AdaptedTrainingSettings):
+    """HNet started by the sentence: sentence -> latent -> weights."""
+
+    condition: str = setting("what it reads of a question", choices=CONDITIONS)
+    latent_dim: int = count("Z")
+    hidden_dims: tuple[int, ...] = count("widths of the generator")
+    objective: str = setting("order of the inner gradients", choices=("fomaml", "maml"))
+    adapted_share: float = share(
+        "of the loss that is taken after the inner steps", may_be_zero=True
+    )
+    drop_rate: float = share("of tasks whose sentence is dropped in training", may_be_zero=True)
+
+
+@record
+class GeneratorsSettings(LanguageSettings):
+    """Generators trained side by side."""
+
+    num_members: int = count("generators")
 
 
 @record
@@ -164,6 +204,7 @@ class HyperCLIPSettings(TrainingSettings):
 class HyperLDMSettings(TrainingSettings):
     """Question -> latent."""
 
+    condition: str = setting("what it reads of a question", choices=CONDITIONS)
     denoiser: str = setting("architecture", choices=("v1", "v2"))
     hidden_dim: int = count("width of the denoiser")
     num_blocks: int = count("residual blocks of the denoiser")
@@ -186,6 +227,27 @@ class HyperLDMSettings(TrainingSettings):
     few_shot_guidance: tuple[float, ...] = setting(
         "strengths of guidance by the support set's loss", at_least=0, may_be_empty=True
     )
+
+
+@record
+class NoisyHyperCLIPSettings(TrainingSettings):
+    """Diffused latents -> the space of questions, which guides HyperLDM from within."""
+
+    condition: str = setting("what it reads of a question", choices=CONDITIONS)
+    hidden_dims: tuple[int, ...] = count("widths of the encoder of latents")
+    embed_dim: int = count("width of the common space")
+    weight_decay: float = setting("of AdamW", at_least=0)
+    ema_decay: float = setting("of the averaged parameters, 0 for none", at_least=0, below=1)
+    guidance_scales: tuple[float, ...] = setting("to choose from", above=0)
+    ranked: tuple[int, ...] = count("of the samples, how many of the likeliest, to choose from")
+    num_samples: int = count("samples to rank")
+
+
+@record
+class TunedSettings(TaskTrainingSettings):
+    """HyperLDM trained on by the loss of the networks that it generates."""
+
+    sampling_steps: int = count("of DDIM, through which the gradient goes")
 
 
 @record
@@ -226,15 +288,23 @@ class RunSettings:
     methods: tuple[str, ...] = setting("trained and scored, with all that they need")
     checkpoint_every: int = count("chunks from one checkpoint to the next")
     network: NetworkSettings
+    reader: ReaderSettings
     batching: BatchingSettings
     hnet: HNetSettings
     mnet: AdaptedTrainingSettings
     conditional: ConditionalSettings
     film: FilmSettings
+    conditional_tokens: LanguageSettings
+    film_tokens: FilmSettings
+    generators: GeneratorsSettings
+    language: LanguageSettings
     latents: LatentsSettings
     hvae: HVAESettings
     hyperclip: HyperCLIPSettings
     hyperldm: HyperLDMSettings
+    hyperldm_tokens: HyperLDMSettings
+    tuned: TunedSettings
+    noisy_hyperclip: NoisyHyperCLIPSettings
     evaluate: EvaluateSettings
 
     def contradictions(self) -> Iterator[str]:

@@ -38,6 +38,7 @@ from hyper_meta.models.denoiser import denoiser_class
 from hyper_meta.models.sentences import standardise_sentences, take
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train.loop import Stage
+from hyper_meta.train.stages.language import reader_module
 from hyper_meta.train.stages.latent_data import LatentData, compile_accuracy
 from hyper_meta.train.stages.parts import schedule_of, stage_network, update
 from hyper_meta.train.stages.passes import compile_configured_pass
@@ -48,24 +49,26 @@ from hyper_meta.train.state import TrainState, create_state, smoothed_params
 Sampler = Callable[[Any, SentenceFeatures, np.ndarray, tuple[np.ndarray, np.ndarray]], np.ndarray]
 
 
-def denoiser_module(config: RunSettings, latent_dim: int) -> nn.Module:
-    """The denoiser that the config describes, of latents [Z]."""
-    settings = config.hyperldm
+def denoiser_module(
+    config: RunSettings, latent_dim: int, *, section: str = "hyperldm"
+) -> nn.Module:
+    """The denoiser that a section of the config describes, of latents [Z]."""
+    settings = getattr(config, section)
     return denoiser_class(settings.denoiser)(
         latent_dim=latent_dim,
         hidden_dim=settings.hidden_dim,
         num_blocks=settings.num_blocks,
+        reader=reader_module(config) if settings.condition == "tokens" else None,
     )
 
 
-def noise_process(config: RunSettings) -> NoiseProcess:
-    """The noise schedule that the config names."""
-    return make_process(config.hyperldm.schedule, config.hyperldm.diffusion_steps)
+def noise_process(settings: HyperLDMSettings) -> NoiseProcess:
+    """The noise schedule that the settings name."""
+    return make_process(settings.schedule, settings.diffusion_steps)
 
 
-def sampling(config: RunSettings) -> Sampling:
-    """How the config says that latents are sampled."""
-    settings = config.hyperldm
+def sampling(settings: HyperLDMSettings) -> Sampling:
+    """How the settings say that latents are sampled."""
     return Sampling(
         prediction=settings.prediction,
         sampling_steps=settings.sampling_steps,
@@ -74,12 +77,11 @@ def sampling(config: RunSettings) -> Sampling:
     )
 
 
-def trained_denoiser(config: RunSettings, ldm: Any) -> LatentDenoiser:
+def trained_denoiser(config: RunSettings, ldm: Any, *, section: str = "hyperldm") -> LatentDenoiser:
     """The denoiser of a trained {"params", "statistics"}."""
-    module = denoiser_module(config, ldm["statistics"].latent_mean.shape[0])
-    return LatentDenoiser(
-        predict_fn(module, ldm["params"]), noise_process(config), ldm["statistics"]
-    )
+    module = denoiser_module(config, ldm["statistics"].latent_mean.shape[0], section=section)
+    process = noise_process(getattr(config, section))
+    return LatentDenoiser(predict_fn(module, ldm["params"]), process, ldm["statistics"])
 
 
 def predict_fn(module: nn.Module, params: Any) -> Callable[..., jax.Array]:
@@ -87,15 +89,21 @@ def predict_fn(module: nn.Module, params: Any) -> Callable[..., jax.Array]:
     return functools.partial(module.apply, {"params": params})
 
 
-def compile_sampler(config: RunSettings) -> Sampler:
-    """Compiles sampling for any number of rows; each row has its own question, scale and noise."""
+def compile_sampler(
+    config: RunSettings, *, section: str = "hyperldm", how: Sampling | None = None
+) -> Sampler:
+    """Compiles sampling for any number of rows; each row has its own question, scale and noise.
+
+    how: None for what the section says.
+    """
+    how = sampling(getattr(config, section)) if how is None else how
 
     def compiled(guided: bool) -> Callable:
         def sample(ldm: Any, _: None, x: tuple) -> jax.Array:
             questions, scale, (keys, sign) = x
             return draw_latents(
-                trained_denoiser(config, ldm),
-                sampling(config),
+                trained_denoiser(config, ldm, section=section),
+                how,
                 questions=questions,
                 scale=scale if guided else None,
                 noise=Noise(jax.random.wrap_key_data(keys), sign),
@@ -148,7 +156,7 @@ def sample_noise(
 
 
 def guided_by_support(
-    config: RunSettings, network: BaseNetwork, generate: Callable
+    config: RunSettings, network: BaseNetwork, generate: Callable, *, section: str = "hyperldm"
 ) -> scoring.TaskFn:
     """Few-shot guidance (method.md section 5): latents [B, K, Z] of samples that are pushed down
     the loss of their task's support set at every step.
@@ -177,8 +185,8 @@ def guided_by_support(
             return jax.tree.map(lambda leaf: jnp.repeat(leaf, num_samples, axis=0), values)
 
         latents = draw_latents(
-            trained_denoiser(config, params["ldm"]),
-            sampling(config),
+            trained_denoiser(config, params["ldm"], section=section),
+            sampling(getattr(config, section)),
             questions=rows(tasks.question),
             scale=rows(extra["scale"]),
             noise=Noise(jax.random.wrap_key_data(keys.reshape(-1, 2)), sign.reshape(-1)),
@@ -190,36 +198,43 @@ def guided_by_support(
     return sample
 
 
-def validation_scales(config: RunSettings) -> tuple[float, ...]:
+def validation_scales(config: RunSettings, *, section: str = "hyperldm") -> tuple[float, ...]:
     """The guidance scales to choose from: the one that is set, or those that are compared."""
-    fixed = config.hyperldm.guidance_scale
+    fixed = getattr(config, section).guidance_scale
     return (fixed,) if fixed is not None else tuple(config.evaluate.guidance_scales)
 
 
 def hyperldm_stage(
-    config: RunSettings, name: str, data: LatentData, *, learning_rate: float
+    config: RunSettings,
+    name: str,
+    data: LatentData,
+    *,
+    learning_rate: float,
+    section: str = "hyperldm",
 ) -> Stage:
-    """HyperLDM on a latent data set (method.md section 5).
+    """HyperLDM on a latent data set (method.md section 5), as a section of the config describes it.
 
     Best by the validation accuracy of networks generated from the moving average, with the mean
     latent of num_samples samples, at the better of the guidance scales that are compared.
     """
-    settings, (num_tasks, repeats, latent_dim) = config.hyperldm, data.latents.shape
-    module = denoiser_module(config, latent_dim)
+    settings, (num_tasks, repeats, latent_dim) = getattr(config, section), data.latents.shape
+    module = denoiser_module(config, latent_dim, section=section)
     statistics = latent_statistics(data.latents.reshape(-1, latent_dim), data.train.questions)
     metric = None
     if settings.fisher_share:
-        metric = _fisher_metrics(config, data, statistics.latent_std)
+        metric = _fisher_metrics(config, data, statistics.latent_std, settings.fisher_share)
     return Stage(
         name=name,
         num_steps=settings.num_steps,
         chunk_steps=settings.chunk_steps,
         most_at_once=64,
         init=functools.partial(_init, settings, module, data, statistics, learning_rate),
-        step=functools.partial(_denoising_step, config, module),
+        step=functools.partial(_denoising_step, settings, module),
         data=(data.latents, data.train.questions, metric),
-        schedule=schedule_of(functools.partial(_draw, config, (num_tasks, repeats))),
-        validate=_compile_validation(config, data),
+        schedule=schedule_of(
+            functools.partial(_draw, config.seed, settings.batch_size, (num_tasks, repeats))
+        ),
+        validate=_compile_validation(config, data, section),
     )
 
 
@@ -245,21 +260,25 @@ def _init(
     )
 
 
-def _draw(config: RunSettings, limits: tuple[int, int], step: int) -> tuple[np.ndarray, np.ndarray]:
+def _draw(
+    seed: int, size: int, limits: tuple[int, int], step: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Random tasks and random repeats of them, each [B], below limits = (T, R)."""
-    rng, size = np.random.default_rng([config.seed, step]), config.hyperldm.batch_size
+    rng = np.random.default_rng([seed, step])
     task, repeat = (rng.integers(limit, size=size) for limit in limits)
     return task, repeat
 
 
-def _fisher_metrics(config: RunSettings, data: LatentData, std: jax.Array) -> np.ndarray:
+def _fisher_metrics(
+    config: RunSettings, data: LatentData, std: jax.Array, share: float
+) -> np.ndarray:
     """The metric [T, Z, Z] of standardised latents of each training task, at its mean latent."""
     network = stage_network(config, data.train)
 
     def one_task(params: Any, task: TaskBatch, latent: jax.Array) -> jax.Array:
         weights_fn = functools.partial(data.generate, params["generator"])
         fisher = fisher_information(network, weights_fn, latent, task)
-        return standardised_metric(fisher, std, share=config.hyperldm.fisher_share)
+        return standardised_metric(fisher, std, share=share)
 
     def metrics(params: Any, tasks: TaskBatch, latents: jax.Array) -> jax.Array:
         tasks = tasks.replace(support=all_examples(tasks))
@@ -270,16 +289,21 @@ def _fisher_metrics(config: RunSettings, data: LatentData, std: jax.Array) -> np
 
 
 def _denoising_step(
-    config: RunSettings, module: nn.Module, state: TrainState, data: Any, x: Any, key: jax.Array
+    settings: HyperLDMSettings,
+    module: nn.Module,
+    state: TrainState,
+    data: Any,
+    x: Any,
+    key: jax.Array,
 ) -> tuple[TrainState, dict]:
     """One update on random repeats of random tasks."""
     (latents, questions, metric), (_, (task, repeat)) = data, x
-    asked, settings = take(questions, task), config.hyperldm
+    asked = take(questions, task)
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, dict]]:
         total, count = denoising_loss(
             predict_fn(module, params),
-            Denoising(noise_process(config), settings.prediction, settings.drop_rate),
+            Denoising(noise_process(settings), settings.prediction, settings.drop_rate),
             z0=standardise_latents(state.statistics, latents[task, repeat]),
             condition=standardise_sentences(state.statistics.questions, asked),
             mask=jnp.ones(task.shape, bool),
@@ -292,15 +316,16 @@ def _denoising_step(
 
 
 def _compile_validation(
-    config: RunSettings, data: LatentData
+    config: RunSettings, data: LatentData, section: str
 ) -> Callable[[TrainState], tuple[float, dict[str, float]]]:
     """state -> (the best mean accuracy over the tasks at any guidance scale, that at each), of the
     moving average and of mean latents."""
-    sampler, questions = compile_sampler(config), data.validation.questions
+    sampler, questions = compile_sampler(config, section=section), data.validation.questions
     accuracy_of, space = compile_accuracy(config, data), parallel.replicate(data.space)
+    scales = validation_scales(config, section=section)
 
     def accuracy_at(ldm: Any, scale: float) -> float:
-        num = config.hyperldm.num_samples
+        num = getattr(config, section).num_samples
         latents = sample_tasks(
             sampler, ldm, questions, scale=scale, num_samples=num, seed=config.seed
         )
@@ -312,7 +337,7 @@ def _compile_validation(
             "statistics": state.statistics,
             "start": space["e0"],
         }
-        accuracy = {scale: accuracy_at(ldm, scale) for scale in validation_scales(config)}
+        accuracy = {scale: accuracy_at(ldm, scale) for scale in scales}
         return max(accuracy.values()), {f"scale_{s:g}": a for s, a in accuracy.items()}
 
     return validate

@@ -43,8 +43,9 @@ from hyper_meta.models.sentences import (
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.film import film_weights
 from hyper_meta.train.loop import Stage
+from hyper_meta.train.stages.language import reader_module
 from hyper_meta.train.stages.parts import stage_network
-from hyper_meta.train.stages.task_stage import Plan, task_stage
+from hyper_meta.train.stages.task_stage import Plan, TaskModel, task_stage, without_keys
 
 # Whether the meta-objective adapts, and whether the inner gradients are constants.
 OBJECTIVES = {"multitask": (False, False), "fomaml": (True, True), "maml": (True, False)}
@@ -101,16 +102,24 @@ def _conditional(config: RunSettings, network: BaseNetwork, train: TaskTable) ->
     )
 
 
-def _film(config: RunSettings, network: BaseNetwork, train: TaskTable) -> LearnerStart:
+def _film(
+    section: str, config: RunSettings, network: BaseNetwork, train: TaskTable
+) -> LearnerStart:
     """FiLM (method.md section 4): one adapter, hidden units scaled and shifted by the question."""
     return LearnerStart(
-        film_learner(config, network, measure_sentences(train.questions)),
-        functools.partial(film_params, config, network, take(train.questions, 0)),
+        film_learner(section, config, network, measure_sentences(train.questions)),
+        functools.partial(film_params, section, config, network, take(train.questions, 0)),
     )
 
 
 # Section of the config -> (config, network, training table) -> LearnerStart.
-LEARNERS = {"hnet": _hnet, "mnet": _mnet, "conditional": _conditional, "film": _film}
+LEARNERS = {
+    "hnet": _hnet,
+    "mnet": _mnet,
+    "conditional": _conditional,
+    "film": functools.partial(_film, "film"),
+    "film_tokens": functools.partial(_film, "film_tokens"),
+}
 
 
 def learner_stage(
@@ -140,14 +149,12 @@ def learner_stage(
         learning_rate=settings.inner_learning_rate if adapts else 0.0,
         first_order=first_order,
     )
-    return task_stage(
-        Plan(name, settings, learning_rate),
-        config,
-        (train, validation),
+    model = TaskModel(
         begun.init_params,
-        meta_objective(begun.learner, loop),
-        scoring.adapted_method(begun.learner, loop),
+        without_keys(meta_objective(begun.learner, loop)),
+        judged=[(1.0, scoring.adapted_method(begun.learner, loop))],
     )
+    return task_stage(Plan(name, settings, learning_rate), config, (train, validation), model)
 
 
 def conditional_params(
@@ -166,28 +173,44 @@ def conditional_learner(
 
 
 def film_params(
-    config: RunSettings, network: BaseNetwork, sentence: SentenceFeatures, key: Key[jax.Array, ""]
+    section: str,
+    config: RunSettings,
+    network: BaseNetwork,
+    sentence: SentenceFeatures,
+    key: Key[jax.Array, ""],
 ) -> Any:
-    """The first parameters of FiLM, for questions like this sentence."""
+    """The first parameters of FiLM, for questions like this sentence; a section whose condition is
+    "tokens" has a reader too."""
     adapter_key, key = jax.random.split(key)
-    question = jnp.zeros(sentence.pooled.shape)
-    return {
-        "adapter": network.init(adapter_key),
-        "film": film_module(config).init(key, question)["params"],
-    }
+    params, question = {"adapter": network.init(adapter_key)}, jnp.zeros(sentence.pooled.shape)
+    if getattr(config, section).condition == "tokens":
+        key, reader_key = jax.random.split(key)
+        sentence = jax.tree.map(jnp.asarray, sentence)
+        params["reader"] = reader_module(config).init(reader_key, sentence)["params"]
+        question = jnp.zeros(config.reader.width)
+    return params | {"film": film_module(section, config).init(key, question)["params"]}
 
 
-def film_module(config: RunSettings) -> nn.Module:
-    """The module that turns a question into scales and shifts."""
-    return Film(tuple(config.film.hidden_dims), config.network.hidden_dim)
+def film_module(section: str, config: RunSettings) -> nn.Module:
+    """The module that turns a vector into scales and shifts."""
+    return Film(tuple(getattr(config, section).hidden_dims), config.network.hidden_dim)
 
 
-def film_learner(config: RunSettings, network: BaseNetwork, measured: SentenceMoments) -> Learner:
+def film_learner(
+    section: str, config: RunSettings, network: BaseNetwork, measured: SentenceMoments
+) -> Learner:
     """FiLM; nothing moves in the inner loop; measured: on training questions."""
-    module, prepare = film_module(config), _prepared_questions(config.film, measured)
+    module, settings = film_module(section, config), getattr(config, section)
+    prepare = _prepared_questions(settings, measured)
+
+    def vector(params: Any, question: SentenceFeatures) -> jax.Array:
+        if settings.condition == "pooled":
+            return prepare(question)
+        asked = standardise_sentences(measured, question)
+        return reader_module(config).apply({"params": params["reader"]}, asked).vector
 
     def generate(params: Any, question: SentenceFeatures) -> jax.Array:
-        scale, shift = module.apply({"params": params["film"]}, prepare(question))
+        scale, shift = module.apply({"params": params["film"]}, vector(params, question))
         return film_weights(params["adapter"], scale, shift, network.embed_dim)
 
     return fixed_learner(network, generate)

@@ -30,7 +30,7 @@ from hyper_meta.meta import scoring
 from hyper_meta.meta.objectives import Objective
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.passes import compile_configured_pass
-from hyper_meta.train.state import TrainState, create_state
+from hyper_meta.train.state import TrainState, create_state, smoothed_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +43,37 @@ class Plan:
     learning_rate: float
 
 
+@dataclasses.dataclass(frozen=True)
+class TaskModel:
+    """What learns from batches of tasks.
+
+    init_params: PRNG key -> pytree.
+    loss: (params, groups, keys) -> as an Objective; groups: TaskBatches that differ in padding;
+        keys: of each group, a PRNG key for each of its tasks.
+    judged: (share, its logits) of the ways in which it is validated; the score is the sum of their
+        accuracies times their shares.
+    num_members: M where params have a leading axis of M members, each with an optimizer of its own;
+        0 without that axis.
+    statistics: of the state.
+    """
+
+    init_params: Callable[[jax.Array], Any]
+    loss: Callable[..., tuple[jax.Array, tuple[jax.Array, dict]]]
+    judged: Sequence[tuple[float, scoring.LogitsFn]]
+    num_members: int = 0
+    statistics: Any = dataclasses.field(default_factory=dict)
+
+
+def without_keys(objective: Objective) -> Callable[..., tuple]:
+    """An objective as the loss of a TaskModel that draws nothing."""
+    return lambda params, groups, keys: objective(params, groups)
+
+
 def task_stage(
-    plan: Plan,
-    config: RunSettings,
-    tables: tuple[TaskTable, TaskTable],
-    init_params: Callable[[jax.Array], Any],
-    objective: Objective,
-    method: scoring.LogitsFn,
+    plan: Plan, config: RunSettings, tables: tuple[TaskTable, TaskTable], model: TaskModel
 ) -> Stage:
-    """A stage that learns from batches of tasks; tables are (train, validation)."""
+    """A stage that learns from batches of tasks; tables are (train, validation). Best by the
+    validation score of the moving average, or without one of the parameters."""
     (train, validation), settings = tables, plan.settings
     sizes = cap_sizes(task_shapes(train), config.batching.max_support, config.batching.max_query)
     layouts = choose_layouts(
@@ -60,12 +82,15 @@ def task_stage(
         max_layouts=config.batching.num_layouts,
         num_groups=math.gcd(config.batching.num_groups, settings.batch_size),
     )
-    tx = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optax.adam(plan.learning_rate))
-    score = compile_configured_pass(config, scoring.scores_of(method), validation)
 
     def init(key: jax.Array) -> TrainState:
-        params = init_params(key)
-        return create_state(None, params, tx=tx, ema_decay=None, statistics={})
+        return create_state(
+            None,
+            model.init_params(key),
+            tx=_optimizer(plan, model.num_members),
+            ema_decay=settings.ema_decay or None,
+            statistics=model.statistics,
+        )
 
     def schedule(start: int, stop: int) -> tuple[np.ndarray, Any]:
         batches = scheduled_batches(
@@ -74,24 +99,51 @@ def task_stage(
         # The layout is shared by all devices; everything else is cut over them.
         return batches.shape, batches.replace(shape=np.broadcast_to(0, batches.ids.shape))
 
-    def validate(state: TrainState) -> tuple[float, dict[str, float]]:
-        return float(np.mean(score(state.params, None).accuracy)), {}
-
     return Stage(
         name=plan.name,
         num_steps=settings.num_steps,
         chunk_steps=settings.chunk_steps,
         most_at_once=8,
         init=init,
-        step=functools.partial(_task_step, objective, layouts, config.batching.feature_noise),
+        step=functools.partial(_task_step, model.loss, layouts, config.batching.feature_noise),
         data=train,
         schedule=schedule,
-        validate=validate,
+        validate=_compile_validation(config, model, validation),
+        patience=settings.patience,
     )
 
 
+def _optimizer(plan: Plan, num_members: int) -> optax.GradientTransformation:
+    """Adam after the gradient is clipped, of each member by itself."""
+    clip = optax.clip_by_global_norm(plan.settings.clip_norm)
+    tx = optax.chain(clip, optax.adam(plan.learning_rate))
+    if not num_members:
+        return tx
+    return optax.GradientTransformation(jax.vmap(tx.init), jax.vmap(tx.update))
+
+
+def _compile_validation(
+    config: RunSettings, model: TaskModel, validation: TaskTable
+) -> Callable[[TrainState], tuple[float, dict[str, float]]]:
+    """state -> (the score, the accuracy of each way to judge, where there are several)."""
+    judged = [(share, method) for share, method in model.judged if share]
+    passes = [
+        compile_configured_pass(config, scoring.scores_of(method), validation)
+        for _, method in judged
+    ]
+
+    def validate(state: TrainState) -> tuple[float, dict[str, float]]:
+        params = smoothed_params(state)
+        accuracy = [float(np.mean(run(params, None).accuracy)) for run in passes]
+        score = sum(share * value for (share, _), value in zip(judged, accuracy, strict=True))
+        several = {f"accuracy_{number}": value for number, value in enumerate(accuracy)}
+        return score, several if len(accuracy) > 1 else {}
+
+    return validate
+
+
 def _task_step(
-    objective: Objective,
+    task_loss: Callable[..., tuple],
     layouts: Sequence[Layout],
     noise: float,
     state: TrainState,
@@ -106,13 +158,15 @@ def _task_step(
     def of_layout(layout: Layout) -> Callable:
         shapes = merge_shapes(layout.shapes, len(batch.ids))
 
-        def group(first: int, shape: BatchShape) -> TaskBatch:
+        def group(first: int, shape: BatchShape) -> tuple[TaskBatch, jax.Array]:
             part, part_keys = jax.tree.map(lambda x: x[first :: len(shapes)], (batch, keys))
             tasks = gather(table, part, shape)
-            return perturb(tasks, part_keys, noise) if noise else tasks
+            own_keys = jax.vmap(jax.random.fold_in, (0, None))(part_keys, 0)
+            return perturb(tasks, part_keys, noise) if noise else tasks, own_keys
 
         def loss_fn(params: Any) -> Any:
-            return objective(params, [group(*pair) for pair in enumerate(shapes)])
+            groups, own_keys = zip(*[group(*pair) for pair in enumerate(shapes)], strict=True)
+            return task_loss(params, groups, own_keys)
 
         return jax.value_and_grad(loss_fn, has_aux=True)
 

@@ -1,0 +1,191 @@
+"""Networks that start where a sentence is read word by word (method.md section 4): the conditional
+hypernetwork of tokens, HNet started by the sentence, and averages of such generators."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hyper_meta.core import parallel
+from hyper_meta.core.settings import RunSettings
+from hyper_meta.core.types import SentenceFeatures, UserError
+from hyper_meta.diffusion.classifier_guidance import GENERATOR, generate_weights
+from hyper_meta.meta.learners import latent_learner
+from hyper_meta.methods.guides import Guide, GuideMaker, adapted_rows, guide_of, guide_row
+from hyper_meta.methods.interface import Method, Row, Setup, fit
+from hyper_meta.models.sentences import measure_sentences
+from hyper_meta.methods.trained import Fitted, Trained
+from hyper_meta.networks.base import BaseNetwork
+from hyper_meta.train.stages.language import (
+    generators_stage,
+    language_params,
+    language_stage,
+    read_fn,
+)
+
+_generator = functools.partial(generate_weights, GENERATOR)
+
+
+def started(name: str, section: str, title: str, summary: str, space: str | None = None) -> Method:
+    """A latent that starts where the sentence is read, trained as a section of the config says.
+
+    space: the method whose latent space its points lie in, None where there is none.
+    """
+    maker = GuideMaker(
+        model=functools.partial(_model, name),
+        shapes=functools.partial(_shapes, section),
+        make=functools.partial(_guide, name, section, title, space),
+    )
+    stage = functools.partial(language_stage, section)
+    return _method(name, section, summary, maker, stage)
+
+
+def _method(name: str, section: str, summary: str, maker: GuideMaker, stage: Any) -> Method:
+    def train(setup: Setup, trained: Trained) -> Fitted:
+        tables = setup.tables["train"], setup.tables["validation"]
+        build = functools.partial(stage, setup.config, *tables, name=name)
+        return fit(setup, section, name, lambda rate: build(learning_rate=rate))
+
+    def rows(setup: Setup, trained: Trained) -> list[Row]:
+        guide = guide_of(setup, trained, name, maker)
+        return [guide_row(setup, guide), *adapted_rows(setup, guide)]
+
+    return Method(
+        rows, train, summary=summary, guide=maker, check=functools.partial(check_tokens, section)
+    )
+
+
+def check_tokens(section: str, config: RunSettings) -> None:
+    """Raises UserError where a section of the config reads tokens that are not encoded."""
+    reads = getattr(config, section).condition == "tokens"
+    if reads and not config.question_tokens and config.dataset != "precomputed":
+        raise UserError(
+            f'{section}.condition is "tokens", and question_tokens is off: set '
+            f"--config.question_tokens, or --config.{section}.condition=pooled"
+        )
+
+
+def _model(name: str, setup: Setup, trained: Trained) -> dict[str, Any]:
+    params = trained.fitted(name).params
+    return {
+        "space": {key: params[key] for key in ("e0", "generator")},
+        "reader": params["reader"],
+        "questions": jax.tree.map(np.asarray, measure_sentences(setup.tables["train"].questions)),
+    }
+
+
+def _shapes(
+    section: str, config: RunSettings, network: BaseNetwork, sentence: SentenceFeatures
+) -> dict[str, Any]:
+    settings = getattr(config, section)
+    params = functools.partial(language_params, config, settings, network)
+    made = jax.eval_shape(params, jax.tree.map(jnp.asarray, sentence), jax.random.key(0))
+    if members := getattr(settings, "num_members", 0):
+        made = jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype), made)
+    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], sentence)
+    return {
+        "space": {key: made[key] for key in ("e0", "generator")},
+        "reader": made["reader"],
+        "questions": jax.eval_shape(measure_sentences, batch),
+    }
+
+
+def _guide(
+    name: str,
+    section: str,
+    title: str,
+    space: str | None,
+    config: RunSettings,
+    network: BaseNetwork,
+    model: Any,
+) -> Guide:
+    settings = getattr(config, section)
+
+    def read(model: Any, _: None, questions: SentenceFeatures) -> jax.Array:
+        return read_fn(config, settings, model["questions"])(model, questions)[:, None]
+
+    def generate(model: Any, latents: jax.Array) -> jax.Array:
+        return _generator(model["space"]["generator"], latents)
+
+    return Guide(
+        name=name,
+        title=title,
+        network=network,
+        model=model,
+        sample_fn=_sampler(read, model),
+        generate=generate,
+        space=space,
+        learner=latent_learner(network, _generator),
+        learner_params=model["space"],
+    )
+
+
+def _sampler(read: Any, model: Any) -> Any:
+    """A Guide's sample_fn, of read: (model, None, n questions) -> points [n, K, ...]; every sample
+    of a sentence is the same."""
+    mapped = parallel.compile_map(read)
+
+    @functools.cache
+    def on_devices() -> Any:
+        return parallel.replicate(model)
+
+    def sample(_: Any, questions: SentenceFeatures, __: None, num: int, seed: int) -> np.ndarray:
+        count = len(questions.pooled)
+        points = mapped(on_devices(), None, parallel.fill_devices(questions))[:count]
+        return points if points.shape[1] > 1 else points.repeat(num, axis=1)
+
+    return sample
+
+
+def _members_guide(config: RunSettings, network: BaseNetwork, model: Any) -> Guide:
+    """Its points are the latents of all members, [n, M, Z], each for its own generator."""
+    settings = config.generators
+
+    def read(model: Any, _: None, questions: SentenceFeatures) -> jax.Array:
+        read_one = read_fn(config, settings, model["questions"])
+        latents = jax.vmap(lambda reader: read_one({"reader": reader}, questions), out_axes=1)
+        return latents(model["reader"])
+
+    def generate(model: Any, latents: jax.Array) -> jax.Array:
+        return jax.vmap(_generator)(model["space"]["generator"], latents)
+
+    return Guide(
+        name="generators",
+        title=f"average of {settings.num_members} generators",
+        network=network,
+        model=model,
+        sample_fn=_sampler(read, model),
+        generate=generate,
+        num_samples=settings.num_members,
+        votes=True,
+    )
+
+
+CONDITIONAL = started(
+    "conditional_tokens",
+    "conditional_tokens",
+    "conditional hypernetwork of tokens",
+    "hypernetwork from the tokens of the question to the weights",
+)
+HNET = started(
+    "hnet_language",
+    "language",
+    "HNet started by the sentence",
+    "HNet whose latent starts where a reader of the sentence puts it",
+    space="language",
+)
+GENERATORS = _method(
+    "generators",
+    "generators",
+    "several generators from tokens to weights, whose log-probabilities are averaged",
+    GuideMaker(
+        model=functools.partial(_model, "generators"),
+        shapes=functools.partial(_shapes, "generators"),
+        make=_members_guide,
+    ),
+    generators_stage,
+)

@@ -1,0 +1,372 @@
+"""The stages that read sentences word by word. As a script: writes what one of them ends with to a
+file."""
+
+import dataclasses
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from devices import run_on_eight_devices
+from toy_features import random_tokens
+from toy_stages import NUM_TASKS, tiny_config, tiny_table, whole_task
+
+from hyper_meta.core import parallel
+from hyper_meta.diffusion.classifier_guidance import GENERATOR
+from hyper_meta.diffusion.latent_sampling import latent_statistics
+from hyper_meta.diffusion.samplers import Noise
+from hyper_meta.meta.inner_loop import adapt_task, task_loss
+from hyper_meta.meta.learners import latent_learner
+from hyper_meta.models.sentences import keep_sentences, measure_sentences, take
+from hyper_meta.train.loop import run_stage
+from hyper_meta.train.stages import language, tuned
+from hyper_meta.train.stages.hyperldm import denoiser_module
+from hyper_meta.train.stages.latent_data import LatentData
+from hyper_meta.train.stages.meta_learning import learner_stage
+from hyper_meta.train.stages.noisy_hyperclip import noisy_hyperclip_stage
+from hyper_meta.train.stages.parts import stage_network
+
+LATENT, RATE = 4, 0.02
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def token_table(seed=0):
+    """The toy's table, whose questions have token states of another width."""
+    table = tiny_table(seed)
+    tokens, mask = random_tokens(seed, NUM_TASKS, length=4)
+    return table.replace(questions=table.questions.replace(tokens=tokens, mask=mask))
+
+
+def config_of(**values):
+    small = {"batching.num_layouts": 1, "batching.num_shapes": 1}
+    return tiny_config(small | {name.replace("__", "."): value for name, value in values.items()})
+
+
+def language_of(config, section="language"):
+    return language.language_stage(
+        section, config, token_table(), token_table(1), name="language", learning_rate=RATE
+    )
+
+
+def generators_of(config):
+    return language.generators_stage(
+        config, token_table(), token_table(1), name="generators", learning_rate=RATE
+    )
+
+
+def film_of(config):
+    return learner_stage(
+        "film_tokens",
+        config,
+        token_table(),
+        token_table(1),
+        name="film_tokens",
+        objective="multitask",
+        learning_rate=RATE,
+    )
+
+
+def latent_data():
+    """A random space of the generator's sizes, with random latents of the training tasks."""
+    config, rng = config_of(), np.random.default_rng(0)
+    network = stage_network(config, token_table())
+    sentence = take(token_table().questions, 0)
+    params = language.language_params(config, config.language, network, sentence, jax.random.key(2))
+    latents = rng.normal(size=(NUM_TASKS, 3, LATENT)).astype(np.float32)
+    space = jax.tree.map(np.asarray, {name: params[name] for name in ("e0", "generator")})
+    return LatentData(latents, space, GENERATOR, token_table(), token_table(1))
+
+
+def random_ldm(config, data):
+    """A HyperLDM that reads tokens, with random parameters."""
+    statistics = latent_statistics(data.latents.reshape(-1, LATENT), data.train.questions)
+    module = denoiser_module(config, LATENT, section="hyperldm_tokens")
+    inputs = data.latents[:2, 0], jnp.zeros(2, jnp.int32), take(data.train.questions, slice(2))
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs, jnp.ones(2, bool))["params"]
+    rng = np.random.default_rng(4)
+    params = jax.tree.map(lambda x: 0.3 * rng.normal(size=x.shape).astype(np.float32), shapes)
+    return {"params": params, "statistics": jax.tree.map(np.asarray, statistics)}
+
+
+def tuned_of(config):
+    data = latent_data()
+    return tuned.tuned_stage(
+        config,
+        "tuned",
+        data,
+        ldm=random_ldm(config, data),
+        section="hyperldm_tokens",
+        learning_rate=RATE,
+    )
+
+
+def noisy_of(config):
+    data = latent_data()
+    return noisy_hyperclip_stage(
+        config,
+        "noisy",
+        data,
+        ldm=random_ldm(config, data),
+        section="hyperldm_tokens",
+        learning_rate=RATE,
+    )
+
+
+STAGES = {
+    "language": language_of,
+    "generators": generators_of,
+    "film_tokens": film_of,
+    "tuned": tuned_of,
+    "noisy": noisy_of,
+}
+
+
+@pytest.mark.parametrize("name", ["language", "generators", "film_tokens", "tuned"])
+def test_training_lowers_the_loss(name, tmp_path):
+    stage = STAGES[name](config_of())
+    state, history = run_stage(stage, tmp_path, seed=0, checkpoint_every=9, progress=False)
+    first, last = history
+    assert last["loss"] < 0.9 * first["loss"]
+    assert 0 <= float(state.best_score) <= 1
+
+
+def test_the_classifier_learns_to_tell_sentences_apart(tmp_path):
+    config = config_of(noisy_hyperclip__num_steps=120, noisy_hyperclip__chunk_steps=60)
+    stage = noisy_of(config)
+    _, (first, last) = run_stage(stage, tmp_path, seed=0, checkpoint_every=9, progress=False)
+    assert last["loss"] < first["loss"] and last["accuracy"] > 1.5 / 8
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_loss_is_taken_in_shares_where_the_sentence_starts_and_after_inner_steps(share):
+    """Against both losses by themselves, task by task."""
+    config = config_of(
+        language__adapted_share=share,
+        language__drop_rate=0.0,
+        batching__max_support=9,  # so that every task comes whole
+        batching__max_query=7,
+    )
+    table, stage = token_table(), language_of(config)
+    state = stage.init(jax.random.key(0))
+    measured = measure_sentences(table.questions)
+    network = stage_network(config, table)
+    learner = language.language_learner(config, config.language, network, measured)
+    loop = language.inner_loop(config.language)
+    _, batch = stage.schedule(0, 1)
+    expected = []
+    for number in batch.ids[0]:
+        task = jax.tree.map(jnp.asarray, whole_task(table, int(number)))
+        task = task.replace(question=jax.tree.map(jnp.asarray, take(table.questions, int(number))))
+
+        def loss(point, examples, task=task):
+            weights = learner.weights(state.params, task.question, point)
+            return task_loss(network, weights, examples, task.answers, task.answer_mask)
+
+        every = jax.tree.map(lambda *x: jnp.concatenate(x), task.support, task.query)
+        start = learner.start(state.params, task.question, 0)
+        adapted = adapt_task(learner, state.params, task, loop)
+        expected.append((1 - share) * loss(start, every) + share * loss(adapted, task.query))
+    run = parallel.compile_chunk(stage.step)
+    xs = stage.schedule(0, 1)
+    _, metrics = run(
+        parallel.replicate(state), parallel.replicate(stage.data), xs, jax.random.key(1)
+    )
+    total, count = parallel.first(metrics)["loss"]
+    np.testing.assert_allclose(total / count, np.mean(expected), rtol=1e-3)
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_gradients_through_the_inner_steps_are_finite_differences(first_order, x64):
+    """Of the loss after two inner steps, in the reader's parameters; at first order the start alone
+    moves the end, one to one."""
+    config = config_of()
+    table = jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.float64) if x.dtype == np.float32 else jnp.asarray(x),
+        token_table(),
+    )
+    network, measured = stage_network(config, table), measure_sentences(table.questions)
+    settings = dataclasses.replace(
+        config.language, objective="fomaml" if first_order else "maml", inner_learning_rate=0.1
+    )
+    learner = language.language_learner(config, settings, network, measured)
+    params = language.language_params(
+        config, settings, network, take(table.questions, 0), jax.random.key(0)
+    )
+    params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+    task = jax.tree.map(jnp.asarray, whole_task(table, 1))
+    loop = language.inner_loop(settings)
+
+    def loss(params, fixed):
+        start = learner.start(params, task.question, 0)
+        end = adapt_task(learner, params, task, loop, start=start)
+        if first_order:  # the way from the start to the end is a constant
+            end = start + fixed
+        weights = learner.weights(params, task.question, end)
+        return task_loss(network, weights, task.query, task.answers, task.answer_mask)
+
+    start = learner.start(params, task.question, 0)
+    way = adapt_task(learner, params, task, loop, start=start) - start
+
+    def plain(params):
+        end = adapt_task(learner, params, task, loop)
+        weights = learner.weights(params, task.question, end)
+        return task_loss(network, weights, task.query, task.answers, task.answer_mask)
+
+    gradient = jax.grad(plain)(params)["reader"]
+    flat, unravel = jax.flatten_util.ravel_pytree(params["reader"])
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        direction = rng.normal(size=flat.shape)
+        step = 1e-5
+
+        def at(amount, direction=direction):
+            return loss({**params, "reader": unravel(flat + amount * direction)}, way)
+
+        numeric = (at(step) - at(-step)) / (2 * step)
+        ours = jax.flatten_util.ravel_pytree(gradient)[0] @ direction
+        np.testing.assert_allclose(ours, numeric, rtol=1e-4, atol=1e-8)
+
+
+def test_a_dropped_sentence_starts_at_e0_and_teaches_it():
+    config = config_of(language__drop_rate=1.0, language__adapted_share=0.0)
+    stage = language_of(config)
+    state = stage.init(jax.random.key(0))
+    run = parallel.compile_chunk(stage.step)
+    after, _ = run(
+        parallel.replicate(state),
+        parallel.replicate(stage.data),
+        stage.schedule(0, 2),
+        jax.random.key(1),
+    )
+    before, after = state.params, parallel.first(after.params)
+    assert np.abs(after["e0"] - before["e0"]).min() > 0
+    jax.tree.map(np.testing.assert_array_equal, after["reader"], before["reader"])
+    learner = language.language_learner(
+        config,
+        config.language,
+        stage_network(config, stage.data),
+        measure_sentences(stage.data.questions),
+    )
+    question = keep_sentences(take(stage.data.questions, slice(1)), np.array([False]))
+    start = learner.start(before, take(question, 0), 0)
+    np.testing.assert_array_equal(start, before["e0"])
+
+
+def test_members_learn_as_each_would_alone():
+    """Side by side they have the same tasks; clipping and Adam are of each by itself."""
+    config = config_of(generators__num_members=3, generators__clip_norm=0.5)
+    stage = generators_of(config)
+    together = stage.init(jax.random.key(0))
+    run = parallel.compile_chunk(stage.step)
+    data, xs, key = parallel.replicate(stage.data), stage.schedule(0, 3), jax.random.key(1)
+    state, _ = run(parallel.replicate(together), data, xs, key)
+    ends = parallel.first(state.params)
+    alone = language.language_stage(
+        "generators", config, token_table(), token_table(1), name="generators", learning_rate=RATE
+    )
+    run_alone = parallel.compile_chunk(alone.step)
+    for member, member_key in enumerate(jax.random.split(jax.random.key(0), 3)):
+        first = alone.init(member_key)
+        jax.tree.map(
+            lambda x, y, m=member: np.testing.assert_array_equal(x[m], y),
+            together.params,
+            first.params,
+        )
+        end, _ = run_alone(parallel.replicate(first), data, xs, key)
+        jax.tree.map(
+            lambda x, y, m=member: np.testing.assert_allclose(x[m], y, rtol=1e-3, atol=1e-4),
+            ends,
+            parallel.first(end.params),
+        )
+
+
+def test_the_gradient_through_the_sampler_is_finite_differences(x64):
+    """Of a loss of latents that three steps of DDIM make, in the denoiser's parameters."""
+    config, data = config_of(tuned__sampling_steps=3), latent_data()
+    ldm = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), random_ldm(config, data))
+    # No entry at the bound that predictions are held to, where there is no derivative.
+    ldm["statistics"] = ldm["statistics"].replace(clip=jnp.asarray(1e6))
+    questions = jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.float64) if x.dtype == np.float32 else jnp.asarray(x),
+        take(data.train.questions, slice(3)),
+    )
+    noise = Noise(jax.random.split(jax.random.key(0), 3))
+    flat, unravel = jax.flatten_util.ravel_pytree(ldm["params"])
+
+    @jax.jit
+    def loss(flat):
+        latents = tuned.few_step_latents(
+            config, "hyperldm_tokens", unravel(flat), ldm["statistics"], questions, noise
+        )
+        return jnp.sum(jnp.sin(latents))
+
+    gradient, rng, step = jax.grad(loss)(flat), np.random.default_rng(0), 1e-6
+    for _ in range(3):
+        direction = rng.normal(size=flat.shape)
+        numeric = (loss(flat + step * direction) - loss(flat - step * direction)) / (2 * step)
+        np.testing.assert_allclose(gradient @ direction, numeric, rtol=1e-4)
+
+
+def test_tuning_starts_at_the_trained_denoiser_and_leaves_the_space():
+    config, data = config_of(), latent_data()
+    ldm = random_ldm(config, data)
+    stage = tuned_of(config)
+    state = stage.init(jax.random.key(5))
+    jax.tree.map(np.testing.assert_array_equal, state.params, ldm["params"])
+    assert set(state.params) == set(ldm["params"])
+
+
+def end_of_training(name):
+    """Parameters, metrics and validation score after four steps, on however many devices."""
+    config = config_of(batching__feature_noise=0.2, language__drop_rate=0.3)
+    stage = STAGES[name](config)
+    state = parallel.replicate(stage.init(jax.random.key(0)))
+    run = parallel.compile_chunk(stage.step)
+    xs = stage.schedule(0, 4)
+    state, metrics = run(state, parallel.replicate(stage.data), xs, jax.random.key(1))
+    score, _ = stage.validate(state)
+    end = {"params": parallel.first(state.params), "metrics": parallel.first(metrics)}
+    leaves = jax.tree_util.tree_leaves_with_path(end | {"score": np.float32(score)})
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_eight_devices_train_like_one(name, tmp_path):
+    run_on_eight_devices(__file__, tmp_path / "eight.npz", name)
+    with np.load(tmp_path / "eight.npz") as eight:
+        assert eight["num_devices"] == 8
+        for leaf, value in end_of_training(name).items():
+            np.testing.assert_allclose(eight[leaf], value, rtol=1e-3, atol=1e-4, err_msg=leaf)
+
+
+def test_a_latent_starts_where_it_is_read_and_moves_as_one_of_hnet():
+    config, data = config_of(), latent_data()
+    network = stage_network(config, data.train)
+    measured = measure_sentences(data.train.questions)
+    sentence = take(data.train.questions, 1)
+    params = language.language_params(config, config.language, network, sentence, jax.random.key(2))
+    read = language.read_fn(config, config.language, measured)
+    ours = language.language_learner(config, config.language, network, measured)
+    question = jax.tree.map(jnp.asarray, sentence)
+    start = ours.start(params, question, 0)
+    np.testing.assert_allclose(start, read(params, question), rtol=1e-6)
+    plain = latent_learner(network, data.generate)
+    task = whole_task(data.train, 1)
+    loop = language.inner_loop(config.language)
+    np.testing.assert_allclose(
+        adapt_task(ours, params, task, loop),
+        adapt_task(plain, params, task, loop, start=start),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+if __name__ == "__main__":
+    file, chosen = sys.argv[1:]
+    np.savez(file, num_devices=jax.local_device_count(), **end_of_training(chosen))
