@@ -56,9 +56,7 @@ def diffused(space_name: str, section: str = "hyperldm") -> Method:
 def tuned(space_name: str, section: str) -> Method:
     """The HyperLDM of a section of the config, trained on by the task loss."""
 
-    def make(
-        config: RunSettings, space_name: str, model: Any, new: Callable[..., Guide]
-    ) -> Guide:
+    def make(config: RunSettings, space_name: str, model: Any, new: Callable[..., Guide]) -> Guide:
         sampler = compile_sampler(config, section=section, how=few_steps(config, section))
         return new(
             sample_fn=_sample_fn(sampler, "tuned", model),
