@@ -130,8 +130,8 @@ def test_the_conditional_hypernetwork_sees_the_questions(seen):
 
 def test_film_sees_the_questions(seen):
     (config, questions), table = seen, tiny_table()
-    module, measured = stages.film_module(config), measure_sentences(table.questions)
-    learner = stages.film_learner(config, stage_network(config, table), measured)
+    module, measured = stages.film_module("film", config), measure_sentences(table.questions)
+    learner = stages.film_learner("film", config, stage_network(config, table), measured)
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(module.init, jax.random.key(0), questions)["params"]
     params = {
