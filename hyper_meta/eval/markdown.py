@@ -17,6 +17,7 @@ from hyper_meta.eval.tables import (
     family_table,
     interval,
     main_table,
+    novelty_table,
     seed_table,
     setting_table,
     shot_table,
@@ -36,6 +37,19 @@ more than remember.
 * A row is each seed's setting with the highest accuracy on validation tasks.
 * Rows that saw the support set have labelled examples of the test task: an upper reference, not \
 zero-shot. The most common answer uses the support set as well."""
+NOVELTY = """\
+How a guide's networks differ from those of the training tasks, on the test tasks. *Distance* is \
+that of the generated weights to the nearest training network's, relative to the norm of the \
+latter; beside it, that of a training network to the nearest one of another task. *Overlap* is \
+that of errors: of the examples that either network gets wrong, those that both do. *Noise* is the \
+nearest training network with noise of that same distance.
+
+**How to read it.** A guide that repeats what it was trained on is much nearer to a training \
+network than these are to each other, and errs where that one errs (overlap near 100). One that \
+only strays from it does no better than noise. What is generated is new and useful where it is \
+right more often than the nearest network and errs elsewhere. The networks of a guide without a \
+latent space are compared with its own for the training sentences. Of networks that vote, each is \
+compared by itself."""
 REMEMBERS = (
     "does not beat the nearest training sentence: on these tasks it does no more than remember"
 )
@@ -112,6 +126,7 @@ def compose(results: dict[str, Any], scenes: Sequence[Scene], shown: Sequence[st
         as_markdown(main_table(results, "test")),
         NOTES,
         *_memory(results),
+        *_novelty(results),
         "## Differences on test tasks",
         *_by_group(results, lambda group: difference_table(results, "test", group)),
         *_families(results),
@@ -148,6 +163,13 @@ def _memory(results: dict[str, Any]) -> Sections:
     told = "\n".join(f"* {sentence}" for sentence in sentences)
     everyone = "Every method that answers from the sentence beats the nearest training sentence."
     return ["## Guided or remembered", told or everyone]
+
+
+def _novelty(results: dict[str, Any]) -> Sections:
+    if not results["novelty"]:
+        return []
+    tables = _by_group(results, lambda group: novelty_table(results, group))
+    return ["## New networks or remembered ones", NOVELTY, *tables]
 
 
 def _families(results: dict[str, Any]) -> Sections:

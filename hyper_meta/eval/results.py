@@ -20,6 +20,7 @@ from hyper_meta.eval.metrics import (
     t_interval,
     verdict,
 )
+from hyper_meta.eval.novelty import novelty_summaries
 from hyper_meta.eval.rows import CLIP, KINDS, MULTITASK, NEAREST, RowRecord
 from hyper_meta.eval.seeds import SPLITS, SeedResults
 
@@ -39,7 +40,8 @@ UNITS = (
     "id; best: the row of a kind with the highest mean on validation tasks; summaries by split, "
     "row, family and group; settings, of those that every seed has scored, by split, row, setting"
     " and group; differences by split, row, baseline, family and group; shots, on test tasks, by "
-    "row, examples per answer and group"
+    "row, examples per answer and group; novelty, on test tasks, by guide and group: see "
+    "eval/novelty.py"
 )
 
 # The id of a row, or a row with one of its settings.
@@ -67,6 +69,7 @@ def compute_results(
     num_resamples: int,
 ) -> dict[str, Any]:
     """Every figure, as JSON values; UNITS says how to read them."""
+    tested = partition(tasks["test"])
     best = best_rows(seeds[0].rows, [seed.chosen("validation") for seed in seeds])
     results: dict[str, Any] = {
         "format": RESULTS_FORMAT,
@@ -83,7 +86,13 @@ def compute_results(
         "summaries": {},
         "settings": {},
         "differences": {},
-        "shots": shot_summaries(seeds, partition(tasks["test"]), num_resamples=num_resamples),
+        "shots": shot_summaries(seeds, tested, num_resamples=num_resamples),
+        "novelty": novelty_summaries(
+            [seed.novelty for seed in seeds],
+            {group: rows for (family, group), rows in tested.rows.items() if family == ALL},
+            concepts=tested.concepts,
+            num_resamples=num_resamples,
+        ),
         "tasks": {},
     }
     for split in SPLITS:

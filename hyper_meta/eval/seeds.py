@@ -15,6 +15,7 @@ from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import read_json
 from hyper_meta.core.scores import Scores
 from hyper_meta.data.tasks import Task
+from hyper_meta.eval.novelty import read_novelty
 from hyper_meta.eval.rows import KINDS, RowRecord, row_record
 
 SCORES_FORMAT = 2  # of scores.json; 1, without the number, knew rows by their titles
@@ -35,6 +36,7 @@ class SeedResults:
     shown: None or "answers" [T_test, n] int, those of the generated network to the first n query
         examples of each test task, and of a generator of latents "adapted" [T_train, Z] float32,
         the mean adapted latent of each training task, and "latents" [T_test, Z] float32, generated.
+    novelty: guide -> what methods.novelty says of it, of those that have controls.
     """
 
     name: str
@@ -44,6 +46,7 @@ class SeedResults:
     choices: dict[str, dict[str, Any]]
     curves: dict[str, dict[str, Any]]
     shown: dict[str, Shaped[np.ndarray, " ..."]] | None
+    novelty: dict[str, dict[str, Any]]
 
     def chosen(self, split: str) -> dict[str, Scores]:
         """Every row at its chosen setting."""
@@ -90,7 +93,8 @@ def read_seed(folder: Path, tasks: dict[str, list[Task]]) -> SeedResults:
         raise UserError(f"{path} has shots of {', '.join(sorted(unknown))}, no row of it: {AGAIN}")
     curves = _read_curves(folder / "curves", order)
     shown = _read_shown(folder, tasks)
-    return SeedResults(folder.name, rows, scores, shots, choices, curves, shown)
+    new = read_novelty(folder, tasks["test"], AGAIN)
+    return SeedResults(folder.name, rows, scores, shots, choices, curves, shown, new)
 
 
 def _read_settings(

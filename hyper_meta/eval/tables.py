@@ -161,6 +161,29 @@ def shot_table(results: dict[str, Any], group: str) -> Table:
     return table
 
 
+def novelty_table(results: dict[str, Any], group: str) -> Table:
+    """How new the networks of each guide with controls are, on a group of test tasks."""
+    networks = ("generated", "nearest", "noise")
+    accuracies = [f"accuracy: {name}" for name in networks]
+    overlaps = [f"overlap: {name}" for name in (networks[0], networks[2])]
+    distances = ["distance to the nearest", "between training networks"]
+    table = [["guide", *distances, *accuracies, "generated minus nearest [95%]", *overlaps]]
+    for row in results["rows"]:
+        if row["id"] not in results["novelty"]:
+            continue
+        figures = results["novelty"][row["id"]][group]
+        table.append(
+            [
+                row["title"],
+                *(f"{figures[name]:.2f}" for name in ("distance", "between")),
+                *(f"{value:.1f}" for value in figures["accuracy"].values()),
+                interval(figures["minus_nearest"], "+"),
+                *(f"{value:.0f}" for value in figures["overlap"].values()),
+            ]
+        )
+    return table
+
+
 def seed_table(results: dict[str, Any]) -> Table:
     """Mean over test tasks by seed, and its interval over seeds where there are several."""
 

@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from jaxtyping import Int
 
 from hyper_meta.core import parallel
 from hyper_meta.core.scores import Scores
@@ -30,17 +29,11 @@ from hyper_meta.methods.interface import (
     compile_scores,
     questions_of,
 )
+from hyper_meta.methods.nearest import nearest_tasks
 from hyper_meta.methods.spaces import latent_scores
 from hyper_meta.methods.trained import Trained
-from hyper_meta.models.sentences import measure_sentences, noise_sentences, sentence_cosine, take
-
-
-def nearest_tasks(setup: Setup, split: str, number: int = 1) -> Int[np.ndarray, "T n"]:
-    """[T, number] int: the training tasks whose questions are nearest to each of the split, nearest
-    first, by the cosine of standardised embeddings."""
-    known = setup.tables["train"].questions
-    cosine = sentence_cosine(measure_sentences(known), questions_of(setup, split), known)
-    return np.argsort(-np.asarray(cosine), axis=1, stable=True)[:, :number]
+from hyper_meta.methods.training_networks import training_network_rows
+from hyper_meta.models.sentences import noise_sentences, take
 
 
 def _latent_rows(setup: Setup, trained: Trained) -> list[Row]:
@@ -84,7 +77,7 @@ def _weights_rows(setup: Setup, trained: Trained) -> list[Row]:
 
 
 def wrong_questions(makers: Mapping[str, GuideMaker]) -> Method:
-    """The control of the guides that config.evaluate.control_guides names.
+    """The controls of the guides that config.evaluate.control_guides names.
 
     makers: of every language method, by its name.
     """
@@ -92,12 +85,13 @@ def wrong_questions(makers: Mapping[str, GuideMaker]) -> Method:
     def rows(setup: Setup, trained: Trained) -> list[Row]:
         names = setup.config.evaluate.control_guides
         guides = [guide_of(setup, trained, name, makers[name]) for name in names]
-        return [row for guide in guides for row in wrong_question_rows(setup, guide)]
+        asked = [row for guide in guides for row in wrong_question_rows(setup, guide)]
+        return [*asked, *training_network_rows(setup, trained, guides)]
 
     return Method(
         rows,
         needs=lambda config: tuple(config.evaluate.control_guides),
-        summary="control: a guide with wrong questions, no guidance, or shuffled answers",
+        summary="control: guides asked wrongly; training networks with noise, and averaged",
     )
 
 

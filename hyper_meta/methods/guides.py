@@ -144,6 +144,15 @@ def mean_points(points: Any) -> Any:
     return jax.tree.map(mean, points)
 
 
+def answers_of(guide: Guide, generate: Callable | None = None) -> scoring.LogitsFn:
+    """The logits of the networks of points, of each by itself or of their vote.
+
+    generate: as that of the guide, in its place.
+    """
+    method = scoring.point_method(guide.network, generate or guide.generate)
+    return scoring.mean_of_log_probabilities(method) if guide.votes else method
+
+
 def guide_scores(
     setup: Setup, guide: Guide, change: Callable | None = None
 ) -> Callable[[Any, str], Scores]:
@@ -151,9 +160,7 @@ def guide_scores(
 
     change: one of scoring's functions of a Method, such as `ensemble`.
     """
-    method = scoring.point_method(guide.network, guide.generate)
-    if guide.votes:
-        method = scoring.mean_of_log_probabilities(method)
+    method = answers_of(guide)
     task_fn = scoring.scores_of(method if change is None else change(method))
     run = compile_scores(setup, Program("guide", guide.name, change), task_fn)
     model = replicated_model(setup, guide)

@@ -215,7 +215,9 @@ def rows_of(setup: Setup, split: str) -> Int[np.ndarray, " n"]:
 
 
 def questions_of(setup: Setup, split: str) -> SentenceFeatures:
-    """The questions of a split, "validation" or "test", leading axis T."""
+    """The questions of a split, leading axis T."""
+    if split == "train":
+        return setup.tables["train"].questions
     return take(setup.tables["evaluation"].questions, rows_of(setup, split))
 
 

@@ -20,20 +20,23 @@ from hyper_meta.core.files import read_json, write_bytes, write_json
 from hyper_meta.core.scores import Scores
 from hyper_meta.core.types import TaskBatch
 from hyper_meta.data.tasks import Task
+from hyper_meta.eval.novelty import FILE
 from hyper_meta.eval.rows import KINDS, RowRecord
 from hyper_meta.eval.seeds import SCORES_FORMAT
-from hyper_meta.meta import scoring
 from hyper_meta.methods.cache import Program
 from hyper_meta.methods.guide_store import save_guides
 from hyper_meta.methods.guides import (
     Guide,
+    answers_of,
     chosen_setting,
     points_of,
     replicated_model,
 )
 from hyper_meta.methods.interface import Row, Setup, choose, compile_scores
+from hyper_meta.methods.novelty import novelty
 from hyper_meta.methods.trained import Trained
 
+CONTROLS = "questions"  # the method of the guides' controls
 NUM_SHOWN = 4  # query examples of a task, fewer than any task has
 
 
@@ -44,8 +47,9 @@ def evaluate(
     guides: list[Guide],
     encoder: str,
 ) -> None:
-    """Scores all rows and writes scores.json, and, where there are guides, themselves and what the
-    pictures show of the best. Rows that were scored before an interruption are not scored again.
+    """Scores all rows and writes scores.json, and, where there are guides, themselves, what the
+    pictures show of the best, and how new their networks are. Rows that were scored before an
+    interruption are not scored again.
 
     trained: what the methods left; guides: of its language methods; encoder: the fingerprint of
     that of the features.
@@ -57,6 +61,7 @@ def evaluate(
     if guides:
         best = _leave_guides(setup, guides, scored, encoder)
         _show(setup, best, trained)
+        _leave_novelty(setup, guides, trained)
     content = {
         "format": SCORES_FORMAT,
         "order": list(trained.left),
@@ -160,6 +165,16 @@ def _show(setup: Setup, guide: Guide, trained: Trained) -> None:
     processes.from_main(lambda: write_bytes(setup.folder / "shown.npz", buffer.getvalue()))
 
 
+def _leave_novelty(setup: Setup, guides: list[Guide], trained: Trained) -> None:
+    """Writes how new the networks of the guides are that have controls, where there are any."""
+    names = setup.config.evaluate.control_guides if CONTROLS in trained.left else ()
+    records = {
+        guide.name: novelty(setup, trained, guide) for guide in guides if guide.name in names
+    }
+    if records:
+        processes.from_main(lambda: write_json(setup.folder / FILE, records))
+
+
 def _answers_by_template(tasks: list[Task]) -> dict[str, list[str]]:
     known: dict[str, set[str]] = {}
     for task in tasks:
@@ -170,9 +185,7 @@ def _answers_by_template(tasks: list[Task]) -> dict[str, list[str]]:
 def _first_answers(setup: Setup, guide: Guide, points: Any) -> np.ndarray:
     """The answers of a guide's networks to each test task's first query examples, for the pictures:
     [T, NUM_SHOWN] int. points: those that answer, leaves [T, K, ...]."""
-    method = scoring.point_method(guide.network, guide.generate)
-    if guide.votes:
-        method = scoring.mean_of_log_probabilities(method)
+    method = answers_of(guide)
 
     def answers(params: Any, tasks: TaskBatch, extra: Any) -> Any:
         return method(params, tasks, extra)[:, 0, :NUM_SHOWN].argmax(axis=-1)

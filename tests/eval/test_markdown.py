@@ -98,7 +98,8 @@ def test_report_has_only_the_sections_that_there_is_something_for(
     results, tmp_path, make_workdir, plain_tasks
 ):
     full = compose(results, [], ["accuracy_by_scale.png", "latents.png"])
-    for title in ("Guided or remembered", "By question family", "Settings", "From zero-shot"):
+    titles = ("Guided or remembered", "New networks or", "By question family", "Settings")
+    for title in (*titles, "From zero-shot"):
         assert f"\n## {title}" in full
     assert "\n## Examples" not in full and "### Paraphrase" in full
     rows = ((CLIP, "reference", None, {"": 0.5}),)

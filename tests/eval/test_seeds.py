@@ -55,8 +55,9 @@ def test_what_is_optional_may_be_missing(folder, tasks):
     for path in (folder / "curves").iterdir():
         path.unlink()
     _change(folder, lambda saved: saved["shots"].clear())
+    (folder / "novelty.json").unlink()
     run = read_seed(folder, tasks)
-    assert run.shown is None and run.curves == {} == run.shots
+    assert run.shown is None and run.curves == {} == run.shots == run.novelty
 
 
 def test_a_generator_without_latents_leaves_only_answers(folder, tasks):

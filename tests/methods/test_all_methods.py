@@ -15,6 +15,7 @@ from hyper_meta.meta import scoring
 from hyper_meta.methods.guide_store import choose_guide, load_guide
 from hyper_meta.methods.guides import chosen_setting, guide_of, guide_score, points_of
 from hyper_meta.methods.interface import questions_of
+from hyper_meta.methods.novelty import novelty
 from hyper_meta.methods.registry import GUIDES, METHODS
 from hyper_meta.methods.trained import Trained
 from hyper_meta.models.sentences import take
@@ -211,9 +212,11 @@ def test_controls_and_few_shot_rows_take_any_guide(tmp_path):
     )
     controls = METHODS["questions"].rows(setup, trained)
     wrong = {"training_question", "other_question", "noise_question", "shuffled_answers"}
+    networks = {"nearest_network", "noised_network", "averaged_networks"}
     for name in GUIDES:
         variants = {row.id.partition(".")[2] for row in controls if row.id.startswith(f"{name}.")}
-        assert variants - {"unguided"} == wrong
+        own = networks if guide_of(setup, trained, name, GUIDES[name]).space is None else set()
+        assert variants - {"unguided"} == wrong | own
         assert ("unguided" in variants) == ("hyperldm" in name)
         rows = {row.id: row for row in METHODS[name].rows(setup, trained)}
         if guide_of(setup, trained, name, GUIDES[name]).votes:
@@ -228,8 +231,21 @@ def test_controls_and_few_shot_rows_take_any_guide(tmp_path):
         start = rows[name].score("test", _chosen(setup, trained, name), None)
         np.testing.assert_array_equal(before.correct, start.correct)
         assert len(after.correct) == NUM_TASKS["test"]
+    ids = {row.id for row in controls}
+    assert {"hnet.noised_network", "hnet.averaged_networks"} < ids
+    assert {f"hvae.{variant}" for variant in networks} < ids
     for row in controls:
-        assert len(row.score("test", None, None).correct) == NUM_TASKS["test"]
+        (value, *_) = row.settings.values()
+        assert len(row.score("test", value, None).correct) == NUM_TASKS["test"]
+    for name in GUIDES:
+        guide = guide_of(setup, trained, name, GUIDES[name])
+        found = novelty(setup, trained, guide)
+        assert min(found["distance"]) >= 0 and found["between"] > 0
+        if guide.votes:
+            continue
+        value = _chosen(setup, trained, name)
+        scores = METHODS[name].rows(setup, trained)[0].score("test", value, None)
+        np.testing.assert_array_equal(found["correct"]["generated"], scores.correct)
 
 
 def _chosen(setup, trained, name):

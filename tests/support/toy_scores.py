@@ -6,6 +6,7 @@ import numpy as np
 
 from hyper_meta.core.files import write_bytes, write_json
 from hyper_meta.data.tasks import Task
+from hyper_meta.eval.novelty import COMPARED, NETWORKS
 from hyper_meta.eval.rows import CLIP, MULTITASK, NEAREST
 from hyper_meta.eval.seeds import SCORES_FORMAT
 
@@ -100,9 +101,31 @@ def make_saved(rng, tasks, chosen, rows):
     return saved
 
 
+def make_novelty(rng, tasks, names):
+    """novelty.json of the named guides."""
+
+    def record():
+        count = np.array([len(task.query) for task in tasks])
+        shares = {
+            name: {part: rng.uniform(size=len(tasks)).tolist() for part in COMPARED}
+            for name in ("overlap", "agreement")
+        }
+        return shares | {
+            "count": count.tolist(),
+            "correct": {name: rng.binomial(count, 0.5).tolist() for name in NETWORKS},
+            "distance": rng.uniform(0.1, 2, size=len(tasks)).tolist(),
+            "between": rng.uniform(),
+        }
+
+    return {name: record() for name in names}
+
+
 def leave_seed(folder, tasks, *, seed, chosen, rows):
     """Writes what the stages of one seed leave."""
     rng = np.random.default_rng(seed)
+    guides = [row[0] for row in rows if row[0] in (HYPERLDM, CONDITIONAL)]
+    novelty = make_novelty(np.random.default_rng(seed), tasks["test"], guides)
+    write_json(folder / "novelty.json", novelty)
     write_json(folder / "scores.json", make_saved(rng, tasks, chosen, rows))
     for stage in ("hnet", "conditional", "film", "hyperclip", "hyperldm"):
         history = [{"step": 10 * n, "loss": 1 / n} for n in range(1, 5)]
