@@ -212,7 +212,7 @@ def get_config() -> ConfigDict:
     config.evaluate.few_shot_rates = (0.1, 1.0, 10.0, 100.0)
     config.evaluate.shot_steps = (0, 1, 2, 5, 10, 20)  # with few examples
     config.evaluate.shots = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)  # examples of each answer
-    # Guides that few-shot rows start from, and that are asked wrong questions ("questions").
+    # Guides that few-shot rows start from, and that have controls (the method "questions").
     config.evaluate.few_shot_guides = ("hnet_hyperldm", "hvae_hyperldm")
     config.evaluate.control_guides = ("hnet_hyperldm",)
     config.evaluate.num_resamples = 10_000  # of the bootstrap

@@ -1,6 +1,6 @@
 """How new the networks of a guide are: their distance to the nearest training network, and how
-differently the two err (after Zeng et al. 2025, arXiv:2506.07998, section 4, who compare accuracy
-with the similarity of errors).
+differently the two err (after Zeng et al. 2025, arXiv:2506.07998, who hold accuracy against the
+similarity of errors).
 
 The training networks are those of `training_networks`, all R of each training task.
 """

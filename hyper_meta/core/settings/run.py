@@ -263,7 +263,7 @@ class EvaluateSettings:
         "language methods that few-shot rows start from", choices=GUIDES, may_be_empty=True
     )
     control_guides: tuple[str, ...] = setting(
-        "language methods that are asked wrong questions", choices=GUIDES, may_be_empty=True
+        "language methods that have controls", choices=GUIDES, may_be_empty=True
     )
     num_resamples: int = count("of the bootstrap")
 
