@@ -35,7 +35,7 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
         from hyper_meta.eval.tables import as_text
         from hyper_meta.workflows import sweep
 
-        lines = sweep.run(combinations, workdir, rows=arguments.row)
+        lines = sweep.run_sweep(combinations, workdir, rows=arguments.row)
         print(as_text(sweep.sweep_table(lines)), end="\n\n")
         print(sweep.NOTE)
         print(f"sweep: {workdir / 'sweep.md'}")

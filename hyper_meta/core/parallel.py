@@ -166,7 +166,7 @@ def example_keys(key: Key[jax.Array, ""], num_local: int) -> Key[jax.Array, " n"
     return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
 
-def gather(tree: Any) -> Any:
+def all_gather(tree: Any) -> Any:
     """Leaves [B, ...] on every device, joined from the leaves [B / devices, ...] of all devices.
 
     To be called inside a mapped function. Differentiable: the sum of its gradients over devices,

@@ -127,7 +127,7 @@ def iterate_images(name: str, data_dir: Path, start: int = 0) -> Iterator[tuple[
         start = max(0, start - len(rows))
 
 
-def fingerprint(name: str, data_dir: Path) -> str:
+def dataset_fingerprint(name: str, data_dir: Path) -> str:
     """The SHA-256 of the tasks and encoded images of a prepared data set, in hexadecimal.
 
     The files themselves differ from build to build, since protobuf writes the fields of a record in

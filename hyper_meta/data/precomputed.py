@@ -66,7 +66,7 @@ def load(
     return tasks, features
 
 
-def fingerprint(folder: Path) -> str:
+def folder_fingerprint(folder: Path) -> str:
     """SHA-256 over the files, in hexadecimal. Raises UserError where one is missing."""
     digest = hashlib.sha256()
     for name in _check_files(folder):

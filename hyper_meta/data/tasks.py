@@ -26,8 +26,8 @@ class Task:
     group: str
     support: tuple[tuple[str, int], ...]
     query: tuple[tuple[str, int], ...]
-    # Not among what is printed, of which `datasets.fingerprint` is the hash: a concept follows from
-    # the sentence, and no training sees it.
+    # Not among what is printed, of which `datasets.dataset_fingerprint` is the hash: a concept
+    # follows from the sentence, and no training sees it.
     concept: str = dataclasses.field(default="", repr=False)
 
     def prompts(self) -> list[str]:

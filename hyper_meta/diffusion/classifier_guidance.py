@@ -20,32 +20,13 @@ from jaxtyping import Float, Key
 
 from hyper_meta.core.losses import normalise
 from hyper_meta.core.types import Array, Scalar
-from hyper_meta.models.generator import apply_hidden, split_layers
+from hyper_meta.models.generator import Factors
 from hyper_meta.models.sentences import SentenceMoments
 
 # Names of the update rules: gradients -> updates, to be multiplied by minus the learning rate.
 OPTIMIZERS = {"adam": optax.scale_by_adam, "sgd": optax.identity}
 # A weight that hardly varies is no signal: its deviation counts as this share of the mean one.
 SMALLEST_DEVIATION = 0.01
-
-
-@dataclasses.dataclass(frozen=True)
-class Factors:
-    """A generator taken apart: weights = hidden(params, latent) @ kernel + bias.
-
-    hidden: (generator params, latent [..., Z]) -> [..., W]; head: generator params -> (kernel
-    [W, P], bias [P]).
-    """
-
-    hidden: Callable[[Any, jax.Array], jax.Array]
-    head: Callable[[Any], tuple[jax.Array, jax.Array]]
-
-
-# Of models.generator.Generator; the generator params are its own.
-GENERATOR = Factors(
-    hidden=lambda params, latent: apply_hidden(split_layers(params)[0], latent),
-    head=lambda params: (split_layers(params)[1]["kernel"], split_layers(params)[1]["bias"]),
-)
 
 
 @struct.dataclass
@@ -76,14 +57,6 @@ class Guidance:
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {self.optimizer!r}: one of {sorted(OPTIMIZERS)}")
-
-
-def generate_weights(
-    factors: Factors, params: Any, latents: Float[Array, "*B Z"]
-) -> Float[Array, "*B P"]:
-    """[..., Z] -> [..., P] float32, for the generator params."""
-    kernel, bias = factors.head(params)
-    return factors.hidden(params, latents) @ kernel + bias
 
 
 def standardise_weights(

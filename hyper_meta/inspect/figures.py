@@ -29,7 +29,7 @@ OUTLINED = {"edgecolor": "black"}
 Plane = tuple[Float[np.ndarray, " Z"], Float[np.ndarray, "2 Z"], Float[np.ndarray, " 2"]]
 
 
-def project(plane: Plane, latents: Float[np.ndarray, "*B Z"]) -> Float[np.ndarray, "*B 2"]:
+def on_plane(plane: Plane, latents: Float[np.ndarray, "*B Z"]) -> Float[np.ndarray, "*B 2"]:
     """[..., Z] to the coordinates [..., 2] in a plane."""
     origin, axes, _ = plane
     return (latents - origin) @ axes.T
@@ -53,7 +53,7 @@ def draw_families(
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(names) :]:
         axes.remove()
-    everyone = project(plane, np.concatenate([adapted, generated]))
+    everyone = on_plane(plane, np.concatenate([adapted, generated]))
     for number, (axes, name) in enumerate(zip(grid.flat, names, strict=False)):
         colour = PALETTE[number % len(PALETTE)]
         _scatter(axes, everyone, s=4, color="0.88")
@@ -61,7 +61,7 @@ def draw_families(
             (adapted, adapted_families, {"s": 16, "alpha": 0.75, "label": ADAPTED}),
             (generated, generated_families, {"s": 42, "edgecolor": "black", "label": GENERATED}),
         ):
-            _scatter(axes, project(plane, latents[np.array(kinds) == name]), color=colour, **look)
+            _scatter(axes, on_plane(plane, latents[np.array(kinds) == name]), color=colour, **look)
         axes.set_title(name, fontsize=9)
         axes.set(xticks=[], yticks=[])
     _legend(figure, grid.flat[0])
@@ -107,12 +107,12 @@ def draw_movements(
 
 
 def _draw_path(axes: Axes, plane: Plane, movement: Movement, colour: str) -> None:
-    x, y = project(plane, movement.latents).T
+    x, y = on_plane(plane, movement.latents).T
     axes.plot(x, y, color=colour, marker=".", linewidth=1.6, label=_words(movement.sentence))
     first, last = (f"{movement.places[end]:g}" for end in (0, -1))
     for end, text in ((0, first), (-1, last)):
         axes.annotate(text, (x[end], y[end]), xytext=(4, 4), textcoords="offset points", size=9)
-    _scatter(axes, project(plane, movement.goal[None]), color=colour, marker="X", s=90, **OUTLINED)
+    _scatter(axes, on_plane(plane, movement.goal[None]), color=colour, marker="X", s=90, **OUTLINED)
 
 
 def draw_neighbours(plane: Plane, adapted: Float[np.ndarray, "T Z"], found: Neighbours) -> Figure:
@@ -126,10 +126,10 @@ def draw_neighbours(plane: Plane, adapted: Float[np.ndarray, "T Z"], found: Neig
         "nearest by latent": (found.by_latent, {"marker": "o", "edgecolor": ORANGE, "s": 170}),
     }
     for label, (rows, look) in nearest.items():
-        points = project(plane, adapted[rows])
+        points = on_plane(plane, adapted[rows])
         axes.scatter(*points.T, facecolor="none", linewidth=1.8, label=label, zorder=3, **look)
-    _scatter(axes, project(plane, found.samples), color=GREEN, s=30, label="samples")
-    mean = project(plane, found.samples.mean(axis=0, keepdims=True))
+    _scatter(axes, on_plane(plane, found.samples), color=GREEN, s=30, label="samples")
+    mean = on_plane(plane, found.samples.mean(axis=0, keepdims=True))
     _scatter(axes, mean, color=GREEN, marker="*", s=260, label="their mean", **OUTLINED)
     _legend(figure, axes)
     return figure
@@ -212,7 +212,7 @@ def _kind_colours(kinds: Iterable[str]) -> dict[str, str]:
 
 def _draw_map(axes: Axes, plane: Plane, adapted: np.ndarray) -> None:
     share = plane[2]
-    _scatter(axes, project(plane, adapted), color="0.8", s=14, label=ADAPTED)
+    _scatter(axes, on_plane(plane, adapted), color="0.8", s=14, label=ADAPTED)
     axes.set_xlabel(f"first principal component ({share[0]:.0%} of the variance)")
     axes.set_ylabel(f"second principal component ({share[1]:.0%})")
     _clean(axes)

@@ -171,7 +171,7 @@ def example_questions(run: OpenedRun, count: int) -> list[str]:
     return [first[row].sentence for row in rows]
 
 
-def families(tasks: Sequence[Task]) -> list[str]:
+def task_families(tasks: Sequence[Task]) -> list[str]:
     """The family of each task."""
     return [task.family for task in tasks]
 

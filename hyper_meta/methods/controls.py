@@ -27,7 +27,7 @@ from hyper_meta.methods.interface import (
     Row,
     Setup,
     compile_scores,
-    questions_of,
+    split_questions,
 )
 from hyper_meta.methods.nearest import nearest_tasks
 from hyper_meta.methods.spaces import latent_scores
@@ -107,7 +107,7 @@ def wrong_question_rows(setup: Setup, guide: Guide) -> list[Row]:
 
     def asked(wrong_fn: Callable, split: str, _: None, shots: int | None) -> Scores:
         rng = np.random.default_rng([setup.config.seed, len(split)])
-        wrong = wrong_fn(rng, setup.tables["train"].questions, questions_of(setup, split))
+        wrong = wrong_fn(rng, setup.tables["train"].questions, split_questions(setup, split))
         seed = setup.config.seed
         points = guide.sample(wrong, value, num_samples=guide.num_samples, seed=seed)
         return run(guide.answering(points), split)

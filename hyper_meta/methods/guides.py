@@ -28,8 +28,8 @@ from hyper_meta.methods.interface import (
     Setup,
     choose,
     compile_scores,
-    questions_of,
     remember,
+    split_questions,
 )
 from hyper_meta.methods.trained import Trained
 from hyper_meta.networks.base import BaseNetwork
@@ -117,7 +117,7 @@ def points_of(setup: Setup, guide: Guide, split: str, value: Any) -> Any:
     """Points of the questions of a split, numpy leaves [T, K, ...], computed once."""
 
     def make() -> Any:
-        questions = questions_of(setup, split)
+        questions = split_questions(setup, split)
         if guide.sample_all is None or value not in guide.settings.values():
             seed = setup.config.seed
             return guide.sample(questions, value, num_samples=guide.num_samples, seed=seed)

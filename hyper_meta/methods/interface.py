@@ -214,7 +214,7 @@ def rows_of(setup: Setup, split: str) -> Int[np.ndarray, " n"]:
     return np.arange(num_validation, num_validation + len(setup.tasks["test"]))
 
 
-def questions_of(setup: Setup, split: str) -> SentenceFeatures:
+def split_questions(setup: Setup, split: str) -> SentenceFeatures:
     """The questions of a split, leading axis T."""
     if split == "train":
         return setup.tables["train"].questions

@@ -13,11 +13,11 @@ import numpy as np
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
-from hyper_meta.diffusion.classifier_guidance import GENERATOR, generate_weights
 from hyper_meta.meta.learners import latent_learner
 from hyper_meta.methods.guides import Guide, GuideMaker, adapted_rows, guide_of, guide_row
 from hyper_meta.methods.interface import Method, Row, Setup, fit
 from hyper_meta.methods.trained import Fitted, Trained
+from hyper_meta.models.generator import GENERATOR, generate_weights
 from hyper_meta.models.sentences import measure_sentences
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train.stages.language import (

@@ -13,7 +13,6 @@ import numpy as np
 from hyper_meta.core import parallel
 from hyper_meta.core.scores import Scores
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.diffusion.classifier_guidance import GENERATOR, Factors, generate_weights
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner, latent_learner, weights_learner
@@ -30,7 +29,7 @@ from hyper_meta.methods.interface import (
 )
 from hyper_meta.methods.learnt import learner_rows
 from hyper_meta.methods.trained import AdaptedWeights, Space, Trained
-from hyper_meta.models.generator import Generator
+from hyper_meta.models.generator import GENERATOR, Factors, Generator, generate_weights
 from hyper_meta.models.sentences import measure_sentences
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train.stages import hvae

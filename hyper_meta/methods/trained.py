@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from hyper_meta.diffusion.classifier_guidance import Factors, generate_weights
 from hyper_meta.meta.learners import Learner, latent_learner
+from hyper_meta.models.generator import Factors, generate_weights
 from hyper_meta.networks.base import BaseNetwork
 
 

@@ -1,10 +1,12 @@
 """The generator: an MLP from a latent, or from a question embedding, to adapter weights
 (method.md section 4)."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 from jaxtyping import Float
 
 from hyper_meta.core.types import Array
@@ -43,3 +45,30 @@ def apply_hidden(layers: Sequence[dict], x: Float[Array, "*B Z"]) -> Float[Array
     for layer in layers:
         x = nn.relu(x @ layer["kernel"] + layer["bias"])
     return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Factors:
+    """A generator taken apart: weights = hidden(params, latent) @ kernel + bias.
+
+    hidden: (generator params, latent [..., Z]) -> [..., W]; head: generator params -> (kernel
+    [W, P], bias [P]).
+    """
+
+    hidden: Callable[[Any, jax.Array], jax.Array]
+    head: Callable[[Any], tuple[jax.Array, jax.Array]]
+
+
+# Of a Generator, whose params are the generator params.
+GENERATOR = Factors(
+    hidden=lambda params, latent: apply_hidden(split_layers(params)[0], latent),
+    head=lambda params: (split_layers(params)[1]["kernel"], split_layers(params)[1]["bias"]),
+)
+
+
+def generate_weights(
+    factors: Factors, params: Any, latents: Float[Array, "*B Z"]
+) -> Float[Array, "*B P"]:
+    """[..., Z] -> [..., P] float32, for the generator params."""
+    kernel, bias = factors.head(params)
+    return factors.hidden(params, latents) @ kernel + bias

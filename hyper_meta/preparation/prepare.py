@@ -149,7 +149,7 @@ def load_data(config: RunSettings) -> DataSet:
                 f"question_tokens=True given, {data_dir} has no token states of questions: add "
                 f"{precomputed.TOKENS}, or give --config.question_tokens=False"
             )
-        source = {"dataset": precomputed.fingerprint(data_dir), "encoder": PRECOMPUTED}
+        source = {"dataset": precomputed.folder_fingerprint(data_dir), "encoder": PRECOMPUTED}
     else:
         _check_prepared(config.dataset, data_dir)
         encoder = open_encoder(chosen_encoder(config))
@@ -178,7 +178,7 @@ def load_and_encode(
     if "validation" not in tasks:
         tasks |= hold_out(tasks["train"], config.validation_share, seed=VALIDATION_SEED)
     source = {
-        "dataset": datasets.fingerprint(name, data_dir),
+        "dataset": datasets.dataset_fingerprint(name, data_dir),
         "encoder": encoder.fingerprint,
     }
     folder = data_dir / "features" / f"{name}-{encoder.fingerprint[:12]}"

@@ -97,8 +97,7 @@ def run_stage(
     processes.from_main(lambda: checkpoints.create_folder(directory))
     # The last row of an interrupted chunk holds its sums.
     sums = history.pop()["sums"] if history and "sums" in history[-1] else {}
-    programs = _compile(stage, steps_key)
-    calls = _calls(stage, programs, parallel.replicate(state), step, sums)
+    calls = _calls(stage, _compile(stage, steps_key), parallel.replicate(state), step, sums)
     with _signals() as received, _bar(stage, step, progress) as bar:
         for trained, row in calls:
             _show(bar, row, row["step"] - step)

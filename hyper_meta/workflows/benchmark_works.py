@@ -17,11 +17,11 @@ from hyper_meta.core.settings import RunSettings, changed
 from hyper_meta.core.settings.run import TrainingSettings
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.data.table import TaskTable
-from hyper_meta.diffusion.classifier_guidance import GENERATOR, generate_weights
 from hyper_meta.encoders.folder import bundled_encoder_path, encode_images, load_encoder
 from hyper_meta.meta import scoring
 from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import weights_learner
+from hyper_meta.models.generator import GENERATOR, generate_weights
 from hyper_meta.preparation import encoding
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages import meta_learning as stages

@@ -40,7 +40,7 @@ UNITS = (
 )
 
 
-def run(
+def run_sweep(
     combinations: Sequence[Combination], workdir: Path, *, rows: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Runs what is not finished, each in its folder of workdir, and writes sweep.json and sweep.md

@@ -85,10 +85,10 @@ def test_images_are_read_from_any_on(digits_vqa_dir, everyone, start):
 
 def test_preparing_again_changes_nothing(digits_vqa_dir):
     files = {path: path.stat().st_mtime_ns for path in digits_vqa_dir.rglob("*record*")}
-    fingerprint = datasets.fingerprint("digits_vqa", digits_vqa_dir)
+    fingerprint = datasets.dataset_fingerprint("digits_vqa", digits_vqa_dir)
     datasets.build("digits_vqa", digits_vqa_dir)
     assert {path: path.stat().st_mtime_ns for path in files} == files
-    assert datasets.fingerprint("digits_vqa", digits_vqa_dir) == fingerprint
+    assert datasets.dataset_fingerprint("digits_vqa", digits_vqa_dir) == fingerprint
     assert len(fingerprint) == 64
 
 
@@ -97,11 +97,11 @@ def test_the_fingerprint_is_that_of_the_data_whoever_builds_them(digits_vqa_dir,
     script = """
 import sys; from pathlib import Path; from hyper_meta.data import datasets
 datasets.build("digits_vqa", Path(sys.argv[1]))
-print(datasets.fingerprint("digits_vqa", Path(sys.argv[1])))
+print(datasets.dataset_fingerprint("digits_vqa", Path(sys.argv[1])))
 """
     command = [sys.executable, "-c", script, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    fingerprint = datasets.fingerprint("digits_vqa", digits_vqa_dir)
+    fingerprint = datasets.dataset_fingerprint("digits_vqa", digits_vqa_dir)
     assert done.stdout.split()[-1] == fingerprint
 
 

@@ -18,7 +18,13 @@ from sklearn.datasets import load_digits
 
 from hyper_meta.data.digits_vqa import digits_vqa_dataset_builder as builder
 from hyper_meta.data.digits_vqa import scenes as scenes_module
-from hyper_meta.data.digits_vqa.scenes import CELL, handwriting_table, render, sample_scenes, take
+from hyper_meta.data.digits_vqa.scenes import (
+    CELL,
+    handwriting_table,
+    render,
+    sample_scenes,
+    take_scenes,
+)
 
 SPLITS = ("train", "validation", "test")
 
@@ -167,7 +173,9 @@ def test_the_data_are_the_same_every_time(digits_scenes):
         for name in ("digit", "handwriting", "colour", "size", "offset", "background"):
             np.testing.assert_array_equal(getattr(again[split], name), getattr(scenes, name))
         rows = np.arange(5)
-        np.testing.assert_array_equal(*(render(take(s, rows)) for s in (scenes, again[split])))
+        np.testing.assert_array_equal(
+            *(render(take_scenes(s, rows)) for s in (scenes, again[split]))
+        )
     assert len({scenes.noise_seed for scenes in digits_scenes.values()}) == 3
 
 

@@ -196,13 +196,13 @@ def test_a_feature_store_serves_as_well(folder):
         prompts=tuple(arrays["answer_prompts"].tolist()),
         prompt_features=arrays["answer_features"],
     )
-    before = precomputed.fingerprint(folder)
+    before = precomputed.folder_fingerprint(folder)
     (folder / "features.npz").unlink()
     write_store(folder / "features", {"encoder": "another"}, store)
     again, features = _load(folder)
     assert again == tasks
     _assert_same(features, expected)
-    assert precomputed.fingerprint(folder) != before
+    assert precomputed.folder_fingerprint(folder) != before
     path = folder / "features" / "features.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match="feature store .* is damaged"):
@@ -212,7 +212,7 @@ def test_a_feature_store_serves_as_well(folder):
 def test_every_missing_file_is_named_at_once(folder):
     (folder / "meta_test.json").unlink()
     (folder / "features.npz").unlink()
-    for call in (_load, precomputed.fingerprint):
+    for call in (_load, precomputed.folder_fingerprint):
         with pytest.raises(UserError, match=r"has no meta_test.json, features.npz: .*prompt_meta"):
             call(folder)
         with pytest.raises(UserError, match="has no meta_train.json, meta_test.json, prompt_"):
@@ -220,20 +220,20 @@ def test_every_missing_file_is_named_at_once(folder):
 
 
 def test_the_fingerprint_is_that_of_each_file(folder):
-    before = precomputed.fingerprint(folder)
-    assert before == precomputed.fingerprint(folder) and len(before) == 64
+    before = precomputed.folder_fingerprint(folder)
+    assert before == precomputed.folder_fingerprint(folder) and len(before) == 64
     seen = {before}
     for name in precomputed.FILES:
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content + b" ")
-        seen.add(precomputed.fingerprint(folder))
+        seen.add(precomputed.folder_fingerprint(folder))
         (folder / name).write_bytes(content)
     # A byte that moves from one file to the next counts too.
     first, second = (folder / name for name in precomputed.FILES[:2])
     content = first.read_bytes()
     first.write_bytes(content[:-1])
     second.write_bytes(content[-1:] + second.read_bytes())
-    assert len(seen | {precomputed.fingerprint(folder)}) == 6
+    assert len(seen | {precomputed.folder_fingerprint(folder)}) == 6
 
 
 def _record(**changes):
@@ -427,7 +427,7 @@ def _write_tokens(folder, **changes):
 
 
 def test_token_states_of_questions_are_those_of_their_file(folder):
-    before = precomputed.fingerprint(folder), _load(folder)[1]
+    before = precomputed.folder_fingerprint(folder), _load(folder)[1]
     _, features = _load(_write_tokens(folder))
     questions, given = features.question_features, _tokens()
     assert features.questions == (*TRAIN, *TEST)
@@ -437,11 +437,11 @@ def test_token_states_of_questions_are_those_of_their_file(folder):
     np.testing.assert_array_equal(questions.mask, given["mask"][rows])
     assert questions.tokens.dtype == np.float32 and questions.mask.dtype == bool
     np.testing.assert_array_equal(questions.pooled, before[1].question_features.pooled)
-    after = precomputed.fingerprint(folder)
+    after = precomputed.folder_fingerprint(folder)
     spoiled = np.where(given["mask"][..., None], given["tokens"], np.float16("nan"))
     again = _load(_write_tokens(folder, tokens=spoiled))[1]
     np.testing.assert_array_equal(again.question_features.tokens, questions.tokens)
-    other = precomputed.fingerprint(folder)
+    other = precomputed.folder_fingerprint(folder)
     assert len({before[0], after, other}) == 3
 
 

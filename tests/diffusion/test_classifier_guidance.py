@@ -7,17 +7,16 @@ import pytest
 from toy_tasks import LATENT, MODULE, as_float64, generate, init_params
 
 from hyper_meta.diffusion.classifier_guidance import (
-    GENERATOR,
     Guidance,
     WeightStatistics,
     floor_deviation,
     fold_embed,
-    generate_weights,
     guidance_loss,
     guide,
     standardise_weights,
     weight_moments,
 )
+from hyper_meta.models.generator import GENERATOR, generate_weights
 from hyper_meta.models.hyperclip import HyperCLIP
 from hyper_meta.models.sentences import SentenceMoments
 

@@ -17,7 +17,6 @@ from toy_features import split_features
 from hyper_meta.core.types import UserError
 from hyper_meta.data.table import build_table
 from hyper_meta.data.tasks import Task
-from hyper_meta.diffusion.classifier_guidance import GENERATOR
 from hyper_meta.eval.latent_map import principal_plane
 from hyper_meta.inspect import figures, movements, networks
 from hyper_meta.inspect import opened as inspection
@@ -26,7 +25,7 @@ from hyper_meta.inspect.opened import OpenedRun
 from hyper_meta.methods.guides import Guide
 from hyper_meta.methods.interface import Setup
 from hyper_meta.methods.trained import Space, Trained
-from hyper_meta.models.generator import Generator
+from hyper_meta.models.generator import GENERATOR, Generator
 
 EMBED_DIM, HIDDEN_DIM, LATENT_DIM = 5, 3, 4
 RATE = 0.7
@@ -217,7 +216,7 @@ def test_parts_are_of_one_size_and_lose_no_row(count):
 
 def test_projection_and_interpolation_and_distances():
     plane = (np.array([1.0, 2, 3]), np.array([[0.0, 1, 0], [0, 0, -1]]), np.array([0.5, 0.2]))
-    np.testing.assert_array_equal(figures.project(plane, np.array([[5.0, 4, 1]])), [[2, 2]])
+    np.testing.assert_array_equal(figures.on_plane(plane, np.array([[5.0, 4, 1]])), [[2, 2]])
     line = movements.interpolate(np.array([0.0, 2]), np.array([4.0, 0]), np.array([0, 0.25, 1]))
     np.testing.assert_array_equal(line, [[0, 2], [1, 1.5], [4, 0]])
     known, std = np.array([[1.0, 1], [5, 9]]), np.array([1.0, 2])

@@ -14,7 +14,7 @@ from hyper_meta.eval.rows import CLIP, KINDS, MULTITASK, NEAREST
 from hyper_meta.meta import scoring
 from hyper_meta.methods.guide_store import choose_guide, load_guide
 from hyper_meta.methods.guides import chosen_setting, guide_of, guide_score, points_of
-from hyper_meta.methods.interface import questions_of
+from hyper_meta.methods.interface import split_questions
 from hyper_meta.methods.novelty import novelty
 from hyper_meta.methods.registry import GUIDES, METHODS
 from hyper_meta.methods.trained import Trained
@@ -186,7 +186,7 @@ def test_a_guide_is_read_back_as_it_was(name, evaluated, everything):
     )
     jax.tree.map(np.testing.assert_array_equal, stored.guide.model, ours.model)
     assert stored.value == ours.settings[chosen_setting(setup, ours)]
-    questions = questions_of(setup, "test")
+    questions = split_questions(setup, "test")
     points = (
         guide.sample(questions, stored.value, num_samples=2, seed=5)
         for guide in (ours, stored.guide)

@@ -15,9 +15,9 @@ from hyper_meta.methods.interface import (
     compile_scores,
     fit,
     keep_array,
-    questions_of,
     remember,
     rows_of,
+    split_questions,
 )
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.state import create_state
@@ -123,7 +123,7 @@ def test_the_splits_of_the_evaluation_table(tmp_path):
         rows = rows_of(setup, split)
         own = setup.tables[split].questions.pooled
         np.testing.assert_array_equal(questions[rows], own)
-        np.testing.assert_array_equal(questions_of(setup, split).pooled, own)
+        np.testing.assert_array_equal(split_questions(setup, split).pooled, own)
         assert len(rows) == NUM_TASKS[split]
     assert setup.embed_dim == setup.question_dim == DIM
 

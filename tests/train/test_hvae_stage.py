@@ -11,8 +11,7 @@ from toy_stages import tiny_config as tiny_settings
 
 from hyper_meta.core import parallel
 from hyper_meta.core.types import UserError
-from hyper_meta.diffusion.classifier_guidance import generate_weights
-from hyper_meta.models.generator import Generator
+from hyper_meta.models.generator import Generator, generate_weights
 from hyper_meta.train.loop import run_stage
 from hyper_meta.train.stages import hvae
 from hyper_meta.train.stages.hvae import HVAE, hvae_generate, hvae_space, hvae_stage, project

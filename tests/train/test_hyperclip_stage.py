@@ -17,8 +17,8 @@ from hyper_meta.core import parallel
 from hyper_meta.core.losses import info_nce
 from hyper_meta.core.settings import changed
 from hyper_meta.core.types import UserError
-from hyper_meta.diffusion.classifier_guidance import GENERATOR, fold_embed, guide
-from hyper_meta.models.generator import Generator
+from hyper_meta.diffusion.classifier_guidance import fold_embed, guide
+from hyper_meta.models.generator import GENERATOR, Generator
 from hyper_meta.models.sentences import take
 from hyper_meta.train.loop import run_stage
 from hyper_meta.train.stages.hyperclip import (

@@ -15,13 +15,13 @@ from hyper_meta.core import parallel
 from hyper_meta.core.configuration import override
 from hyper_meta.core.settings import as_dict, read_settings
 from hyper_meta.core.types import SentenceFeatures
-from hyper_meta.diffusion.classifier_guidance import GENERATOR, generate_weights
 from hyper_meta.diffusion.latent_sampling import standardise_latents
 from hyper_meta.diffusion.noise import SCHEDULES
 from hyper_meta.diffusion.objective import Denoising, denoising_loss
 from hyper_meta.meta.fisher import fisher_information
 from hyper_meta.meta.inner_loop import task_loss
 from hyper_meta.models.denoiser import DENOISERS
+from hyper_meta.models.generator import GENERATOR, generate_weights
 from hyper_meta.models.sentences import standardise_sentences, take
 from hyper_meta.train.loop import run_stage
 from hyper_meta.train.stages import hyperldm
@@ -320,7 +320,7 @@ def loss_of_the_first_step(config, stage, metric):
         seen.append((z_t, t))
         return jnp.zeros_like(z_t)
 
-    process = hyperldm.noise_process(config)
+    process = hyperldm.configured_process(config.hyperldm)
     denoising_loss(
         outputs_zero,
         Denoising(process, "v", 0.2),

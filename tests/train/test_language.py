@@ -13,11 +13,11 @@ from toy_features import random_tokens
 from toy_stages import NUM_TASKS, tiny_config, tiny_table, whole_task
 
 from hyper_meta.core import parallel
-from hyper_meta.diffusion.classifier_guidance import GENERATOR
 from hyper_meta.diffusion.latent_sampling import latent_statistics
 from hyper_meta.diffusion.samplers import Noise
 from hyper_meta.meta.inner_loop import adapt_task, task_loss
 from hyper_meta.meta.learners import latent_learner
+from hyper_meta.models.generator import GENERATOR
 from hyper_meta.models.sentences import keep_sentences, measure_sentences, take
 from hyper_meta.train.loop import run_stage
 from hyper_meta.train.stages import language, tuned

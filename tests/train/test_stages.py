@@ -1,6 +1,7 @@
 """The stages that learn from tasks. As a script: writes what one of them ends with to a file."""
 
 import dataclasses
+import functools
 import sys
 
 import jax
@@ -14,7 +15,7 @@ from hyper_meta.core import parallel
 from hyper_meta.core.settings import changed
 from hyper_meta.meta.inner_loop import InnerLoop, adapt_task
 from hyper_meta.meta.learners import latent_learner, weights_learner
-from hyper_meta.models.generator import Generator
+from hyper_meta.models.generator import GENERATOR, Generator, generate_weights
 from hyper_meta.models.sentences import measure_sentences, take
 from hyper_meta.networks.film import film_weights
 from hyper_meta.train.loop import run_stage
@@ -159,9 +160,7 @@ def test_a_data_set_is_every_task_adapted_on_all_its_examples(network):
     """Support and query set, whole however large; here a share of them all, so repeats agree."""
     config, table = tiny_config({"batching.num_shapes": 1}), tiny_table()
     params, base = _stage(network).init(jax.random.key(0)).params, make_adapter(DIM, 8)
-    pulled = latent_learner(
-        base, stages.generate_fn(stages.generator_module(config, base)), pull=0.1
-    )
+    pulled = latent_learner(base, functools.partial(generate_weights, GENERATOR), pull=0.1)
     learner = {"hnet": pulled, "mnet": weights_learner(base)}[network]
     loop = InnerLoop(4, 0.05)
     adapt = compile_adaptation(config, learner, table, loop, settings=SETTINGS, name="some points")

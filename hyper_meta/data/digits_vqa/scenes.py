@@ -177,7 +177,7 @@ def _shifted_masks(scenes: Scenes, place: int) -> np.ndarray:
     return ink * (scenes.digit[:, place] >= 0)[:, None, None]
 
 
-def take(scenes: Scenes, rows: Int[np.ndarray, " m"]) -> Scenes:
+def take_scenes(scenes: Scenes, rows: Int[np.ndarray, " m"]) -> Scenes:
     """The scenes of the given rows. Their pictures have other pixel noise."""
     fields = {f.name: getattr(scenes, f.name) for f in dataclasses.fields(scenes)}
     seed = fields.pop("noise_seed")

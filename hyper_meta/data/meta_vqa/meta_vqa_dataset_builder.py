@@ -155,7 +155,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _scenes(self, places: dict[str, Path], tasks: list[Task]) -> Iterator[tuple[int, dict]]:
         ids = {image_id for task in tasks for image_id, _ in (*task.support, *task.query)}
         archives = {subset: places[file.url] for subset, file in sources.IMAGES.items()}
-        for number, (image_id, jpeg) in enumerate(sources.read_images(archives, sorted(ids))):
+        for number, (image_id, jpeg) in enumerate(sources.read_jpegs(archives, sorted(ids))):
             yield number, {"image_id": image_id, "image": jpeg}
 
 

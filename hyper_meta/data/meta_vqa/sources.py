@@ -69,7 +69,7 @@ PUBLISHED = {
 }
 
 
-def read_json(path: Path) -> Any:
+def read_download(path: Path) -> Any:
     """The content of a JSON file, or of the only JSON file in a zip archive.
 
     Raises:
@@ -136,7 +136,7 @@ def read_annotations(questions: Path, annotations: Path, subset: str) -> Iterato
 
 
 def _rows(path: Path, key: str, subset: str) -> list[Any]:
-    content = read_json(path)
+    content = read_download(path)
     rows = content.get(key) if isinstance(content, dict) else None
     if not isinstance(rows, list) or not rows:
         raise UserError(f"{path} has no list {key!r}: the official file of VQA v2 is expected")
@@ -154,7 +154,7 @@ def _field(row: Any, key: str, kind: type, path: Path) -> Any:
     return value
 
 
-def read_images(places: dict[str, Path], image_ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+def read_jpegs(places: dict[str, Path], image_ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """(image id, JPEG file as bytes) of images, subset by subset in the order of the ids.
 
     Args:

@@ -55,7 +55,7 @@ def contrastive_sums(
       text_targets: the same for each sentence and all images.
     """
     images, texts = normalise(images), normalise(texts)
-    all_images, all_texts = parallel.gather((images, texts))
+    all_images, all_texts = parallel.all_gather((images, texts))
     losses = optax.softmax_cross_entropy(scale * images @ all_texts.T, image_targets)
     losses += optax.softmax_cross_entropy(scale * texts @ all_images.T, text_targets)
     return losses.sum() / 2, jnp.asarray(len(images), jnp.float32)

@@ -16,19 +16,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 from jaxtyping import Float, Int
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import Array, UserError
-from hyper_meta.diffusion.classifier_guidance import (
+from hyper_meta.diffusion.classifier_guidance import floor_deviation
+from hyper_meta.models.generator import (
     GENERATOR,
     Factors,
-    floor_deviation,
+    Generator,
     generate_weights,
+    join_layers,
+    split_layers,
 )
-from hyper_meta.models.generator import Generator, join_layers, split_layers
 from hyper_meta.models.hvae import WeightsEncoder, hvae_loss
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.parts import schedule_of, update
@@ -70,14 +71,14 @@ def hvae_stage(
         weights, fitted, standardise=settings.standardise, components=settings.components
     )
     components, norms = project(statistics, weights)
-    modules = encoder_module(config), decoder_module(config, components.shape[-1])
-    losses = functools.partial(_losses, *modules, settings.beta)
+    encoder, decoder = encoder_module(config), decoder_module(config, components.shape[-1])
+    losses = functools.partial(_losses, encoder, settings.beta)
     return Stage(
         name=name,
         num_steps=settings.num_steps,
         chunk_steps=settings.chunk_steps,
         most_at_once=64,
-        init=functools.partial(_init, modules, statistics, learning_rate),
+        init=functools.partial(_init, (encoder, decoder), statistics, learning_rate),
         step=functools.partial(_hvae_step, losses),
         data=components,
         schedule=schedule_of(functools.partial(_draw, config, fitted, weights.shape[1])),
@@ -229,8 +230,7 @@ def _divide(seed: int, num_tasks: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _losses(
-    encoder: nn.Module,
-    decoder: nn.Module,
+    encoder: WeightsEncoder,
     beta: float,
     params: Any,
     size: jax.Array,
@@ -241,7 +241,7 @@ def _losses(
     size."""
     return hvae_loss(
         lambda x: encoder.apply({"params": params["encoder"]}, x / size),
-        lambda z: size * decoder.apply({"params": params["decoder"]}, z),
+        lambda z: size * generate_weights(GENERATOR, params["decoder"], z),
         components,
         beta=beta,
         keys=keys,

@@ -18,15 +18,14 @@ from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.settings.run import HyperCLIPSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.diffusion.classifier_guidance import (
-    Factors,
     Guidance,
     WeightStatistics,
     fold_embed,
-    generate_weights,
     guide,
     standardise_weights,
     weight_moments,
 )
+from hyper_meta.models.generator import Factors, generate_weights
 from hyper_meta.models.hyperclip import HyperCLIP
 from hyper_meta.models.sentences import measure_sentences, standardise_sentences, take
 from hyper_meta.train.loop import Stage
@@ -37,7 +36,7 @@ from hyper_meta.train.state import TrainState, create_state
 
 # (model, n questions, rate, pull, seed) -> latents [n, len(steps), Z] on the host; model is that of
 # `hyperclip_model`, replicated.
-Guide = Callable[[Any, SentenceFeatures, float, float, int], np.ndarray]
+GuidanceFn = Callable[[Any, SentenceFeatures, float, float, int], np.ndarray]
 Setting = tuple[float, float, int]  # learning rate, pull and steps of guidance
 
 
@@ -57,7 +56,7 @@ def hyperclip_model(params: Any, statistics: WeightStatistics, space: Any) -> di
     return {"hyperclip": params, "statistics": statistics, **space}
 
 
-def compile_guidance(config: RunSettings, factors: Factors, question_dim: int) -> Guide:
+def compile_guidance(config: RunSettings, factors: Factors, question_dim: int) -> GuidanceFn:
     """Compiles guidance for any number of questions, at any rate and pull."""
     module, settings = hyperclip_module(config, question_dim), guidance_settings(config)
 
@@ -90,7 +89,7 @@ def guidance_choices(config: RunSettings) -> list[Setting]:
 
 
 def guide_tasks(
-    config: RunSettings, guide_fn: Guide, model: Any, questions: SentenceFeatures
+    config: RunSettings, guide_fn: GuidanceFn, model: Any, questions: SentenceFeatures
 ) -> dict[Setting, Float[np.ndarray, "T Z"]]:
     """The guided latents of T questions at every setting that is compared: each [T, Z] float32."""
     given, latents = config.hyperclip.guidance, {}

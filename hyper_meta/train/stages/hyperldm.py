@@ -26,8 +26,7 @@ from hyper_meta.diffusion.latent_sampling import (
     latent_statistics,
     standardise_latents,
 )
-from hyper_meta.diffusion.noise import NoiseProcess
-from hyper_meta.diffusion.noise import noise_process as make_process
+from hyper_meta.diffusion.noise import NoiseProcess, noise_process
 from hyper_meta.diffusion.objective import Denoising, denoising_loss
 from hyper_meta.diffusion.samplers import Noise
 from hyper_meta.meta import scoring
@@ -62,9 +61,9 @@ def denoiser_module(
     )
 
 
-def noise_process(settings: HyperLDMSettings) -> NoiseProcess:
+def configured_process(settings: HyperLDMSettings) -> NoiseProcess:
     """The noise schedule that the settings name."""
-    return make_process(settings.schedule, settings.diffusion_steps)
+    return noise_process(settings.schedule, settings.diffusion_steps)
 
 
 def sampling(settings: HyperLDMSettings) -> Sampling:
@@ -80,7 +79,7 @@ def sampling(settings: HyperLDMSettings) -> Sampling:
 def trained_denoiser(config: RunSettings, ldm: Any, *, section: str = "hyperldm") -> LatentDenoiser:
     """The denoiser of a trained {"params", "statistics"}."""
     module = denoiser_module(config, ldm["statistics"].latent_mean.shape[0], section=section)
-    process = noise_process(getattr(config, section))
+    process = configured_process(getattr(config, section))
     return LatentDenoiser(predict_fn(module, ldm["params"]), process, ldm["statistics"])
 
 
@@ -303,7 +302,7 @@ def _denoising_step(
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, dict]]:
         total, count = denoising_loss(
             predict_fn(module, params),
-            Denoising(noise_process(settings), settings.prediction, settings.drop_rate),
+            Denoising(configured_process(settings), settings.prediction, settings.drop_rate),
             z0=standardise_latents(state.statistics, latents[task, repeat]),
             condition=standardise_sentences(state.statistics.questions, asked),
             mask=jnp.ones(task.shape, bool),

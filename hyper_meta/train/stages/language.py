@@ -3,6 +3,7 @@ several such generators side by side."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ from hyper_meta.meta.objectives import (
     meta_objective,
     mixed_objective,
 )
-from hyper_meta.models.generator import Generator
+from hyper_meta.models.generator import GENERATOR, Generator, generate_weights
 from hyper_meta.models.reader import LatentReader, Reader
 from hyper_meta.models.sentences import (
     SentenceMoments,
@@ -100,10 +101,9 @@ def language_learner(
     measured: SentenceMoments,
 ) -> Learner:
     """The latent that starts where the sentence is read, and moves."""
-    generator = Generator(tuple(settings.hidden_dims), network.num_weights)
     return latent_learner(
         network,
-        lambda params, latents: generator.apply({"params": params}, latents),
+        functools.partial(generate_weights, GENERATOR),
         read=read_fn(config, settings, measured),
     )
 

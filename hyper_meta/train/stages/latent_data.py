@@ -14,8 +14,8 @@ from jaxtyping import Float
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import Array
 from hyper_meta.data.table import TaskTable
-from hyper_meta.diffusion.classifier_guidance import Factors, generate_weights
 from hyper_meta.meta import scoring
+from hyper_meta.models.generator import Factors, generate_weights
 from hyper_meta.train.stages.parts import stage_network
 from hyper_meta.train.stages.passes import compile_configured_pass
 

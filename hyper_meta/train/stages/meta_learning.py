@@ -33,7 +33,7 @@ from hyper_meta.meta.learners import (
 )
 from hyper_meta.meta.objectives import meta_objective
 from hyper_meta.models.film import Film
-from hyper_meta.models.generator import Generator
+from hyper_meta.models.generator import GENERATOR, Generator, generate_weights
 from hyper_meta.models.sentences import (
     SentenceMoments,
     measure_sentences,
@@ -59,11 +59,6 @@ class LearnerStart:
     init_params: Callable[[jax.Array], Any]
 
 
-def generate_fn(module: nn.Module) -> Callable:
-    """(generator params, input [..., Z] or [..., Dq]) -> weights [..., P]."""
-    return lambda params, inputs: module.apply({"params": params}, inputs)
-
-
 def generator_module(config: RunSettings, network: BaseNetwork) -> nn.Module:
     """The module of HNet's generator."""
     return Generator(tuple(config.hnet.hidden_dims), network.num_weights)
@@ -71,7 +66,7 @@ def generator_module(config: RunSettings, network: BaseNetwork) -> nn.Module:
 
 def hnet_learner(config: RunSettings, network: BaseNetwork, *, pull: float = 0.0) -> Learner:
     """HNet moves the latent of its generator."""
-    return latent_learner(network, generate_fn(generator_module(config, network)), pull=pull)
+    return latent_learner(network, functools.partial(generate_weights, GENERATOR), pull=pull)
 
 
 def _hnet(config: RunSettings, network: BaseNetwork, train: TaskTable) -> LearnerStart:

@@ -27,7 +27,7 @@ from hyper_meta.models.noisy_hyperclip import NoisyHyperCLIP, log_probability
 from hyper_meta.models.sentences import standardise_sentences, take
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.hyperldm import (
-    noise_process,
+    configured_process,
     sample_tasks,
     sampling,
     trained_denoiser,
@@ -184,7 +184,7 @@ def _step(
     """One update on a random repeat each of different tasks, each at a random noise level; the
     sentences of all are what a latent is told apart from."""
     (latents, questions), (_, (task, repeat)) = data, x
-    process, module = noise_process(diffusion), noisy_hyperclip_module(config)
+    process, module = configured_process(diffusion), noisy_hyperclip_module(config)
     z0 = standardise_latents(state.statistics, latents[task, repeat])
 
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -199,7 +199,7 @@ def _step(
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, dict]]:
         embedded, texts = module.apply({"params": params}, z_t, t, asked, method="both")
-        logits = embedded @ parallel.gather(texts).T
+        logits = embedded @ parallel.all_gather(texts).T
         label = first + jnp.arange(len(task))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
         correct = (logits.argmax(axis=-1) == label).sum().astype(jnp.float32)

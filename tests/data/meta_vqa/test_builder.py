@@ -78,7 +78,7 @@ def test_unpacked_files_serve_as_well(official, tmp_path):
     manual = tmp_path / "manual"
     manual.mkdir()
     for file in (*sources.QUESTIONS.values(), *sources.ANNOTATIONS.values()):
-        content = sources.read_json(official / file.name)
+        content = sources.read_download(official / file.name)
         (manual / file.unpacked).write_text(json.dumps(content))
     for subset, file in sources.IMAGES.items():
         shutil.unpack_archive(official / file.name, manual)

@@ -77,7 +77,7 @@ def test_a_truncated_archive_is_refused(official, tmp_path):
     content = (official / sources.QUESTIONS[SUBSET].name).read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="questions.zip is damaged or truncated"):
-        sources.read_json(path)
+        sources.read_download(path)
 
 
 def test_a_question_without_annotation_is_refused(tmp_path):
@@ -123,16 +123,16 @@ def test_an_archive_with_an_unsafe_path_is_refused(tmp_path, member):
     path = tmp_path / "bad.zip"
     official_vqa.write_zip(path, {member: b"{}", "train2014/COCO_train2014_000000000001.jpg": b""})
     with pytest.raises(UserError, match="unsafe path"):
-        sources.read_json(path)
+        sources.read_download(path)
     with pytest.raises(UserError, match="unsafe path"):
-        list(sources.read_images({SUBSET: path}, ["COCO_train2014_000000000001"]))
+        list(sources.read_jpegs({SUBSET: path}, ["COCO_train2014_000000000001"]))
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_archive_of_two_json_files_is_refused(tmp_path):
     official_vqa.write_zip(tmp_path / "two.zip", {"a.json": b"{}", "b.json": b"{}"})
     with pytest.raises(UserError, match="holds 2 JSON files"):
-        sources.read_json(tmp_path / "two.zip")
+        sources.read_download(tmp_path / "two.zip")
 
 
 def test_images_come_as_they_are_from_archive_and_folder(official, tmp_path):
@@ -143,18 +143,18 @@ def test_images_come_as_they_are_from_archive_and_folder(official, tmp_path):
     for name, content in made.items():
         (folder / name).write_bytes(content)
     for place in (official / "train2014.zip", folder):
-        images = list(sources.read_images({SUBSET: place}, ids))
+        images = list(sources.read_jpegs({SUBSET: place}, ids))
         assert images == [(name, made[f"{name}.jpg"]) for name in ids]
 
 
 def test_unknown_image_ids_are_refused(official, tmp_path):
     places = {SUBSET: official / "train2014.zip", "val2014": official / "val2014.zip"}
     with pytest.raises(UserError, match=r"lacks 1 of 2 images, the first COCO_val2014_0+9.jpg"):
-        list(sources.read_images(places, [f"COCO_val2014_{n:012d}" for n in (100, 9)]))
+        list(sources.read_jpegs(places, [f"COCO_val2014_{n:012d}" for n in (100, 9)]))
     for name in ("COCO_train2014_1", "COCO_test2015_000000000001", "../COCO_val2014_000000000001"):
         with pytest.raises(UserError, match="image id .* is expected"):
-            list(sources.read_images(places, [name]))
+            list(sources.read_jpegs(places, [name]))
     damaged = tmp_path / "train2014.zip"
     damaged.write_bytes(places[SUBSET].read_bytes()[:200])
     with pytest.raises(UserError, match="train2014.zip is damaged"):
-        list(sources.read_images({SUBSET: damaged}, ["COCO_train2014_000000000001"]))
+        list(sources.read_jpegs({SUBSET: damaged}, ["COCO_train2014_000000000001"]))
