@@ -130,16 +130,20 @@ def test_every_language_method_generates(name, workdir, weights):
         for task in (weights.task, weights.task, "How many digits are there?")
     )
     assert one.method == name and one.weights.shape == (SIZE,)
-    assert one.samples.shape == (4 if name.endswith("hyperldm") else 1, SIZE)
+    guide = model.guide
+    assert one.samples.shape == ({"generators": 3}.get(name, 4 if guide.random else 1), SIZE)
+    assert one.votes == (name == "generators")
     np.testing.assert_array_equal(one.weights, again.weights)
     assert np.abs(one.weights - other.weights).max() > 1e-5
-    if name.endswith("hyperldm"):
+    if guide.scaled:
         assert generate(model, weights.task, num_samples=2, guidance_scale=3).guidance_scale == 3
         return
     assert one.guidance_scale is None
-    np.testing.assert_array_equal(one.samples[0], one.weights)
-    with pytest.raises(UserError, match=f"2 samples asked for, {name} generates one network"):
-        generate(model, weights.task, num_samples=2)
+    if not guide.random:
+        np.testing.assert_array_equal(one.samples[0], one.weights)
+        told = "is made of 3 networks that answer together" if guide.votes else "generates one"
+        with pytest.raises(UserError, match=f"2 samples asked for, {name} {told}"):
+            generate(model, weights.task, num_samples=2)
     with pytest.raises(UserError, match=f"guidance scale 3 given, {name} has none"):
         generate(model, weights.task, guidance_scale=3)
 
@@ -273,6 +277,22 @@ def test_predictions_equal_the_adapter_in_numpy(weights_that_disagree, predicted
     assert 0 < agreement.mean() < 1
     unblended = reference_probabilities(weights.weights, features, prompts, blend=1)
     assert np.abs(unblended - expected).max() > 0.01
+
+
+def test_networks_that_vote_answer_by_the_mean_of_their_log_probabilities(
+    weights_that_disagree, predicted
+):
+    voting = dataclasses.replace(weights_that_disagree, votes=True)
+    paths, _, (features, prompts) = predicted
+    ours = predict(voting, paths, answers=ANSWERS)
+    each = np.array([reference_probabilities(w, features, prompts) for w in voting.samples])
+    joint = np.exp(np.log(each + 1e-300).mean(axis=0))
+    expected = joint / joint.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(ours.probabilities, expected, rtol=1e-2, atol=1e-3)
+    chosen = expected.argmax(axis=1)
+    assert ours.answer == tuple(ANSWERS[row] for row in chosen)
+    agreement = (each.argmax(axis=2) == chosen).mean(axis=0)
+    np.testing.assert_allclose(ours.agreement, agreement)
 
 
 def test_an_image_is_answered_alike_in_any_batch_and_form(weights, predicted, monkeypatch):

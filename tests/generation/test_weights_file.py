@@ -8,6 +8,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from hyper_meta.core.types import UserError
 from hyper_meta.generation.weights_file import Weights, load_weights, save_weights
 from hyper_meta.networks import registry
 from hyper_meta.networks.low_rank import low_rank
@@ -83,6 +84,26 @@ def test_files_of_format_4_still_load(tmp_path):
     assert loaded.network == weights.network and loaded.method == ""
     for name in ("weights", "samples", "task", "templates", "encoder", "guidance_scale", "seed"):
         np.testing.assert_equal(getattr(loaded, name), getattr(weights, name))
+
+
+def _with_metadata(path, weights, **changes):
+    """The file of these weights, with other metadata; a value of None is left out."""
+    save_weights(path, weights)
+    with safe_open(path, framework="numpy") as file:
+        metadata = {**file.metadata(), **changes}
+    arrays = {"weights": weights.weights, "samples": weights.samples}
+    save_file(arrays, path, metadata={k: v for k, v in metadata.items() if v is not None})
+
+
+def test_a_file_says_whether_its_networks_vote_and_one_of_format_5_does_not(tmp_path):
+    path, weights = tmp_path / "w.safetensors", make_weights("adapter")
+    save_weights(path, dataclasses.replace(weights, votes=True))
+    assert load_weights(path).votes is True
+    _with_metadata(path, weights, format="5", votes=None)
+    assert load_weights(path).votes is False
+    _with_metadata(path, weights, votes='"yes"')
+    with pytest.raises(UserError, match="its votes is"):
+        load_weights(path)
 
 
 def test_settings_of_a_registered_network_come_back_as_they_were(tmp_path, monkeypatch):
