@@ -120,6 +120,7 @@ def get_config() -> ConfigDict:
     config.latents.num_steps = 10
     config.latents.learning_rates = (1.0, 10.0, 100.0, 1000.0)  # the best on validation tasks
     config.latents.pull = 0.0  # weight of 1/2 ||e - e0||^2
+    config.latents.nearest = "hnet"  # the space of the control "nearest_latent"
 
     # HVAE: an autoencoder of networks that were adapted to the training tasks.
     config.hvae = ConfigDict()

@@ -11,16 +11,21 @@ def get_config() -> ConfigDict:
     config = digits_vqa.get_config()
     config.num_seeds = 1
     config.methods = (
-        *("references", "hnet_multitask", "hnet_maml", "conditional"),
-        *("hnet_hyperclip", "hnet_hyperldm", "nearest_latent", "questions"),
+        *("references", "hnet_multitask", "conditional", "generators", "hnet_language"),
+        *("language_hyperclip", "language_hyperldm_tokens", "nearest_latent", "questions"),
     )
     config.hnet.num_steps = 330
     config.hnet.clip_norm = 1.0  # with 10 the loss may jump half-way, too late to recover
     config.conditional.update(num_steps=440, chunk_steps=55)
+    config.generators.update(num_members=3, num_steps=440, chunk_steps=55)
+    config.language.update(num_steps=440, chunk_steps=55)
     config.latents.repeats = 4
     config.latents.learning_rates = (1.0,)
-    config.hyperldm.few_shot_guidance = ()
+    config.latents.nearest = "language"
+    config.hyperldm_tokens.few_shot_guidance = ()
     config.evaluate.few_shot_steps = (0, 1, 2, 5, 10, 20)
     config.evaluate.few_shot_rates = (1.0,)
     config.evaluate.shots = (1, 10)
+    config.evaluate.few_shot_guides = ("hnet_language",)
+    config.evaluate.control_guides = ("language_hyperldm_tokens",)
     return config

@@ -37,9 +37,10 @@ from hyper_meta.models.sentences import noise_sentences, take
 
 
 def _latent_rows(setup: Setup, trained: Trained) -> list[Row]:
-    space = trained.space("hnet")
+    name = setup.config.latents.nearest
+    space = trained.space(name)
     adapted = space.latents.mean(axis=1)
-    run = latent_scores(setup, "hnet", space)
+    run = latent_scores(setup, name, space)
 
     def mean_latent(split: str, _: None, shots: int | None) -> Scores:
         latents = np.broadcast_to(adapted.mean(axis=0), (len(setup.tasks[split]), adapted.shape[1]))
@@ -155,7 +156,7 @@ WRONG_QUESTIONS = {
 }
 LATENTS = Method(
     _latent_rows,
-    needs=lambda config: ("hnet",),
+    needs=lambda config: (config.latents.nearest,),
     summary="control: latents of the training tasks with the nearest sentences",
 )
 WEIGHTS = Method(

@@ -70,7 +70,12 @@ def training_network_rows(setup: Setup, trained: Trained, guides: Sequence[Guide
     return [
         row
         for source, guide in first.items()
-        for row in _rows(source, _mixture_score(setup, trained, guide))
+        for row in _rows(
+            source,
+            _mixture_score(setup, trained, guide),
+            # In this space it is the row nearest_latent.
+            with_nearest=source[0] != setup.config.latents.nearest,
+        )
     ]
 
 
@@ -133,7 +138,9 @@ def _mixture_score(
     return score
 
 
-def _rows(source: tuple[str, str], score: Callable[[str, int, float], Scores]) -> list[Row]:
+def _rows(
+    source: tuple[str, str], score: Callable[[str, int, float], Scores], *, with_nearest: bool
+) -> list[Row]:
     name, of = source
 
     def row(variant: str, title: str, score_fn: Callable, settings: dict, varies: str) -> Row:
@@ -157,7 +164,7 @@ def _rows(source: tuple[str, str], score: Callable[[str, int, float], Scores]) -
             "sentences",
         ),
     ]
-    if name == "hnet":  # whose nearest network is the row nearest_latent
+    if not with_nearest:
         return rows
     plain = Row(
         f"{name}.nearest_network",

@@ -154,6 +154,10 @@ class LatentsSettings(AdaptationSettings):
         "the method whose space is HNet's", choices=tuple(f"hnet_{name}" for name in OBJECTIVES)
     )
     pull: float = setting("weight of 1/2 ||e - e0||^2", at_least=0)
+    nearest: str = setting(
+        "the space whose latents of the nearest sentences are a control",
+        choices=("hnet", "hvae", "language"),
+    )
 
 
 @record
