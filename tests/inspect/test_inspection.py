@@ -288,7 +288,7 @@ def test_drawings_show_what_they_are_given():
 
 @pytest.fixture(scope="module")
 def opened(finished_quickstart):
-    return inspection.open_run(finished_quickstart, "hnet_hyperldm")
+    return inspection.open_run(finished_quickstart, "language_hyperldm_tokens")
 
 
 def guided_for_test(opened):
@@ -304,30 +304,43 @@ def test_opening_a_run_leaves_it_as_it_was(finished_quickstart, opened):
     before = _contents(finished_quickstart)
     again = inspection.open_run(finished_quickstart)
     assert _contents(finished_quickstart) == before
-    guides = {"conditional", "hnet_hyperclip", "hnet_hyperldm"}
-    assert set(again.trained.left) == {"hnet_maml", "hnet", *guides} and set(again.guides) == guides
+    guides = {"conditional", "generators", "hnet_language"}
+    guides |= {"language_hyperclip", "language_hyperldm_tokens"}
+    assert (
+        set(again.trained.left) == {"hnet_language", "language", *guides}
+        and set(again.guides) == guides
+    )
     index = json.loads((finished_quickstart / "seed_0" / "guides.json").read_text())
     assert again.method == index["best"]
     np.testing.assert_array_equal(again.adapted, opened.space.latents.mean(axis=1))
 
 
-@pytest.mark.parametrize("missing", ["hnet_hyperclip/00000002", "hnet_latents", "hnet_maml"])
+@pytest.mark.parametrize(
+    "missing", ["language_hyperclip/00000002", "language_latents", "hnet_language"]
+)
 def test_a_run_that_is_not_finished_is_refused(finished_quickstart, tmp_path, missing):
     workdir = tmp_path / "unfinished"
     shutil.copytree(finished_quickstart, workdir)
     shutil.rmtree(workdir / "seed_0" / missing)
-    name = {"hnet_latents": "hnet"}.get(missing, missing.split("/")[0])
+    name = {"language_latents": "language"}.get(missing, missing.split("/")[0])
     with pytest.raises(UserError, match=f"no finished {name}: run hyper-meta train"):
-        inspection.open_run(workdir, name if name == "hnet_hyperclip" else "hnet_hyperldm")
+        inspection.open_run(
+            workdir, name if name == "language_hyperclip" else "language_hyperldm_tokens"
+        )
 
 
 def test_a_run_opens_without_a_guide_that_is_not_looked_at(finished_quickstart, tmp_path):
     workdir = tmp_path / "without"
     shutil.copytree(finished_quickstart, workdir)
-    shutil.rmtree(workdir / "seed_0" / "hnet_hyperclip")
+    shutil.rmtree(workdir / "seed_0" / "language_hyperclip")
     run = inspection.open_run(workdir, "conditional")
-    assert set(run.guides) == {"conditional", "hnet_hyperldm"}
-    with pytest.raises(UserError, match="no finished hnet_hyperclip: run hyper-meta train"):
+    assert set(run.guides) == {
+        "conditional",
+        "generators",
+        "hnet_language",
+        "language_hyperldm_tokens",
+    }
+    with pytest.raises(UserError, match="no finished language_hyperclip: run hyper-meta train"):
         movements.guidance_movements(run, ["Where is the red digit?"], 4)
 
 
@@ -338,11 +351,16 @@ def test_a_run_opens_without_a_guide_that_was_not_trained(finished_quickstart, t
     config = json.loads((workdir / "config.json").read_text())
     config["hyperclip"]["batch_size"] = 10**6
     (workdir / "config.json").write_text(json.dumps(config))
-    (workdir / "seed_0" / "reads" / "hnet_hyperclip.json").unlink()
+    (workdir / "seed_0" / "reads" / "language_hyperclip.json").unlink()
     run = inspection.open_run(workdir, "conditional")
-    assert set(run.guides) == {"conditional", "hnet_hyperldm"}
+    assert set(run.guides) == {
+        "conditional",
+        "generators",
+        "hnet_language",
+        "language_hyperldm_tokens",
+    }
     with pytest.raises(UserError, match="hyperclip.batch_size 1000000 is more than the"):
-        inspection.open_run(workdir, "hnet_hyperclip")
+        inspection.open_run(workdir, "language_hyperclip")
 
 
 def test_a_guide_that_the_run_does_not_have_is_refused(finished_quickstart):
@@ -353,7 +371,7 @@ def test_a_guide_that_the_run_does_not_have_is_refused(finished_quickstart):
 def test_networks_of_a_guide_without_latents(finished_quickstart):
     """Its networks are looked at by their weights, the map shows another guide's latents."""
     run = inspection.open_run(finished_quickstart, "conditional")
-    assert run.guide.space is None and run.latent_guide.name == "hnet_hyperldm"
+    assert run.guide.space is None and run.latent_guide.name == "language_hyperldm_tokens"
     found = networks.generated_statistics(run, run.guide)
     assert found.shape == (len(run.setup.tasks["test"]), 4, 3)
     ours = networks.generated_statistics(run, run.latent_guide)
@@ -361,8 +379,8 @@ def test_networks_of_a_guide_without_latents(finished_quickstart):
     np.testing.assert_allclose(
         ours, networks.network_statistics(run, latents), rtol=1e-3, atol=1e-4
     )
-    with pytest.raises(UserError, match="hnet_hyperclip has no guidance scale"):
-        clip = dataclasses.replace(run, method="hnet_hyperclip")
+    with pytest.raises(UserError, match="language_hyperclip has no guidance scale"):
+        clip = dataclasses.replace(run, method="language_hyperclip")
         movements.scale_movements(clip, ["Where is the red digit?"], (0.0, 1.0))
 
 
@@ -377,8 +395,8 @@ def test_accuracy_is_that_of_the_table(finished_quickstart, opened):
     scores = json.loads((finished_quickstart / "seed_0" / "scores.json").read_text())
     chosen = {row["id"]: row["chosen"] for row in scores["rows"]}
     for row_id, latents in (
-        ("hnet_hyperldm", movements.sampled_for_test(opened).mean(axis=1)),
-        ("hnet_hyperclip", guided_for_test(opened)),
+        ("language_hyperldm_tokens", movements.sampled_for_test(opened).mean(axis=1)),
+        ("language_hyperclip", guided_for_test(opened)),
     ):
         recorded = scores["test"][row_id][chosen[row_id]]
         for row in (0, 40, 150):
@@ -401,7 +419,7 @@ def test_guidance_starts_at_e0_and_passes_where_the_pipeline_reads_it(opened):
 
 def test_cosine_is_that_of_hyperclip_and_question(opened):
     """Of explicit weights, layer by layer in float64, from method.md section 5."""
-    left, generator = opened.trained.fitted("hnet_hyperclip"), opened.space.params["generator"]
+    left, generator = opened.trained.fitted("language_hyperclip"), opened.space.params["generator"]
     latents = opened.space.latents[:3, 0]
     statistics = left.statistics
     x = np.asarray(opened.space.generate(generator, jnp.asarray(latents)), np.float64)

@@ -20,7 +20,7 @@ def test_the_quickstart_ends_in_a_report(finished_quickstart):
     report = (finished_quickstart / "report" / "report.md").read_text()
     rows = results["summaries"]["test"]
     titles = {row["id"]: row["title"] for row in results["rows"]}
-    for method in ("clip", "conditional", "hnet_hyperldm"):
+    for method in ("clip", "conditional", "generators", "language_hyperldm_tokens"):
         assert titles[method] in report
         for group in ("all", "paraphrase", "composition"):
             figures = rows[method]["all"][group]
@@ -94,7 +94,7 @@ def test_a_sentence_becomes_weights_that_answer(finished_quickstart, tmp_path, c
     out, scene = tmp_path / "seven.safetensors", tmp_path / "scene.png"
     Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(scene)
     asked = ["--workdir", str(finished_quickstart), "--task", "Which colour does the seven have?"]
-    asked += ["--method", "hnet_hyperldm", "--samples", "3"]
+    asked += ["--method", "language_hyperldm_tokens", "--samples", "3"]
     assert main(["generate", *asked, "--out", str(out)]) == 0
     assert main(["predict", "--weights", str(out), "--answers", "red,green", str(scene)]) == 0
     printed = capsys.readouterr().out
@@ -118,6 +118,6 @@ def test_killed_at_any_time_it_ends_with_the_same_bits(
 def test_one_method_is_trained_with_what_it_needs(quickstart_command, tmp_path):
     """And with nothing that is evaluated or reported."""
     _, *arguments = quickstart_command(tmp_path / "one")
-    assert main(["train", *arguments, "--method", "hnet"]) == 0
+    assert main(["train", *arguments, "--method", "language"]) == 0
     left = {path.name for path in (tmp_path / "one" / "seed_0").iterdir()}
-    assert left == {"hnet_maml", "hnet_latents", "curves", "reads"}
+    assert left == {"hnet_language", "language_latents", "curves", "reads"}
