@@ -100,7 +100,7 @@ def tuned_of(config):
         config,
         "tuned",
         data,
-        ldm=random_ldm(config, data),
+        base=random_ldm(config, data),
         section="hyperldm_tokens",
         learning_rate=RATE,
     )
@@ -112,7 +112,7 @@ def noisy_of(config):
         config,
         "noisy",
         data,
-        ldm=random_ldm(config, data),
+        base=random_ldm(config, data),
         section="hyperldm_tokens",
         learning_rate=RATE,
     )
