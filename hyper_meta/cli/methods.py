@@ -39,10 +39,11 @@ class _Setting:
 
 def describe(methods: dict[str, Any]) -> str:
     """Two lines for each method of the registry: what it is, and which methods it needs."""
-    lines = []
+    lines, width = [], max(map(len, methods))
     for name, method in methods.items():
         needs = ", ".join(str(need) for need in method.needs(_Setting()))
-        lines += [f"{name:16}  {method.summary}", f"{'':16}  needs {needs or 'no other method'}"]
+        lines.append(f"{name:{width}}  {method.summary}")
+        lines.append(f"{'':{width}}  needs {needs or 'no other method'}")
     return "\n".join(lines)
 
 

@@ -92,7 +92,7 @@ def wrong_questions(makers: Mapping[str, GuideMaker]) -> Method:
     return Method(
         rows,
         needs=lambda config: tuple(config.evaluate.control_guides),
-        summary="control: guides asked wrongly; training networks with noise, and averaged",
+        summary="control: guides asked wrongly; training networks with noise, averaged",
     )
 
 

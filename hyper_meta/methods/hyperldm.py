@@ -43,7 +43,7 @@ def diffused(space_name: str, section: str = "hyperldm") -> Method:
     about = LatentGuide(
         section=section,
         title="HyperLDM of tokens" if tokens else "HyperLDM",
-        summary=f"HyperLDM{' of tokens' if tokens else ''}: classifier-free guided diffusion",
+        summary="HyperLDM that reads tokens," if tokens else "HyperLDM: classifier-free diffusion",
         stage=functools.partial(hyperldm_stage, section=section),
         shapes=functools.partial(hyperldm_shapes, section),
         make=functools.partial(_guide, section),
@@ -68,7 +68,7 @@ def tuned(space_name: str, section: str) -> Method:
     about = LatentGuide(
         section="tuned",
         title="HyperLDM tuned on the task loss",
-        summary="HyperLDM trained on by the loss of what it generates in a few steps,",
+        summary="HyperLDM tuned on the task loss,",
         stage=functools.partial(tuned_stage, section=section),
         shapes=functools.partial(hyperldm_shapes, section),
         make=make,

@@ -181,7 +181,7 @@ HNET = started(
 GENERATORS = _method(
     "generators",
     "generators",
-    "several generators from tokens to weights, whose log-probabilities are averaged",
+    "several generators from tokens to weights, which answer together",
     GuideMaker(
         model=functools.partial(_model, "generators"),
         shapes=functools.partial(_shapes, "generators"),

@@ -56,7 +56,7 @@ def guided_inside(space_name: str, section: str) -> Method:
     about = LatentGuide(
         section="noisy_hyperclip",
         title="HyperCLIP inside the sampler",
-        summary="HyperCLIP at every noise level: classifier guidance of the unconditional HyperLDM",
+        summary="HyperCLIP inside the sampler of HyperLDM,",
         stage=functools.partial(noisy_hyperclip_stage, section=section),
         shapes=_shapes,
         make=make,
@@ -101,7 +101,7 @@ def ranked(space_name: str, section: str) -> Method:
     about = LatentGuide(
         section="ranked",
         title="HyperLDM, ranked by HyperCLIP",
-        summary="HyperLDM's samples that HyperCLIP finds nearest to the sentence, averaged,",
+        summary="samples of HyperLDM ranked by HyperCLIP,",
         stage=None,
         shapes=_shapes,
         make=make,

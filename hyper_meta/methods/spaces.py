@@ -174,18 +174,18 @@ def latent_scores(
 HNET = Method(
     train=_train_hnet,
     needs=lambda config: (config.latents.base,),
-    summary="latent space of a trained HNet, with the latents of the training tasks; no row",
+    summary="latent space of HNet, with the latents of the training tasks; no row",
 )
 MNET_WEIGHTS = Method(
     train=_train_weights,
     needs=lambda config: (config.hvae.weights.base,),
-    summary="weights of a trained MNet, adapted to every training task; no row",
+    summary="weights of MNet, adapted to every training task; no row",
 )
 LANGUAGE = Method(
     functools.partial(_rows, "language", f"{TITLES['language']}, without the sentence"),
     _train_language,
     needs=lambda config: ("hnet_language",),
-    summary="latent space of HNet started by the sentence, with the latents of the training tasks",
+    summary="latent space of HNet started by the sentence, with latents of the tasks",
 )
 HVAE = Method(
     functools.partial(_rows, "hvae", TITLES["hvae"]),

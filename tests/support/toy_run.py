@@ -22,6 +22,7 @@ from hyper_meta.methods.registry import GUIDES
 
 CONFIG = Path(hyper_meta.__file__).parents[1] / "configs" / "digits_vqa.py"
 EMBED_DIM, HIDDEN_DIM, LATENT_DIM = 12, 5, 6
+TOKEN_DIM = 8  # of the text tower
 SIZE = num_weights(EMBED_DIM, HIDDEN_DIM)
 SCALE, BLEND = 1.5, 0.7
 TEMPLATES = {
@@ -68,7 +69,7 @@ def make_encoder(folder: Path, *, seed=0) -> Path:
     """A random CLIP of EMBED_DIM dimensions for images of 8 x 8 pixels."""
     tokenizer = train_tokenizer(list(TEMPLATES) * 2, vocab_size=514, max_length=32)
     tower = TowerConfig(
-        hidden_size=8,
+        hidden_size=TOKEN_DIM,
         intermediate_size=8,
         num_hidden_layers=1,
         num_attention_heads=2,
@@ -118,7 +119,9 @@ def make_run(folder: Path) -> Path:
     which are random; its encoder is beside it. HyperLDM in HNet's space is the best."""
     config = make_config(make_encoder(folder / "encoder", seed=2))
     network = make_adapter(EMBED_DIM, HIDDEN_DIM, BLEND)
-    sentence = SentenceFeatures(np.zeros(EMBED_DIM, np.float32))
+    sentence = SentenceFeatures(
+        np.zeros(EMBED_DIM, np.float32), np.zeros((1, TOKEN_DIM), np.float32), np.ones(1, bool)
+    )
     guides = {
         name: maker.make(config, network, random_model(maker.shapes(config, network, sentence)))
         for name, maker in GUIDES.items()
