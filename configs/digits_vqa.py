@@ -17,6 +17,11 @@ def get_config() -> ConfigDict:
     config.encoder = "bundled"  # or a folder in the Hugging Face format, or a name on the Hub
     config.encoder_dtype = "float32"  # or "bfloat16": the precision of the encoder's computation
     config.image_resize = "crop"  # the encoder's own; or "square": the whole image is squeezed
+    # What reads questions: "" the encoder's own text tower; or a sentence encoder, by a name on the
+    # Hub, a folder, or "all-MiniLM-L6-v2" where its package is installed (encoders/README.md).
+    config.question_encoder = ""
+    config.question_layer = -1  # of a sentence encoder, of its tokens: the last, or the k-th
+    config.question_prefix = ""  # of a sentence encoder that was trained with one: "query: " of E5
     config.question_tokens = True  # False: a question is read as one vector, not word by word
     config.skip_corrupt_images = False  # True leaves them out, False refuses the first one
 

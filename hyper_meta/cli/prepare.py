@@ -16,6 +16,10 @@ examples:
   hyper-meta prepare --config configs/meta_vqa.py --data-dir data --manual-dir ~/downloads \\
       --config.encoder=openai/clip-vit-base-patch32
 
+  with questions read by a sentence encoder, and the states of their tokens:
+  hyper-meta prepare --config configs/meta_vqa.py --data-dir data \\
+      --config.question_encoder=sentence-transformers/all-mpnet-base-v2 --config.question_tokens
+
 It says first which files it needs, how large they are, and whether they fit on the disk. Stop it
 whenever you like: the same command goes on. What is downloaded is checked by its SHA-256.
 

@@ -46,7 +46,7 @@ class TaskTable:
 @dataclasses.dataclass(frozen=True)
 class DataSet:
     """tasks and tables by split ("train", "validation", "test"); source: hashes of their origin,
-    "dataset" and "encoder"."""
+    "dataset", "encoder" and "question_encoder"."""
 
     tasks: dict[str, list[Task]]
     tables: dict[str, TaskTable]

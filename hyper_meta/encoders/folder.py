@@ -35,6 +35,7 @@ from hyper_meta.encoders.folder_files import (
     require_file,
     write_object,
 )
+from hyper_meta.encoders.token_rows import check_sentences, pad_rows
 from hyper_meta.encoders.weights import params_from_tensors, tensors_from_params
 
 CONFIG_FILE = "config.json"
@@ -49,8 +50,6 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "vocab.json",
 )
-# Sentences are padded to a multiple of this, so that a jitted encoder compiles for few lengths.
-LENGTH_STEP = 8
 # How an image becomes a square: "crop" as preprocessor_config.json says (the shorter side is
 # resized, the middle kept), "square" squeezes the whole image, as the paper does.
 RESIZES = ("crop", "square")
@@ -148,12 +147,7 @@ def tokenize(encoder: Encoder, sentences: Sequence[str]) -> Int[np.ndarray, "B L
     check_sentences(sentences)
     longest = encoder.config.max_position_embeddings
     encoded = encoder.tokenizer(list(sentences), truncation=True, max_length=longest)["input_ids"]
-    needed = max(len(ids) for ids in encoded)
-    length = min(-(-needed // LENGTH_STEP) * LENGTH_STEP, longest)
-    token_ids = np.full((len(encoded), length), encoder.tokenizer.pad_token_id, np.int32)
-    for row, ids in zip(token_ids, encoded, strict=True):
-        row[: len(ids)] = ids
-    return token_ids
+    return pad_rows(encoded, longest=longest, fill=encoder.tokenizer.pad_token_id)
 
 
 def num_tokens(encoder: Encoder, sentences: Sequence[str]) -> Int[np.ndarray, " B"]:
@@ -210,18 +204,6 @@ def encode_questions(
 
 def _network(encoder: Encoder) -> CLIP:
     return CLIP(encoder.config, jnp.dtype(encoder.dtype))
-
-
-def check_sentences(sentences: Sequence[str]) -> None:
-    """Raises UserError for no sentences, and for what is no list of Unicode strings."""
-    if isinstance(sentences, str) or not all(isinstance(text, str) for text in sentences):
-        raise UserError("sentences must be a list of strings")
-    if not sentences:
-        raise UserError("no sentences given")
-    try:
-        "".join(sentences).encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"sentences are not valid Unicode: {error}") from error
 
 
 def _to_rgb(image: Image.Image | np.ndarray) -> Image.Image:

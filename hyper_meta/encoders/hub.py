@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from huggingface_hub import HfApi, constants, scan_cache_dir, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from hyper_meta.core.types import UserError
 from hyper_meta.encoders.folder import CONFIG_FILE, IMAGE_FILE, TOKENIZER_FILES, WEIGHTS_FILE
+from hyper_meta.encoders.sentence_layout import MODULES_FILE, PATTERNS
 
-FILES = [CONFIG_FILE, IMAGE_FILE, WEIGHTS_FILE, *TOKENIZER_FILES]
+
+class Kind(NamedTuple):
+    """patterns: of the files that are wanted; marks: without any of these, a folder in the cache
+    may have been left by another program that wanted less."""
+
+    patterns: tuple[str, ...]
+    marks: tuple[str, ...]
+
+
+CLIP = Kind((CONFIG_FILE, IMAGE_FILE, WEIGHTS_FILE, *TOKENIZER_FILES), (WEIGHTS_FILE,))
+SENTENCE_ENCODER = Kind(PATTERNS, (WEIGHTS_FILE, MODULES_FILE))
 NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 # The Hub's account that opens pull requests with safetensors files in models that have none.
 CONVERTER = "SFconvertbot"
@@ -27,7 +40,7 @@ def is_hub_name(name: str) -> bool:
     return NAME.fullmatch(name) is not None
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, kind: Kind = CLIP) -> Path:
     """The folder of an encoder in Hugging Face's cache, downloaded if it is not there.
 
     A model without safetensors on its main branch is taken from the pull request in which the Hub
@@ -35,6 +48,7 @@ def fetch(name: str) -> Path:
 
     Args:
       name: see `is_hub_name`.
+      kind: what it is.
 
     Raises:
       UserError: the model does not exist, cannot be reached or has no safetensors, or a file is
@@ -45,26 +59,27 @@ def fetch(name: str) -> Path:
         raise UserError(f"{name!r} given, a name such as openai/clip-vit-base-patch32 is expected")
     repo, revision = match["repo"], match["revision"]
     try:
-        folder = _cached(repo, revision) or _download(repo, revision)
+        folder = _cached(repo, revision, kind) or _download(repo, revision, kind)
     except (HfHubHTTPError, OSError) as error:
         raise UserError(
             f"cannot get the encoder {name} from the Hugging Face Hub (downloaded elsewhere, its "
             f"folder can be given): {error}"
         ) from error
-    for path in sorted(folder.iterdir()):
-        if path.name in FILES:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and any(fnmatch.fnmatch(name, part) for part in kind.patterns):
             _check_hash(path)
     return folder
 
 
-def _cached(repo: str, revision: str | None) -> Path | None:
+def _cached(repo: str, revision: str | None, kind: Kind) -> Path | None:
     """The folder of a downloaded revision (default: main, else a conversion), None without one."""
     for candidate in [revision] if revision else ["main", *_cached_refs(repo)]:
         try:
-            folder = _snapshot(repo, candidate, local_files_only=True)
+            folder = _snapshot(repo, candidate, kind, local_files_only=True)
         except LocalEntryNotFoundError:
             continue
-        if (folder / WEIGHTS_FILE).exists():
+        if all((folder / mark).exists() for mark in kind.marks):
             return folder
     return None
 
@@ -78,13 +93,13 @@ def _cached_refs(repo: str) -> list[str]:
     return sorted(ref for entry in known for ref in entry.refs if ref.startswith("refs/pr/"))
 
 
-def _download(repo: str, revision: str | None) -> Path:
-    folder = _snapshot(repo, revision)
+def _download(repo: str, revision: str | None, kind: Kind) -> Path:
+    folder = _snapshot(repo, revision, kind)
     if (folder / WEIGHTS_FILE).exists():
         return folder
     if revision is not None:
         raise UserError(f"{repo} has no {WEIGHTS_FILE} in {revision}: choose another revision")
-    return _snapshot(repo, _conversion(HfApi(), repo))
+    return _snapshot(repo, _conversion(HfApi(), repo), kind)
 
 
 def _conversion(api: HfApi, repo: str) -> str:
@@ -100,10 +115,15 @@ def _conversion(api: HfApi, repo: str) -> str:
     )
 
 
-def _snapshot(repo: str, revision: str | None, *, local_files_only: bool = False) -> Path:
+def _snapshot(
+    repo: str, revision: str | None, kind: Kind, *, local_files_only: bool = False
+) -> Path:
     return Path(
         snapshot_download(
-            repo, revision=revision, allow_patterns=FILES, local_files_only=local_files_only
+            repo,
+            revision=revision,
+            allow_patterns=list(kind.patterns),
+            local_files_only=local_files_only,
         )
     )
 

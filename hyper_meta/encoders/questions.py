@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from hyper_meta.core.types import Array, SentenceFeatures
+from hyper_meta.core.types import Array, SentenceFeatures, UserError
 from hyper_meta.encoders import folder, sentence_encoder
 from hyper_meta.encoders.folder import Encoder
 from hyper_meta.encoders.sentence_encoder import SentenceEncoder
@@ -63,6 +63,15 @@ def num_tokens(encoder: QuestionEncoder, sentences: Sequence[str]) -> Int[np.nda
 def longest(encoder: QuestionEncoder) -> int:
     """The most tokens of a sentence that the encoder reads."""
     return _USES[type(encoder)].longest(encoder)
+
+
+def check_length(encoder: QuestionEncoder, sentence: str) -> None:
+    """Raises UserError for a sentence whose tail the encoder does not read."""
+    for count in too_long(encoder, [sentence]).values():
+        raise UserError(
+            f"the sentence has {count} tokens, its encoder reads {longest(encoder)}, and would not "
+            "know the rest: shorten it"
+        )
 
 
 def too_long(encoder: QuestionEncoder, sentences: Sequence[str]) -> dict[str, int]:

@@ -24,7 +24,7 @@ from hyper_meta.core.types import Array, SentenceFeatures, UserError
 from hyper_meta.encoders.bert import PADDING, Bert
 from hyper_meta.encoders.bert_config import BertConfig, bert_config_from_dict
 from hyper_meta.encoders.bert_weights import bert_params_from_tensors
-from hyper_meta.encoders.folder import DTYPES, LENGTH_STEP, check_sentences
+from hyper_meta.encoders.folder import DTYPES
 from hyper_meta.encoders.pooling import pool, unit_length
 from hyper_meta.encoders.sentence_layout import (
     CONFIG_FILE,
@@ -35,6 +35,7 @@ from hyper_meta.encoders.sentence_layout import (
     json_of,
     read_layout,
 )
+from hyper_meta.encoders.token_rows import check_sentences, pad_rows
 from hyper_meta.encoders.wordpiece import load_tokenizer
 
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.ckpt")
@@ -134,12 +135,7 @@ def tokenize_sentences(
         ids if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]
         for ids in _token_ids(encoder, sentences)
     ]
-    needed = max(len(ids) for ids in rows)
-    length = min(-(-needed // LENGTH_STEP) * LENGTH_STEP, longest)
-    token_ids = np.full((len(rows), length), PADDING, np.int32)
-    for row, ids in zip(token_ids, rows, strict=True):
-        row[: len(ids)] = ids
-    return token_ids
+    return pad_rows(rows, longest=longest, fill=PADDING)
 
 
 def num_tokens(encoder: SentenceEncoder, sentences: Sequence[str]) -> Int[np.ndarray, " B"]:

@@ -28,7 +28,13 @@ from hyper_meta.core.arguments import (
 from hyper_meta.core.configuration import stored_settings
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
-from hyper_meta.encoders.folder import Encoder, encode_questions, tokenize
+from hyper_meta.encoders.folder import Encoder
+from hyper_meta.encoders.questions import (
+    QuestionEncoder,
+    check_length,
+    read_questions,
+    tokenize_questions,
+)
 from hyper_meta.generation.predict import fetch_encoder
 from hyper_meta.generation.weights_file import Weights
 from hyper_meta.methods.guide_store import (
@@ -45,6 +51,7 @@ from hyper_meta.methods.registry import GUIDES, in_order
 from hyper_meta.models.sentences import measure_sentences, sentence_cosine
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.preparation.prepare import PRECOMPUTED, EncoderChoice, chosen_encoder
+from hyper_meta.preparation.question_encoder import open_question_encoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +59,8 @@ class Model:
     """A trained guide with all that it needs to turn a sentence into weights.
 
     config: of its run.
-    encoder: loaded; encoder_choice: where it is.
+    encoder: of images and answers, loaded; encoder_choice: where it is.
+    question_encoder: loaded; the same where no other was chosen.
     guide: the trained method; value: of its settings, chosen on validation tasks.
     templates: {training sentence: answer template}.
     answers: {template: the answers it was trained with}.
@@ -61,6 +69,7 @@ class Model:
     config: RunSettings
     encoder: Encoder
     encoder_choice: EncoderChoice
+    question_encoder: QuestionEncoder
     guide: Guide
     value: Any
     templates: dict[str, str]
@@ -72,7 +81,7 @@ def load_model(workdir: str | os.PathLike, method: str | None = None) -> Model:
 
     method: one of the run's language methods, None for the one that was best on its validation
     tasks. Raises UserError where there is no finished run, no such method in it, it is damaged, or
-    the encoder is not the one of the run.
+    an encoder is not the one of the run.
     """
     config = stored_settings(Path(workdir))
     folder = seed_dir(Path(workdir), config.seed)
@@ -83,21 +92,23 @@ def load_model(workdir: str | os.PathLike, method: str | None = None) -> Model:
         raise UserError(
             f"{workdir} is a run on precomputed features: there is no encoder for a new sentence"
         )
-    fingerprint = _noted(folder, read_notes(folder, name), "encoder")
+    notes = read_notes(folder, name)
     choice = chosen_encoder(config)
-    encoder = fetch_encoder(choice, fingerprint)
+    encoder = fetch_encoder(choice, _noted(folder, notes, "encoder"))
+    question_encoder = _question_encoder(config, encoder, _noted(folder, notes, "question_encoder"))
     stored = load_guide(
         folder,
         name,
         GUIDES[name],
         config=config,
         network=configured_network(config.network, encoder.config.projection_dim),
-        sentence=_example(config, encoder),
+        sentence=_example(config, question_encoder),
     )
     return Model(
         config=config,
         encoder=encoder,
         encoder_choice=choice,
+        question_encoder=question_encoder,
         guide=stored.guide,
         value=stored.value,
         templates=_noted(folder, stored.notes, "templates"),
@@ -130,7 +141,8 @@ def generate(
 
     num_samples: None for as many as the evaluation drew; more than one only of a method that
     samples. guidance_scale: None for the one that was chosen on validation tasks; a number only for
-    a method with classifier-free guidance. template: None for those of training, among which
+    a method with classifier-free guidance. A task of more tokens than the encoder of questions
+    reads is refused. template: None for those of training, among which
     `predict` chooses by the answers. The result's `weights` are of the mean sample, as in the
     evaluation, or where a method's networks vote (`votes`) of the first.
     """
@@ -140,6 +152,7 @@ def generate(
         check_template(template)
     guide = model.guide
     num_samples, value = _sampling(model, num_samples, guidance_scale)
+    check_length(model.question_encoder, task)
     question = _read(model, [task])
     points = guide.sample(question, value, num_samples=num_samples, seed=seed)
     networks = _networks(guide, points)
@@ -222,13 +235,27 @@ def _noted(folder: Path, notes: dict[str, Any], name: str) -> Any:
 
 def _read(model: Model, sentences: Sequence[str]) -> SentenceFeatures:
     """The features of n sentences, numpy, leading axis n."""
-    run = jax.jit(encode_questions, static_argnames="with_tokens")
-    token_ids = tokenize(model.encoder, sentences)
-    return jax.device_get(run(model.encoder, token_ids, with_tokens=model.config.question_tokens))
+    run = jax.jit(read_questions, static_argnames="with_tokens")
+    encoder = model.question_encoder
+    token_ids = tokenize_questions(encoder, sentences)
+    return jax.device_get(run(encoder, token_ids, with_tokens=model.config.question_tokens))
 
 
-def _example(config: RunSettings, encoder: Encoder) -> SentenceFeatures:
+def _question_encoder(config: RunSettings, encoder: Encoder, fingerprint: str) -> QuestionEncoder:
+    """What reads the questions of a run, by the one encoder of images or another. Raises UserError
+    where it is not the one that the run was made with."""
+    found = open_question_encoder(config) or encoder
+    if found.fingerprint != fingerprint:
+        raise UserError(
+            f"made with another encoder of questions ({fingerprint[:12]}) than "
+            f"{config.question_encoder or config.encoder} ({found.fingerprint[:12]}): put that one "
+            "back, or train with this one"
+        )
+    return found
+
+
+def _example(config: RunSettings, encoder: QuestionEncoder) -> SentenceFeatures:
     """Zeros in place of the features of a sentence."""
-    encode = functools.partial(encode_questions, with_tokens=config.question_tokens)
+    encode = functools.partial(read_questions, with_tokens=config.question_tokens)
     shapes = jax.eval_shape(encode, encoder, np.zeros((1, 1), np.int32))
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), shapes)

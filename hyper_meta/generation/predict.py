@@ -26,6 +26,7 @@ from hyper_meta.encoders.folder import (
     preprocess,
     tokenize,
 )
+from hyper_meta.encoders.questions import too_long
 from hyper_meta.generation.weights_file import Weights
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.preparation.prepare import EncoderChoice, open_encoder
@@ -121,7 +122,8 @@ def fetch_encoder(choice: EncoderChoice, fingerprint: str) -> Encoder:
 
 
 def _embed_answers(encoder: Encoder, template: str, answers: Sequence[str]) -> np.ndarray:
-    """[A, D] float32; raises UserError where two answers are the same to the encoder."""
+    """[A, D] float32; raises UserError where two answers are the same to the encoder, or it does
+    not read one to its end."""
     prompts = [template.replace("{}", answer) for answer in answers]
     token_ids = tokenize(encoder, prompts)
     _, first, inverse = np.unique(token_ids, axis=0, return_index=True, return_inverse=True)
@@ -131,6 +133,11 @@ def _embed_answers(encoder: Encoder, template: str, answers: Sequence[str]) -> n
                 f"the encoder cannot tell {answers[same]!r} from {answers[row]!r}: it reads the "
                 f"first {encoder.config.max_position_embeddings} tokens of {prompts[row]!r}"
             )
+    for prompt, count in too_long(encoder, prompts).items():
+        raise UserError(
+            f"{prompt!r} has {count} tokens, the encoder reads "
+            f"{encoder.config.max_position_embeddings}: shorten the answer or its template"
+        )
     return np.asarray(jax.jit(encode_texts)(encoder, token_ids))
 
 

@@ -20,7 +20,12 @@ from hyper_meta.core.types import SentenceFeatures, TaskBatch, UserError
 from hyper_meta.data.batching import Batches, BatchShape
 from hyper_meta.data.table import gather
 from hyper_meta.data.tasks import Task
-from hyper_meta.encoders.folder import Encoder, encode_questions, tokenize
+from hyper_meta.encoders.questions import (
+    QuestionEncoder,
+    check_length,
+    read_questions,
+    tokenize_questions,
+)
 from hyper_meta.methods.guide_store import INDEX, choose_guide
 from hyper_meta.methods.guides import Guide, guide_of
 from hyper_meta.methods.interface import NotFinished, Setup
@@ -31,6 +36,7 @@ from hyper_meta.methods.trained import Space, Trained
 from hyper_meta.models.sentences import stack_sentences, take
 from hyper_meta.preparation.fingerprint import check_data, data_fingerprint
 from hyper_meta.preparation.prepare import PRECOMPUTED, chosen_encoder, load_data, open_encoder
+from hyper_meta.preparation.question_encoder import open_question_encoder
 from hyper_meta.workflows.run import use_compilation_cache
 
 FALLBACK = "hnet_hyperldm"  # whose latents are shown where the chosen guide has none
@@ -41,7 +47,7 @@ class OpenedRun:
     """A finished run, its first seed.
 
     trained: what the methods left, of the guides and all that they need.
-    encoder: of the data set, None where the features came without one.
+    encoder: of questions, None where the features came without one.
     guides: {method: guide} of those that are finished.
     method: the guide that is looked at.
     """
@@ -49,7 +55,7 @@ class OpenedRun:
     config: RunSettings
     setup: Setup
     trained: Trained
-    encoder: Encoder | None
+    encoder: QuestionEncoder | None
     guides: Mapping[str, Guide]
     method: str
 
@@ -111,8 +117,9 @@ def open_run(workdir: str | os.PathLike, method: str | None = None) -> OpenedRun
         for name, maker in GUIDES.items()
         if all(need in trained.left for need in in_order((name,), config))
     }
-    has_encoder = config.dataset != PRECOMPUTED
-    encoder = open_encoder(chosen_encoder(config)) if has_encoder else None
+    encoder = open_question_encoder(config)
+    if encoder is None and config.dataset != PRECOMPUTED:
+        encoder = open_encoder(chosen_encoder(config))
     return OpenedRun(config, setup, trained, encoder, guides, method)
 
 
@@ -147,7 +154,8 @@ def embed_sentences(run: OpenedRun, sentences: Sequence[str]) -> SentenceFeature
 def embed_sentence(run: OpenedRun, sentence: str) -> SentenceFeatures:
     """The features of the data set's question, or of any other sentence by its encoder.
 
-    Raises UserError for another sentence in a run of precomputed features.
+    Raises UserError for another sentence in a run of precomputed features, and for one that is
+    longer than its encoder reads.
     """
     try:
         split, row = find_task(run, sentence)
@@ -156,8 +164,9 @@ def embed_sentence(run: OpenedRun, sentence: str) -> SentenceFeatures:
             raise UserError(f"the features came without an encoder, and {error}") from error
         check_task(sentence)
         with_tokens = run.setup.tables["train"].questions.tokens is not None
-        token_ids = tokenize(run.encoder, [sentence])
-        features = encode_questions(run.encoder, token_ids, with_tokens=with_tokens)
+        check_length(run.encoder, sentence)
+        token_ids = tokenize_questions(run.encoder, [sentence])
+        features = read_questions(run.encoder, token_ids, with_tokens=with_tokens)
         return take(jax.device_get(features), 0)
     return take(run.setup.tables[split].questions, row)
 

@@ -27,14 +27,8 @@ from hyper_meta.core.files import write_bytes
 from hyper_meta.core.types import Array, SentenceFeatures, UserError
 from hyper_meta.data.features import Features
 from hyper_meta.data.images import CorruptImage, decode
-from hyper_meta.encoders.folder import (
-    Encoder,
-    encode_images,
-    encode_questions,
-    encode_texts,
-    preprocess,
-    tokenize,
-)
+from hyper_meta.encoders.folder import Encoder, encode_images, encode_texts, preprocess
+from hyper_meta.encoders.questions import QuestionEncoder, read_questions, tokenize_questions
 
 MOST_IN_BATCH = 256  # of one device
 # Floats of one layer in a batch of images, at most: what keeps an accelerator busy, and what does
@@ -98,10 +92,16 @@ def encode_data_set(
     )
 
 
-def with_tokens(encoder: Encoder, features: Features) -> Features:
-    """The features with the token states of their questions too, all else as it is."""
-    encode = functools.partial(encode_questions, with_tokens=True)
+def with_questions(encoder: QuestionEncoder, features: Features, *, with_tokens: bool) -> Features:
+    """The features with those of their questions by this encoder, all else as it is."""
+    encode = functools.partial(read_questions, with_tokens=with_tokens)
     encoded = _encode_sentences(encoder, features.questions, encode)
+    return dataclasses.replace(features, question_features=encoded)
+
+
+def with_tokens(encoder: QuestionEncoder, features: Features) -> Features:
+    """The features with the token states of their questions too, all else as it is."""
+    encoded = with_questions(encoder, features, with_tokens=True).question_features
     known = features.question_features
     questions = known.replace(tokens=encoded.tokens, mask=encoded.mask)
     return dataclasses.replace(features, question_features=questions)
@@ -211,7 +211,7 @@ def _next_batch(
     return Part(ids, pixels, skipped)
 
 
-def compile_encoding(encoder: Encoder, encode: Callable) -> Callable:
+def compile_encoding(encoder: QuestionEncoder, encode: Callable) -> Callable:
     """(inputs [n, ...], size) -> what `encode` makes of them, numpy leaves [n, ...], computed as a
     batch of that size on the local devices.
 
@@ -219,20 +219,19 @@ def compile_encoding(encoder: Encoder, encode: Callable) -> Callable:
     """
     mapped = parallel.compile_map(lambda encoder, _, batch: encode(encoder, batch), local=True)
     replicated = parallel.replicate(encoder)
-    dim = encoder.config.projection_dim
 
     def run(inputs: Sequence[np.ndarray], size: int) -> np.ndarray:
         if not len(inputs):
-            return np.zeros((0, dim), np.float32)
+            return np.zeros((0, encoder.config.projection_dim), np.float32)
         encoded = mapped(replicated, None, parallel.fill_rows(np.stack(inputs), size))
         return jax.tree.map(lambda leaf: leaf[: len(inputs)], encoded)
 
     return run
 
 
-def _encode_sentences(encoder: Encoder, sentences: Sequence[str], encode: Callable) -> Any:
+def _encode_sentences(encoder: QuestionEncoder, sentences: Sequence[str], encode: Callable) -> Any:
     """What `encode` makes of n sentences, numpy leaves [n, ...]."""
-    tokens = tokenize(encoder, sentences)
+    tokens = tokenize_questions(encoder, sentences)
     size = MOST_IN_BATCH * jax.local_device_count()
     run = compile_encoding(encoder, encode)
     starts = tqdm(range(0, len(tokens), size), desc="encoding sentences", unit="batch")

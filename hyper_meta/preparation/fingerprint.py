@@ -18,6 +18,7 @@ FILE = "data.json"
 PARTS = {
     "dataset": "data set",
     "encoder": "encoder",
+    "question_encoder": "encoder of questions",
     "validation_share": "share of validation tasks",
     "tasks": "tasks or images",
     "question_tokens": "choice of token states of questions",
@@ -27,9 +28,10 @@ PARTS = {
 def data_fingerprint(config: RunSettings, data: DataSet) -> dict[str, Any]:
     """A JSON value for each of PARTS.
 
-    dataset, encoder: hashes of the files, that of the encoder with its resizing and dtype, or
-        "precomputed". tasks: hash of the tasks by split with their images, of which corrupt ones
-        may be skipped. question_tokens: whether questions have token states.
+    dataset, encoder, question_encoder: hashes of the files, that of an encoder with its resizing
+        and dtype, or its layer, prefix and dtype, or "precomputed". tasks: hash of the tasks by
+        split with their images, of which corrupt ones may be skipped. question_tokens: whether
+        questions have token states.
     """
     tasks = hashlib.sha256()
     for split in sorted(data.tasks):
@@ -39,6 +41,7 @@ def data_fingerprint(config: RunSettings, data: DataSet) -> dict[str, Any]:
     return {
         "dataset": data.source["dataset"],
         "encoder": data.source["encoder"],
+        "question_encoder": data.source["question_encoder"],
         "validation_share": config.validation_share,
         "tasks": tasks.hexdigest(),
         "question_tokens": data.tables["train"].questions.tokens is not None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,13 +20,21 @@ from hyper_meta.data.table import DataSet, build_table
 from hyper_meta.data.tasks import Task, hold_out, without_images
 from hyper_meta.encoders import hub
 from hyper_meta.encoders.folder import Encoder, bundled_encoder_path, load_encoder
+from hyper_meta.encoders.questions import QuestionEncoder
 from hyper_meta.preparation.encoding import (
     Images,
     Sentences,
     encode_data_set,
     finished,
     images_per_second,
+    with_questions,
     with_tokens,
+)
+from hyper_meta.preparation.question_encoder import (
+    Encoders,
+    open_question_encoder,
+    tell_assumed,
+    tell_too_long,
 )
 
 PRECOMPUTED = "precomputed"  # the data set that brings its own features
@@ -62,6 +71,13 @@ def open_encoder(choice: EncoderChoice) -> Encoder:
     return load_encoder(path, resize=choice.resize, dtype=choice.dtype)
 
 
+def open_encoders(config: RunSettings) -> Encoders:
+    """Those of a config. Raises UserError where one cannot be got."""
+    questions = open_question_encoder(config)
+    images = open_encoder(chosen_encoder(config))
+    return Encoders(images, images if questions is None else questions)
+
+
 def prepare(config: RunSettings, data_dir: Path, manual_dir: Path | None) -> None:
     """Builds the data set of a config under data_dir and encodes it, going on where it was left.
 
@@ -82,9 +98,9 @@ def prepare(config: RunSettings, data_dir: Path, manual_dir: Path | None) -> Non
     else:
         _tell_files(config.dataset, files)
         _check_space(data_dir, _bytes_needed(config.dataset, missing))
-    encoder = open_encoder(chosen_encoder(config))
+    encoders = open_encoders(config)
     if not is_prepared:
-        _tell_time(encoder, datasets.BUILDERS[config.dataset].num_images)
+        _tell_time(encoders.images, datasets.BUILDERS[config.dataset].num_images)
     try:
         datasets.build(config.dataset, data_dir, manual_dir)
     except UserError as error:
@@ -95,7 +111,7 @@ def prepare(config: RunSettings, data_dir: Path, manual_dir: Path | None) -> Non
             f"{error}. Downloaded elsewhere, from the addresses above, these files can be put into "
             f"{manual_dir or 'a folder'} and given with --manual-dir: {names}"
         ) from error
-    tasks, features, _ = load_and_encode(config, data_dir, encoder)
+    tasks, features, _ = load_and_encode(config, data_dir, encoders)
     sizes = ", ".join(f"{len(part)} {split}" for split, part in tasks.items())
     num_sentences = len({*features.questions, *features.prompts})
     print(
@@ -144,19 +160,39 @@ def load_data(config: RunSettings) -> DataSet:
         tasks, features = precomputed.load(
             data_dir, validation_share=config.validation_share, seed=VALIDATION_SEED
         )
-        if config.question_tokens and features.question_features.tokens is None:
-            raise UserError(
-                f"question_tokens=True given, {data_dir} has no token states of questions: add "
-                f"{precomputed.TOKENS}, or give --config.question_tokens=False"
-            )
+        features, reader = _questions_as_asked(config, data_dir, features)
         source = {"dataset": precomputed.folder_fingerprint(data_dir), "encoder": PRECOMPUTED}
+        source |= {"question_encoder": reader}
     else:
         _check_prepared(config.dataset, data_dir)
-        encoder = open_encoder(chosen_encoder(config))
-        tasks, features, source = load_and_encode(config, data_dir, encoder)
+        tasks, features, source = load_and_encode(config, data_dir, open_encoders(config))
     parts = {**tasks, "evaluation": [*tasks["validation"], *tasks["test"]]}
     tables = {name: build_table(part, features) for name, part in parts.items()}
     return DataSet(tasks, tables, source)
+
+
+def _questions_as_asked(
+    config: RunSettings, data_dir: Path, features: Features
+) -> tuple[Features, str]:
+    """Features that a data set brings, the questions read anew where a sentence encoder is chosen;
+    and the fingerprint of what read them."""
+    encoder = open_question_encoder(config)
+    if encoder is not None:
+        _tell(config, encoder, features.questions)
+        encoded = with_questions(encoder, features, with_tokens=config.question_tokens)
+        return encoded, encoder.fingerprint
+    if config.question_tokens and features.question_features.tokens is None:
+        raise UserError(
+            f"question_tokens=True given, {data_dir} has no token states of questions: add "
+            f"{precomputed.TOKENS}, or give --config.question_tokens=False"
+        )
+    return features, PRECOMPUTED
+
+
+def _tell(config: RunSettings, encoder: QuestionEncoder, questions: Sequence[str]) -> None:
+    """What a user must know of how questions are read."""
+    tell_assumed(encoder, config.question_encoder)
+    tell_too_long(encoder, questions, "questions")
 
 
 def _check_prepared(name: str, data_dir: Path) -> None:
@@ -169,7 +205,7 @@ def _check_prepared(name: str, data_dir: Path) -> None:
 
 
 def load_and_encode(
-    config: RunSettings, data_dir: Path, encoder: Encoder
+    config: RunSettings, data_dir: Path, encoders: Encoders
 ) -> tuple[dict[str, list[Task]], Features, dict[str, str]]:
     """The tasks of a data set that is built here, their features, and the hashes they come from."""
     name = config.dataset
@@ -179,10 +215,11 @@ def load_and_encode(
         tasks |= hold_out(tasks["train"], config.validation_share, seed=VALIDATION_SEED)
     source = {
         "dataset": datasets.dataset_fingerprint(name, data_dir),
-        "encoder": encoder.fingerprint,
+        "encoder": encoders.images.fingerprint,
+        "question_encoder": encoders.questions.fingerprint,
     }
-    folder = data_dir / "features" / f"{name}-{encoder.fingerprint[:12]}"
-    features = _features(config, encoder, tasks, source, folder)
+    folder = data_dir / "features" / f"{name}-{encoders.images.fingerprint[:12]}"
+    features = _features(config, encoders, tasks, source, folder)
     if features.skipped:
         tasks = {
             split: without_images(part, set(features.skipped)) for split, part in tasks.items()
@@ -192,47 +229,88 @@ def load_and_encode(
 
 def _features(
     config: RunSettings,
+    encoders: Encoders,
+    tasks: dict[str, list[Task]],
+    source: dict[str, str],
+    folder: Path,
+) -> Features:
+    """The features in the store in folder, computed unless they are there; with token states where
+    those are asked for.
+
+    A store with token states serves runs without, too: all else in it is the same. Where a sentence
+    encoder reads the questions, a store beside it has images and answers from this one, so that
+    another sentence encoder costs no image.
+    """
+    own = {name: source[name] for name in ("dataset", "encoder")}
+    if encoders.is_one:
+        features = _own_features(config, encoders.images, tasks, own, folder)
+        return _tokens_as_asked(config, encoders.images, features, own, folder)
+    questions = encoders.questions
+
+    def compute() -> Features:
+        features = _own_features(config, encoders.images, tasks, own, folder)
+        _tell(config, questions, features.questions)
+        return with_questions(questions, features, with_tokens=config.question_tokens)
+
+    place = folder.with_name(f"{folder.name}-{questions.fingerprint[:12]}")
+    features = _without_corrupt(config, place, cached_features(place, source, compute))
+    return _tokens_as_asked(config, questions, features, source, place)
+
+
+def _own_features(
+    config: RunSettings,
     encoder: Encoder,
     tasks: dict[str, list[Task]],
     source: dict[str, str],
     folder: Path,
 ) -> Features:
-    """The store in folder, computed unless it is there; with token states where they are asked for.
-
-    A store with token states serves runs without, too: all else in it is the same.
-    """
+    """All by the encoder of images and its text tower, in the store in folder."""
     name, data_dir = config.dataset, folder.parents[1]
     parts = folder.with_name(f"{folder.name}.parts")
     everyone = [task for split in tasks.values() for task in split]
-    features = cached_features(
-        folder,
-        source,
-        lambda: encode_data_set(
+    sentences = Sentences(
+        tuple(sorted({task.sentence for task in everyone})),
+        tuple(sorted({prompt for task in everyone for prompt in task.prompts()})),
+    )
+
+    def compute() -> Features:
+        tell_too_long(encoder, sentences.prompts, "answers in their templates")
+        if not config.question_encoder:
+            tell_too_long(encoder, sentences.questions, "questions")
+        images = Images(
+            datasets.count_images(name, data_dir),
+            lambda start: datasets.iterate_images(name, data_dir, start),
+        )
+        return encode_data_set(
             encoder,
-            Images(
-                datasets.count_images(name, data_dir),
-                lambda start: datasets.iterate_images(name, data_dir, start),
-            ),
-            Sentences(
-                tuple(sorted({task.sentence for task in everyone})),
-                tuple(sorted({prompt for task in everyone for prompt in task.prompts()})),
-            ),
+            images,
+            sentences,
             parts,
             source=source,
             skip_corrupt=config.skip_corrupt_images,
-        ),
-    )
+        )
+
+    features = cached_features(folder, source, compute)
     finished(parts)
+    return _without_corrupt(config, folder, features)
+
+
+def _without_corrupt(config: RunSettings, folder: Path, features: Features) -> Features:
+    """The same; raises UserError where images are left out and may not be."""
     if features.skipped and not config.skip_corrupt_images:
         raise UserError(
             f"{folder} lacks {len(features.skipped)} corrupt images, the first "
             f"{features.skipped[0]}: give --config.skip_corrupt_images=True, or delete it"
         )
-    return _tokens_as_asked(config, encoder, features, source, folder)
+    return features
 
 
 def _tokens_as_asked(
-    config: RunSettings, encoder: Encoder, features: Features, source: dict[str, str], folder: Path
+    config: RunSettings,
+    encoder: QuestionEncoder,
+    features: Features,
+    source: dict[str, str],
+    folder: Path,
 ) -> Features:
     """The features with or without token states of questions; added to the store once."""
     questions = features.question_features

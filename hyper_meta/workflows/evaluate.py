@@ -45,21 +45,21 @@ def evaluate(
     rows: list[Row],
     trained: Trained,
     guides: list[Guide],
-    encoder: str,
+    source: Mapping[str, str],
 ) -> None:
     """Scores all rows and writes scores.json, and, where there are guides, themselves, what the
     pictures show of the best, and how new their networks are. Rows that were scored before an
     interruption are not scored again.
 
-    trained: what the methods left; guides: of its language methods; encoder: the fingerprint of
-    that of the features.
+    trained: what the methods left; guides: of its language methods; source: of the features, the
+    fingerprints of their encoders.
     """
     rows = sorted(rows, key=lambda row: list(KINDS).index(row.kind))
     bar = tqdm(rows, desc="evaluate", unit="row", mininterval=1, disable=not processes.is_main())
     kept = setup.folder / "rows"
     scored = [_score_once(setup, row, kept / f"{place}.json") for place, row in enumerate(bar)]
     if guides:
-        best = _leave_guides(setup, guides, scored, encoder)
+        best = _leave_guides(setup, guides, scored, source)
         _show(setup, best, trained)
         _leave_novelty(setup, guides, trained)
     content = {
@@ -129,7 +129,7 @@ def _record(scores: Scores) -> dict[str, list[float]]:
 
 
 def _leave_guides(
-    setup: Setup, guides: list[Guide], scored: list[dict[str, Any]], encoder: str
+    setup: Setup, guides: list[Guide], scored: list[dict[str, Any]], source: Mapping[str, str]
 ) -> Guide:
     """Saves every guide with the setting that its row chose. Returns the one whose row is best on
     the validation tasks."""
@@ -140,7 +140,8 @@ def _leave_guides(
         scores = parts[name]["validation"][setting]
         accuracy[name] = float(np.mean(np.divide(scores["correct"], scores["count"])))
     notes = {
-        "encoder": encoder,
+        "encoder": source["encoder"],
+        "question_encoder": source["question_encoder"],
         "templates": {task.sentence: task.template for task in setup.tasks["train"]},
         "answers": _answers_by_template(setup.tasks["train"]),
     }

@@ -133,7 +133,7 @@ def run_seed(
     if evaluates:
         rows = [row for name in names for row in METHODS[name].rows(setup, trained)]
         guides = [guide_of(setup, trained, name, GUIDES[name]) for name in names if name in GUIDES]
-        evaluate(setup, rows, trained, guides, data.source["encoder"])
+        evaluate(setup, rows, trained, guides, data.source)
 
 
 def check_choices(config: RunSettings) -> None:

@@ -8,10 +8,12 @@ import time
 
 import pytest
 from huggingface_hub import constants
+from toy_sentence_encoder import write_sentence_encoder
 
 from hyper_meta.core.types import UserError
 from hyper_meta.encoders.folder import load_encoder
-from hyper_meta.encoders.hub import fetch, is_hub_name
+from hyper_meta.encoders.hub import SENTENCE_ENCODER, Kind, fetch, is_hub_name
+from hyper_meta.encoders.sentence_encoder import load_sentence_encoder, read_folder
 
 NOBODY = "http://127.0.0.1:9"  # where nobody answers
 COMMITS = {"main": "1" * 40, "refs/pr/7": "7" * 40}
@@ -112,20 +114,55 @@ def files(saved_folder):
     return files | {"pytorch_model.bin": b"a pickle", "README.md": b"# some CLIP"}
 
 
+def _clip(name):
+    return load_encoder(fetch(name)).fingerprint
+
+
 @pytest.fixture
 def fetched(tmp_path, monkeypatch):
-    """(a Hub's url, name) -> the fingerprint of the encoder that is fetched from there."""
+    """(a Hub's url, name, use) -> what `use` makes of the name there: by default the
+    fingerprint of the encoder that is fetched."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
-    def fetched(url, name="some/clip"):
+    def fetched(url, name="some/clip", use=_clip):
         template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr(constants, "ENDPOINT", url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between retries
-        return load_encoder(fetch(name)).fingerprint
+        return use(name)
 
     return fetched
+
+
+def test_a_sentence_encoder_is_fetched_with_its_modules(tmp_path, fetched):
+    """Also where another program has left its weights alone in the cache: without modules.json,
+    it would be pooled otherwise."""
+    folder = write_sentence_encoder(tmp_path / "toy")
+    files = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    hub = Hub({"main": files | {"pytorch_model.bin": b"a pickle", "onnx/config.json": b"{}"}})
+
+    def load(name):
+        content = read_folder(fetch(name, SENTENCE_ENCODER))
+        return load_sentence_encoder(content, name)
+
+    few = Kind(("config.json", "model.safetensors"), ("model.safetensors",))
+    fetched(hub.url, use=lambda name: fetch(name, few))
+    found = fetched(hub.url, use=load)
+    assert found.fingerprint == load_sentence_encoder(read_folder(folder), "toy").fingerprint
+    assert not any("pytorch_model.bin" in path or "onnx" in path for path in hub.requests)
+    hub.requests.clear()
+    assert fetched(NOBODY, use=load).fingerprint == found.fingerprint
+    assert not hub.requests
+    (path,) = tmp_path.rglob("snapshots/*/1_Pooling/config.json")
+    blob = path.resolve()
+    blob.write_bytes(blob.read_bytes() + b" ")
+    with pytest.raises(UserError, match=f"1_Pooling/config.json is damaged, .*: delete {blob}"):
+        fetched(hub.url, use=load)
 
 
 def test_names():

@@ -25,7 +25,7 @@ def make_workdir(tasks):
 
     def make(workdir, *, scales=("1.5", "15", "1.5"), rows=ROWS):
         write_json(
-            workdir / "config.json", {"format": 2, "dataset": "toy", "hyperldm": {"num_steps": 3}}
+            workdir / "config.json", {"format": 3, "dataset": "toy", "hyperldm": {"num_steps": 3}}
         )
         folders = [workdir / f"seed_{number}" for number in range(len(scales))]
         for number, (folder, scale) in enumerate(zip(folders, scales, strict=True)):

@@ -1,6 +1,7 @@
 """From a sentence to weights to answers, on a random model with a random encoder."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from toy_run import (
     make_images,
     make_run,
 )
+from toy_sentence_encoder import write_sentence_encoder
 
 from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.encoders.folder import (
@@ -146,6 +148,54 @@ def test_every_language_method_generates(name, workdir, weights):
             generate(model, weights.task, num_samples=2)
     with pytest.raises(UserError, match=f"guidance scale 3 given, {name} has none"):
         generate(model, weights.task, guidance_scale=3)
+
+
+@pytest.fixture(scope="module")
+def other_run(tmp_path_factory):
+    """A run whose questions a sentence encoder reads."""
+    folder = tmp_path_factory.mktemp("sentence_encoder")
+    toy = write_sentence_encoder(folder / "toy", modules=("Transformer", "Pooling"))
+    return make_run(folder, toy)
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_sentences_are_read_by_the_runs_own_encoder_of_questions(name, other_run):
+    model = load_model(other_run, name)
+    one, again, other = (
+        generate(model, task, seed=1)
+        for task in ("Which colour?", "which  COLOUR?", "How many digits are there?")
+    )
+    np.testing.assert_array_equal(one.weights, again.weights)
+    assert np.abs(one.weights - other.weights).max() > 1e-5
+    # Images and answers are the other encoder's.
+    assert one.encoder_fingerprint == model.encoder.fingerprint
+    assert model.question_encoder.fingerprint != model.encoder.fingerprint
+    assert set(one.templates) == set(KNOWN)
+
+
+def test_another_encoder_of_questions_is_refused(other_run, tmp_path):
+    changed = shutil.copytree(other_run, tmp_path / "run")
+    settings = json.loads((changed / "config.json").read_text())
+    other = write_sentence_encoder(tmp_path / "other", seed=1)
+    (changed / "config.json").write_text(json.dumps(settings | {"question_encoder": str(other)}))
+    with pytest.raises(UserError, match=f"another encoder of questions .* than {other}"):
+        load_model(changed)
+
+
+def test_a_sentence_that_is_not_read_to_its_end_is_refused(workdir, other_run):
+    """Two of them would have the same weights."""
+    for run, longest in ((workdir, 32), (other_run, 24)):
+        model = load_model(run)
+        with pytest.raises(UserError) as caught:
+            generate(model, "how many " * 30)
+        assert f"tokens, its encoder reads {longest}, and would not" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_answer_that_is_not_read_to_its_end_is_refused(weights):
+    image = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(UserError, match="tokens, the encoder reads 32: shorten the answer"):
+        predict(weights, [image], answers=["red", "green " * 30])
 
 
 def test_a_method_that_the_run_does_not_have_is_refused_with_those_it_has(workdir):

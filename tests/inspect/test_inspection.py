@@ -430,6 +430,8 @@ def test_cosine_is_that_of_hyperclip_and_question(opened):
         x = np.asarray(x if n == 0 else np.logaddexp(0, x), np.float64)
         x = x @ np.asarray(layer["kernel"], np.float64) + layer["bias"]
     question = inspection.embed_sentence(opened, "What colour is a seven?")
+    with pytest.raises(UserError, match="tokens, its encoder reads"):
+        inspection.embed_sentence(opened, "What colour is a seven? " * 20)
     asked = (question.pooled - statistics.questions.mean) / statistics.questions.std
     expected = x @ asked / np.linalg.norm(x, axis=1) / np.linalg.norm(asked)
     found = movements.cosine(opened, latents, question)

@@ -22,6 +22,7 @@ from hyper_meta.models.sentences import take
 from hyper_meta.train import checkpoints
 from hyper_meta.workflows.evaluate import evaluate
 
+SOURCE = {"encoder": "an encoder", "question_encoder": "another"}
 # All but those that differ from another in the objective of their stage alone.
 NAMES = [name for name in METHODS if name not in ("mnet_multitask", "mnet_fomaml", "hnet_fomaml")]
 
@@ -51,7 +52,7 @@ def everything(tmp_path_factory):
 def evaluated(everything):
     setup, rows, trained = everything
     guides = [guide_of(setup, trained, name, maker) for name, maker in GUIDES.items()]
-    evaluate(setup, list(rows.values()), trained, guides, "an encoder")
+    evaluate(setup, list(rows.values()), trained, guides, SOURCE)
     return json.loads((setup.folder / "scores.json").read_text())
 
 
@@ -142,7 +143,7 @@ def test_the_model_of_generate_is_left_behind(evaluated, everything):
         jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree),
     )
     jax.tree.map(np.testing.assert_array_equal, restored, tree)
-    assert notes["encoder"] == "an encoder"
+    assert {name: notes[name] for name in SOURCE} == SOURCE
     guide = guide_of(setup, trained, "hnet_hyperldm", GUIDES["hnet_hyperldm"])
     assert notes["setting"] == guide.settings[chosen_setting(setup, guide)]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import official_vqa
 import pytest
+from toy_sentence_encoder import write_sentence_encoder
 
 from hyper_meta.cli.main import main
 from hyper_meta.core.configuration import load_settings
@@ -23,6 +24,12 @@ from hyper_meta.encoders.folder import (
     preprocess,
     tokenize,
 )
+from hyper_meta.encoders.sentence_encoder import (
+    encode_sentences,
+    load_sentence_encoder,
+    read_folder,
+    tokenize_sentences,
+)
 from hyper_meta.encoders.tokenizer import train_tokenizer
 from hyper_meta.models.sentences import take
 from hyper_meta.preparation import encoding
@@ -30,6 +37,7 @@ from hyper_meta.preparation import prepare as preparation
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "meta_vqa.py")
 SETTINGS = ("dataset=meta_vqa", "encoder=bundled", "image_resize=crop", "validation_share=0.25")
+WITH_TOKENS = "--config.question_tokens=True"
 DATA = tuple(f"--config.{setting}" for setting in SETTINGS)
 
 
@@ -75,8 +83,7 @@ def _store(data_dir):
 def _load(data_dir, *overrides):
     """(tasks, features, source)"""
     config = load_settings(CONFIG, Path(), [*DATA, *overrides])
-    encoder = load_encoder(bundled_encoder_path())
-    return preparation.load_and_encode(config, data_dir, encoder)
+    return preparation.load_and_encode(config, data_dir, preparation.open_encoders(config))
 
 
 def test_every_image_has_its_features_whatever_it_is_encoded_with(prepared):
@@ -131,6 +138,44 @@ def test_token_states_are_added_to_the_store_that_serves_runs_without_them(
         assert found.mask.sum() == count
         np.testing.assert_allclose(found.tokens[:count], alone.tokens[:count], atol=1e-4)
         np.testing.assert_allclose(alone.pooled, found.pooled, atol=1e-4)
+
+
+def test_a_sentence_encoder_reads_the_questions_and_costs_no_image(
+    prepared, tmp_path, monkeypatch, capsys
+):
+    """All else is as before. The store of another layer is another one; that of the encoder's own
+    text tower stays."""
+    data_dir, before = shutil.copytree(prepared, tmp_path / "data"), _store(prepared)
+    folder = write_sentence_encoder(tmp_path / "toy", longest=12)
+    chosen = f"--config.question_encoder={folder}"
+    monkeypatch.setattr(preparation, "encode_data_set", _refuse)
+    _, whole, source = _load(data_dir, chosen)
+    told = capsys.readouterr().err
+    assert "questions have more tokens than the 12 that their encoder reads" in told
+    _, first, other = _load(data_dir, chosen, "--config.question_layer=0", WITH_TOKENS)
+    assert source["question_encoder"] != other["question_encoder"]
+    assert source["encoder"] == other["encoder"] != source["question_encoder"]
+    _, last, _ = _load(data_dir, chosen, WITH_TOKENS)
+    for name in ("with_tokens", "with_questions"):
+        monkeypatch.setattr(preparation, name, _refuse)
+    _, again, _ = _load(data_dir, chosen, WITH_TOKENS)
+    _, own, _ = _load(data_dir)
+    encoder = load_sentence_encoder(read_folder(folder), "toy")
+    expected = encode_sentences(
+        encoder, tokenize_sentences(encoder, before.questions), with_tokens=True
+    )
+    for features in (whole, first, last, again):
+        np.testing.assert_array_equal(features.image_features, before.image_features)
+        np.testing.assert_array_equal(features.prompt_features, before.prompt_features)
+        assert features.questions == before.questions and features.prompts == before.prompts
+        np.testing.assert_allclose(features.question_features.pooled, expected.pooled, atol=1e-5)
+    for features in (last, again):
+        np.testing.assert_allclose(features.question_features.tokens, expected.tokens, atol=1e-5)
+        np.testing.assert_array_equal(features.question_features.mask, expected.mask)
+    assert whole.question_features.tokens is None
+    assert np.abs(first.question_features.tokens - expected.tokens).max() > 0.1
+    np.testing.assert_array_equal(own.question_features.pooled, before.question_features.pooled)
+    assert len(list((data_dir / "features").iterdir())) == 3
 
 
 def test_the_papers_configuration_runs_on_it(prepared, small_settings, programs, tmp_path):

@@ -11,14 +11,15 @@ from PIL import Image
 
 import hyper_meta
 from hyper_meta.core.configuration import execute_file, write_settings
-from hyper_meta.core.settings import RunSettings, read_settings
+from hyper_meta.core.settings import RunSettings, changed, read_settings
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.encoders.clip import CLIP
 from hyper_meta.encoders.clip_config import CLIPConfig, TowerConfig
-from hyper_meta.encoders.folder import load_encoder, save_encoder
+from hyper_meta.encoders.folder import save_encoder
 from hyper_meta.encoders.tokenizer import train_tokenizer
 from hyper_meta.methods.guide_store import save_guides
 from hyper_meta.methods.registry import GUIDES
+from hyper_meta.preparation.prepare import open_encoders
 
 CONFIG = Path(hyper_meta.__file__).parents[1] / "configs" / "digits_vqa.py"
 EMBED_DIM, HIDDEN_DIM, LATENT_DIM = 12, 5, 6
@@ -114,14 +115,20 @@ def random_model(shapes):
     return jax.tree_util.tree_map_with_path(positive, random)
 
 
-def make_run(folder: Path) -> Path:
+def make_run(folder: Path, sentence_encoder: Path | None = None) -> Path:
     """What a finished run leaves for generating: config.json and the guides of its first seed,
-    which are random; its encoder is beside it. HyperLDM in HNet's space is the best."""
+    which are random; its encoder is beside it. HyperLDM in HNet's space is the best.
+
+    sentence_encoder: that reads its questions, of the widths of `toy_sentence_encoder`.
+    """
     config = make_config(make_encoder(folder / "encoder", seed=2))
+    if sentence_encoder is not None:
+        config = changed(config, {"question_encoder": str(sentence_encoder)})
     network = make_adapter(EMBED_DIM, HIDDEN_DIM, BLEND)
-    sentence = SentenceFeatures(
-        np.zeros(EMBED_DIM, np.float32), np.zeros((1, TOKEN_DIM), np.float32), np.ones(1, bool)
-    )
+    encoders = open_encoders(config)
+    read = functools.partial(read_questions, with_tokens=config.question_tokens)
+    read = jax.eval_shape(read, encoders.questions, np.zeros((1, 1), np.int32))
+    sentence = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), read)
     guides = {
         name: maker.make(config, network, random_model(maker.shapes(config, network, sentence)))
         for name, maker in GUIDES.items()
@@ -135,7 +142,8 @@ def make_run(folder: Path) -> Path:
         chosen={name: next(iter(guide.settings)) for name, guide in guides.items()},
         accuracy={name: float(name == best.name) for name in guides},
         notes={
-            "encoder": load_encoder(folder / "encoder").fingerprint,
+            "encoder": encoders.images.fingerprint,
+            "question_encoder": encoders.questions.fingerprint,
             "templates": TEMPLATES,
             "answers": KNOWN,
         },

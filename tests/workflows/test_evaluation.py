@@ -128,7 +128,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_row_it_was_at(tmp_path):
         (tmp_path / name).mkdir(exist_ok=True)
         config = ConfigDict({"evaluate": {"shots": (1,)}})
         setup = SimpleNamespace(folder=tmp_path / name, config=config, choices={})
-        evaluate(setup, rows(**stops), Trained(), [], "an encoder")
+        evaluate(setup, rows(**stops), Trained(), [], {})
         return (tmp_path / name / "scores.json").read_bytes()
 
     whole = saved("whole")

@@ -110,6 +110,9 @@ def data_of(config):
     return {
         "dataset": f"{config.dataset} {config.data_dir}",
         "encoder": f"{config.encoder} {config.image_resize} {config.encoder_dtype}",
+        "question_encoder": (
+            f"{config.question_encoder} {config.question_layer} {config.question_prefix}"
+        ),
         "validation_share": config.validation_share,
         "tasks": f"{config.skip_corrupt_images}",
         "question_tokens": config.question_tokens,
@@ -423,6 +426,7 @@ def test_a_table_is_of_one_data_set(fake, tmp_path, monkeypatch, capsys):
         ("validation_share=0.1,0.2", list(PARTS)),
         ("skip_corrupt_images=yes,no", list(PARTS)),
         ("question_tokens=yes,no", list(PARTS)),
+        ("question_encoder=one,other", list(PARTS)),
         ("hyperldm.few_shot_guidance=1;2", ["hnet_hyperldm"]),
         ("mnet.batch_size=4,8", []),
         ("hvae.weights.repeats=4,8", []),

@@ -287,6 +287,12 @@ class RunSettings:
     encoder_dtype: str = setting("that the encoder computes in", choices=("float32", "bfloat16"))
     image_resize: str = setting("how an image becomes a square", choices=("crop", "square"))
     question_tokens: bool = setting("whether the states of a question's tokens are encoded too")
+    question_encoder: str = setting(
+        'a folder, a name on the Hub or "all-MiniLM-L6-v2"; none: the text tower of encoder',
+        may_be_empty=True,
+    )
+    question_layer: int = setting("of question_encoder, of its tokens; -1: the last", at_least=-1)
+    question_prefix: str = setting("of every question, for question_encoder", may_be_empty=True)
     skip_corrupt_images: bool = setting("else the first one is an error")
     compilation_cache: str = setting("folder of compiled programs, or none", may_be_empty=True)
     methods: tuple[str, ...] = setting("trained and scored, with all that they need")
@@ -318,6 +324,12 @@ class RunSettings:
             yield (
                 f"num_seeds={self.num_seeds} from seed={self.seed} ends at seed {last}: "
                 f"seeds from 0 to {MAX_SEED} are expected"
+            )
+        if not self.question_encoder and (self.question_layer != -1 or self.question_prefix):
+            yield (
+                f"question_layer={self.question_layer} and question_prefix="
+                f"{self.question_prefix!r} are of a sentence encoder: name one as "
+                "question_encoder, or leave them out"
             )
         most, steps = self.hyperldm.diffusion_steps, self.hyperldm.sampling_steps
         if steps > most:

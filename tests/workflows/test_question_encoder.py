@@ -1,0 +1,47 @@
+"""The quickstart with questions read by all-MiniLM-L6-v2: prepared, trained, scored, and asked."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from small_quickstart import CONFIG, SMALL
+
+from hyper_meta.cli.main import main
+from hyper_meta.encoders.installed import SOURCES
+from hyper_meta.generation.generate import generate, load_model
+
+NAME = "all-MiniLM-L6-v2"
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, digits_vqa_dir, programs):
+    if importlib.util.find_spec(SOURCES[NAME].module) is None:
+        pytest.skip(f"{SOURCES[NAME].package} is not installed: launch/test.sh does it")
+    workdir = tmp_path_factory.mktemp("minilm") / "run"
+    settings = (
+        *SMALL,
+        *(f"question_encoder={NAME}", "question_tokens=True", "methods=conditional"),
+        *(f"data_dir={digits_vqa_dir}", f"compilation_cache={programs}"),
+    )
+    overrides = [f"--config.{setting}" for setting in settings]
+    command = ["run", "--config", str(CONFIG), "--workdir", str(workdir), *overrides]
+    assert main(command) == 0
+    return workdir
+
+
+def test_the_run_is_of_that_encoder(workdir):
+    data = json.loads((workdir / "data.json").read_text())
+    assert data["question_tokens"] and data["question_encoder"] != data["encoder"]
+    assert (workdir / "report" / "report.md").exists()
+
+
+def test_new_sentences_are_read_by_it(workdir):
+    model = load_model(workdir)
+    assert model.question_encoder.config.hidden_size == 384
+    asked = "Which colour does the seven have?"
+    one, again, other = (
+        generate(model, task).weights for task in (asked, asked, "How many digits are there?")
+    )
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 1e-5
