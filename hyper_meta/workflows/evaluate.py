@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
