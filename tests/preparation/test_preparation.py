@@ -82,7 +82,7 @@ def _store(data_dir):
 
 def _load(data_dir, *overrides):
     """(tasks, features, source)"""
-    config = load_settings(CONFIG, Path(), [*DATA, *overrides])
+    config = load_settings(CONFIG, Path(), [*DATA, "--config.question_tokens=False", *overrides])
     return preparation.load_and_encode(config, data_dir, preparation.open_encoders(config))
 
 

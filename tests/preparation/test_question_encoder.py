@@ -112,9 +112,7 @@ def test_questions_of_a_data_set_with_features_are_read_anew(folder, tmp_path):
     length = expected.tokens.shape[1]
     np.testing.assert_array_equal(found.mask[:, :length], expected.mask)
     np.testing.assert_allclose(found.tokens[:, :length], expected.tokens, atol=1e-5)
-    assert (
-        load_data(settings(**given, question_encoder=folder)).tables["train"].questions.tokens
-        is None
-    )
+    whole = load_data(settings(**given, question_encoder=folder, question_tokens=False))
+    assert whole.tables["train"].questions.tokens is None
     fingerprints = [data_fingerprint(config, data)["question_encoder"] for data in (before, after)]
     assert fingerprints == ["precomputed", encoder.fingerprint]

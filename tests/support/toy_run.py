@@ -1,6 +1,7 @@
 """What a finished run leaves for generating, random and small."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
@@ -12,10 +13,10 @@ from PIL import Image
 import hyper_meta
 from hyper_meta.core.configuration import execute_file, write_settings
 from hyper_meta.core.settings import RunSettings, changed, read_settings
-from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.encoders.clip import CLIP
 from hyper_meta.encoders.clip_config import CLIPConfig, TowerConfig
 from hyper_meta.encoders.folder import save_encoder
+from hyper_meta.encoders.questions import read_questions
 from hyper_meta.encoders.tokenizer import train_tokenizer
 from hyper_meta.methods.guide_store import save_guides
 from hyper_meta.methods.registry import GUIDES
@@ -119,7 +120,8 @@ def make_run(folder: Path, sentence_encoder: Path | None = None) -> Path:
     """What a finished run leaves for generating: config.json and the guides of its first seed,
     which are random; its encoder is beside it. HyperLDM in HNet's space is the best.
 
-    sentence_encoder: that reads its questions, of the widths of `toy_sentence_encoder`.
+    sentence_encoder: the folder of the one that reads its questions, None for the encoder's own
+    text tower.
     """
     config = make_config(make_encoder(folder / "encoder", seed=2))
     if sentence_encoder is not None:

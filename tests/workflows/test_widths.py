@@ -30,6 +30,7 @@ def folder(tmp_path_factory):
 
 def test_features_of_three_widths_are_joined(folder):
     given = ["--config.dataset=precomputed", f"--config.data_dir={folder}"]
+    given.append("--config.question_tokens=False")
     config = load_settings(CONFIG, Path(), given)
     table = load_data(config).tables["train"]
     assert table.image_features.shape[1] == table.answer_features.shape[1] == DIM
