@@ -339,16 +339,3 @@ class RunSettings:
                 "hyperldm.posterior_variance is of DDPM, which takes all "
                 f"hyperldm.diffusion_steps={most}: set hyperldm.sampling_steps to that"
             )
-
-
-@record
-class MoreSettings:
-    tasks: int = count("how many times as many tasks as Meta-VQA has")
-    answers: int = count("how many times as many answers of each task")
-
-
-@record
-class BenchmarkSettings(RunSettings):
-    """What configs/benchmark.py adds: the size of random tasks."""
-
-    more: MoreSettings
