@@ -59,7 +59,8 @@ class Reader(nn.Module):
     def _attend(
         self, x: Float[Array, "*B L1 W"], mask: Bool[Array, "*B L1"]
     ) -> Float[Array, "*B L1 W"]:
-        attention = nn.MultiHeadDotProductAttention(self.num_heads)
+        # A bias of the keys would have no gradient but rounding, which Adam takes for a direction.
+        attention = nn.MultiHeadDotProductAttention(self.num_heads, use_bias=False)
         return attention(x, mask=mask[..., None, None, :])
 
 
