@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
         *("mnet_multitask", "mnet_fomaml", "mnet_maml"),
         *("hnet_multitask", "hnet_fomaml", "hnet_maml"),
         *("conditional", "conditional_maml", "film", "conditional_tokens", "film_tokens"),
-        *("generators", "hnet_language", "ridge", "language_ridge"),
+        *("generators", "distilled", "hnet_language", "ridge", "language_ridge"),
         *("hnet_hyperclip", "hvae_hyperclip", "language_hyperclip"),
         *("hnet_hyperldm", "hvae_hyperldm", "hnet_hyperldm_tokens", "language_hyperldm_tokens"),
         *("nearest_latent", "nearest_weights", "questions"),
@@ -112,6 +112,13 @@ def get_config() -> ConfigDict:
     # Several of them side by side, whose log-probabilities are averaged.
     config.generators = ConfigDict(config.conditional_tokens)
     config.generators.num_members = 6
+
+    # One generator that learns what they answer, for the training sentences and for new ones that
+    # are put together from their words.
+    config.distilled = ConfigDict(config.conditional_tokens)
+    config.distilled.teacher_share = 0.7  # of the loss; the rest is of labels
+    config.distilled.recombined_share = 0.5  # of tasks, asked in a new sentence
+    config.distilled.most_recombined = 20  # new sentences made of each training sentence
 
     # HNet started by the sentence: a latent space that was made along with language.
     config.language = ConfigDict(config.conditional_tokens)

@@ -7,7 +7,7 @@ methods/registry.py and its name in methods/names.py; docs/architecture.md shows
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +51,8 @@ class Setup:
         test tasks, so that one compiled function scores both.
     cache: what `remember` makes.
     choices: what was chosen on validation tasks for the arrays of `keep_array`, {name: notes}.
+    encode: n sentences -> their SentenceFeatures, leading axis n, as those of the tables; None
+        where there is no encoder.
     reads: where the settings that trainings read are noted, None for nowhere.
     restores_only: what is not finished raises NotFinished instead of being trained.
     """
@@ -61,6 +63,7 @@ class Setup:
     tables: dict[str, TaskTable]
     cache: Cache = dataclasses.field(default_factory=Cache)
     choices: dict[str, Any] = dataclasses.field(default_factory=dict)
+    encode: Callable[[Sequence[str]], SentenceFeatures] | None = None
     reads: Reads | None = None
     restores_only: bool = False
 

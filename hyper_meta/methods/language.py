@@ -4,6 +4,7 @@ hypernetwork of tokens, HNet started by the sentence, and averages of such gener
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,13 +14,21 @@ import numpy as np
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
+from hyper_meta.data.recombine import recombined
 from hyper_meta.meta.learners import latent_learner
 from hyper_meta.methods.guides import Guide, GuideMaker, adapted_rows, guide_of, guide_row
 from hyper_meta.methods.interface import Method, Row, Setup, fit
 from hyper_meta.methods.trained import Fitted, Trained
 from hyper_meta.models.generator import GENERATOR, generate_weights
-from hyper_meta.models.sentences import measure_sentences
+from hyper_meta.models.sentences import measure_sentences, take
 from hyper_meta.networks.base import BaseNetwork
+from hyper_meta.train.loop import Stage
+from hyper_meta.train.stages.distilled import (
+    NewSentences,
+    distilled_stage,
+    fit_length,
+    new_sentences,
+)
 from hyper_meta.train.stages.language import (
     generators_stage,
     language_params,
@@ -44,10 +53,21 @@ def started(name: str, section: str, title: str, summary: str, space: str | None
     return _method(name, section, summary, maker, stage)
 
 
-def _method(name: str, section: str, summary: str, maker: GuideMaker, stage: Any) -> Method:
+def _method(
+    name: str,
+    section: str,
+    summary: str,
+    maker: GuideMaker,
+    stage: Callable[..., Stage],
+    *,
+    needs: tuple[str, ...] = (),
+    given: Callable[[Setup, Trained], dict[str, Any]] = lambda setup, trained: {},
+) -> Method:
+    """given: what the stage takes beside the tables."""
+
     def train(setup: Setup, trained: Trained) -> Fitted:
         tables = setup.tables["train"], setup.tables["validation"]
-        build = functools.partial(stage, setup.config, *tables, name=name)
+        build = functools.partial(stage, setup.config, *tables, name=name, **given(setup, trained))
         return fit(setup, section, name, lambda rate: build(learning_rate=rate))
 
     def rows(setup: Setup, trained: Trained) -> list[Row]:
@@ -55,7 +75,12 @@ def _method(name: str, section: str, summary: str, maker: GuideMaker, stage: Any
         return [guide_row(setup, guide), *adapted_rows(setup, guide)]
 
     return Method(
-        rows, train, summary=summary, guide=maker, check=functools.partial(check_tokens, section)
+        rows,
+        train,
+        needs=lambda config: needs,
+        summary=summary,
+        guide=maker,
+        check=functools.partial(check_tokens, section),
     )
 
 
@@ -165,6 +190,40 @@ def _members_guide(config: RunSettings, network: BaseNetwork, model: Any) -> Gui
     )
 
 
+def _teaching(setup: Setup, trained: Trained) -> dict[str, Any]:
+    """The generators, and new sentences where there is an encoder to read them."""
+    settings, tasks = setup.config.distilled, setup.tasks["train"]
+    known = setup.tables["train"].questions
+    made: list[tuple[str, tuple[int, ...]]] = []
+    if setup.encode is not None and settings.recombined_share:
+        sentences = [task.sentence for task in tasks]
+        made = recombined(sentences, most=settings.most_recombined, seed=setup.config.seed)
+    if not made:
+        none = NewSentences(take(known, slice(1)), np.full((len(tasks), 1), -1, np.int32))
+        return {"teacher": trained.fitted("generators").params, "new": none}
+    length = 0 if known.tokens is None else known.tokens.shape[1]
+    questions, rows = fit_length(setup.encode([sentence for sentence, _ in made]), length)
+    new = new_sentences(questions, [made[row][1] for row in rows], len(tasks))
+    return {"teacher": trained.fitted("generators").params, "new": new}
+
+
+def _teaching(setup: Setup, trained: Trained) -> dict[str, Any]:
+    """The generators, and new sentences where there is an encoder to read them."""
+    settings, tasks = setup.config.distilled, setup.tasks["train"]
+    known = setup.tables["train"].questions
+    made: list[tuple[str, tuple[int, ...]]] = []
+    if setup.encode is not None and settings.recombined_share:
+        sentences = [task.sentence for task in tasks]
+        made = recombined(sentences, most=settings.most_recombined, seed=setup.config.seed)
+    if not made:
+        none = NewSentences(take(known, slice(1)), np.full((len(tasks), 1), -1, np.int32))
+        return {"teacher": trained.fitted("generators").params, "new": none}
+    length = 0 if known.tokens is None else known.tokens.shape[1]
+    questions, rows = fit_length(setup.encode([sentence for sentence, _ in made]), length)
+    new = new_sentences(questions, [made[row][1] for row in rows], len(tasks))
+    return {"teacher": trained.fitted("generators").params, "new": new}
+
+
 CONDITIONAL = started(
     "conditional_tokens",
     "conditional_tokens",
@@ -188,4 +247,19 @@ GENERATORS = _method(
         make=_members_guide,
     ),
     generators_stage,
+)
+DISTILLED = _method(
+    "distilled",
+    "distilled",
+    "one generator that learns what several answer, on new sentences too",
+    GuideMaker(
+        model=functools.partial(_model, "distilled"),
+        shapes=functools.partial(_shapes, "distilled"),
+        make=functools.partial(
+            _guide, "distilled", "distilled", "generators distilled into one", None
+        ),
+    ),
+    distilled_stage,
+    needs=("generators",),
+    given=_teaching,
 )

@@ -18,6 +18,7 @@ NAMES = (
     "conditional_tokens",
     "film_tokens",
     "generators",
+    "distilled",
     "hnet_language",
     "hnet",
     "language",

@@ -34,6 +34,7 @@ METHODS: dict[str, Method] = {
     "conditional_tokens": language.CONDITIONAL,
     "film_tokens": conditional.FILM_TOKENS,
     "generators": language.GENERATORS,
+    "distilled": language.DISTILLED,
     "hnet_language": language.HNET,
     "hnet": spaces.HNET,
     "language": spaces.LANGUAGE,

@@ -40,8 +40,7 @@ def _gelu(x):
 def _attend(x, params):
     """Vaswani et al. 2017, section 3.2, of one sentence [L, W]."""
     query, key, value = (
-        np.einsum("lw,whd->hld", x, params[name]["kernel"])
-        for name in ("query", "key", "value")
+        np.einsum("lw,whd->hld", x, params[name]["kernel"]) for name in ("query", "key", "value")
     )
     scores = query @ key.transpose(0, 2, 1) / np.sqrt(query.shape[-1])
     share = np.exp(scores - scores.max(-1, keepdims=True))

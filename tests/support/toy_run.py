@@ -54,7 +54,7 @@ def make_config(encoder: Path) -> RunSettings:
     config.hyperldm.num_samples = 4
     config.hyperldm_tokens.update({**config.hyperldm, "condition": "tokens"})
     config.reader.update(width=4, num_blocks=1, num_heads=2)
-    for section in ("conditional_tokens", "generators", "language"):
+    for section in ("conditional_tokens", "generators", "distilled", "language"):
         config[section].update(latent_dim=LATENT_DIM, hidden_dims=(7, 8))
     config.generators.num_members = 3
     config.film_tokens.hidden_dims = (6,)

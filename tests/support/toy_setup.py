@@ -26,7 +26,7 @@ def tiny_config():
     steps = {"num_steps": 2, "chunk_steps": 2, "batch_size": 4}
     for section in ("hnet", "mnet", "conditional", "film", "hvae", "hyperclip", "hyperldm"):
         config[section].update(steps)
-    language = ("conditional_tokens", "generators", "language")
+    language = ("conditional_tokens", "generators", "distilled", "language")
     for section in (*language, "film_tokens"):
         config[section].update(steps, patience=0)
     config.tuned.update(steps, patience=0)

@@ -30,7 +30,7 @@ def tiny_config(values=()):
     config.conditional.update(hidden_dims=(8,), **inner, **shared)
     config.film.update(hidden_dims=(8,), **shared)
     config.reader.update(width=8, num_blocks=1, num_heads=2)
-    for section in ("conditional_tokens", "generators", "language"):
+    for section in ("conditional_tokens", "generators", "distilled", "language"):
         config[section].update(latent_dim=4, hidden_dims=(8,), patience=0, **inner, **shared)
     config.generators.num_members = 2
     config.film_tokens.update(hidden_dims=(8,), **shared)

@@ -250,10 +250,10 @@ def test_a_dropped_sentence_starts_at_e0_and_teaches_it():
     learner = language.language_learner(
         config,
         config.language,
-        stage_network(config, stage.data),
-        measure_sentences(stage.data.questions),
+        stage_network(config, stage.data[0]),
+        measure_sentences(stage.data[0].questions),
     )
-    question = keep_sentences(take(stage.data.questions, slice(1)), np.array([False]))
+    question = keep_sentences(take(stage.data[0].questions, slice(1)), np.array([False]))
     start = learner.start(before, take(question, 0), 0)
     np.testing.assert_array_equal(start, before["e0"])
 

@@ -16,7 +16,7 @@ from hyper_meta.core.settings.rules import count, rate, setting, share
 
 GUIDES = (
     *("conditional", "conditional_maml", "film", "conditional_tokens", "film_tokens"),
-    *("generators", "hnet_language", "ridge", "language_ridge"),
+    *("generators", "distilled", "hnet_language", "ridge", "language_ridge"),
     *("hnet_hyperclip", "hvae_hyperclip", "language_hyperclip"),
     *("hnet_hyperldm", "hvae_hyperldm", "hnet_hyperldm_tokens", "language_hyperldm_tokens"),
     *("language_tuned", "hnet_noisy_hyperclip", "language_noisy_hyperclip"),
@@ -134,6 +134,17 @@ class GeneratorsSettings(LanguageSettings):
     """Generators trained side by side."""
 
     num_members: int = count("generators")
+
+
+@record
+class DistilledSettings(LanguageSettings):
+    """One generator that learns from several."""
+
+    teacher_share: float = share(
+        "of the loss, of the generators; the rest is labels", may_be_zero=True
+    )
+    recombined_share: float = share("of tasks that are asked in new sentences", may_be_zero=True)
+    most_recombined: int = count("new sentences made of each training sentence")
 
 
 @record
@@ -307,6 +318,7 @@ class RunSettings:
     conditional_tokens: LanguageSettings
     film_tokens: FilmSettings
     generators: GeneratorsSettings
+    distilled: DistilledSettings
     language: LanguageSettings
     latents: LatentsSettings
     hvae: HVAESettings

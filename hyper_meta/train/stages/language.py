@@ -4,7 +4,7 @@ several such generators side by side."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -37,7 +37,7 @@ from hyper_meta.models.sentences import (
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.parts import stage_network
-from hyper_meta.train.stages.task_stage import Plan, TaskModel, task_stage
+from hyper_meta.train.stages.task_stage import Drawn, Plan, TaskModel, task_stage
 
 START = InnerLoop(0, 0.0)
 
@@ -123,7 +123,7 @@ def language_stage(
     section: of the config, a LanguageSettings.
     """
     settings: LanguageSettings = getattr(config, section)
-    learner, init_params = _begun(config, settings, train)
+    learner, init_params = begun(config, settings, train)
     share, loop = settings.adapted_share, inner_loop(settings)
     model = TaskModel(
         init_params,
@@ -150,7 +150,7 @@ def generators_stage(
     params have a leading axis of members, [M, ...].
     """
     settings = config.generators
-    learner, init_one = _begun(config, settings, train)
+    learner, init_one = begun(config, settings, train)
 
     def init_params(key: jax.Array) -> Any:
         return jax.vmap(init_one)(jax.random.split(key, settings.num_members))
@@ -187,10 +187,10 @@ def inner_loop(settings: LanguageSettings) -> InnerLoop:
     )
 
 
-def _begun(
+def begun(
     config: RunSettings, settings: LanguageSettings, train: TaskTable
 ) -> tuple[Learner, Callable[[jax.Array], Any]]:
-    """(the learner, PRNG key -> its first parameters)."""
+    """(the learner of a table's sentences, PRNG key -> its first parameters)."""
     network, measured = stage_network(config, train), measure_sentences(train.questions)
     sentence = jax.tree.map(jnp.asarray, take(train.questions, 0))
 
@@ -214,9 +214,12 @@ def _loss(settings: LanguageSettings, objective: Objective) -> Callable[..., tup
         draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - settings.drop_rate))
         return tasks.replace(question=keep_sentences(tasks.question, draw(keys)))
 
-    def loss(params: Any, groups: Any, keys: Any) -> tuple[jax.Array, tuple[jax.Array, dict]]:
+    def loss(
+        params: Any, groups: Sequence[TaskBatch], drawn: Sequence[Drawn]
+    ) -> tuple[jax.Array, tuple[jax.Array, dict]]:
         if settings.drop_rate:
-            groups = [dropped(*pair) for pair in zip(groups, keys, strict=True)]
+            pairs = zip(groups, drawn, strict=True)
+            groups = [dropped(tasks, draw.keys) for tasks, draw in pairs]
         return objective(params, groups)
 
     return loss

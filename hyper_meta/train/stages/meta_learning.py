@@ -45,7 +45,7 @@ from hyper_meta.networks.film import film_weights
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.language import reader_module
 from hyper_meta.train.stages.parts import stage_network
-from hyper_meta.train.stages.task_stage import Plan, TaskModel, task_stage, without_keys
+from hyper_meta.train.stages.task_stage import Plan, TaskModel, task_stage, without_draws
 
 # Whether the meta-objective adapts, and whether the inner gradients are constants.
 OBJECTIVES = {"multitask": (False, False), "fomaml": (True, True), "maml": (True, False)}
@@ -146,7 +146,7 @@ def learner_stage(
     )
     model = TaskModel(
         begun.init_params,
-        without_keys(meta_objective(begun.learner, loop)),
+        without_draws(meta_objective(begun.learner, loop)),
         judged=[(1.0, scoring.adapted_method(begun.learner, loop))],
     )
     return task_stage(Plan(name, settings, learning_rate), config, (train, validation), model)

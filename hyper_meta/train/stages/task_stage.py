@@ -44,17 +44,31 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True)
+class Drawn:
+    """What the loss of a TaskModel may use of a group of t tasks, beside the tasks.
+
+    keys: PRNG keys [t], of its own draws; rows: [t] int32, of the tasks in the table; data: of the
+    TaskModel.
+    """
+
+    keys: jax.Array
+    rows: jax.Array
+    data: Any
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskModel:
     """What learns from batches of tasks.
 
     init_params: PRNG key -> pytree.
-    loss: (params, groups, keys) -> as an Objective; groups: TaskBatches that differ in padding;
-        keys: of each group, a PRNG key for each of its tasks.
+    loss: (params, groups, drawn) -> as an Objective; groups: TaskBatches that differ in padding;
+        drawn: a Drawn of each.
     judged: (share, its logits) of the ways in which it is validated; the score is the sum of their
         accuracies times their shares.
     num_members: M where params have a leading axis of M members, each with an optimizer of its own;
         0 without that axis.
     statistics: of the state.
+    data: pytree of arrays that the loss reads, copied once to every device.
     """
 
     init_params: Callable[[jax.Array], Any]
@@ -62,11 +76,12 @@ class TaskModel:
     judged: Sequence[tuple[float, scoring.LogitsFn]]
     num_members: int = 0
     statistics: Any = dataclasses.field(default_factory=dict)
+    data: Any = None
 
 
-def without_keys(objective: Objective) -> Callable[..., tuple]:
+def without_draws(objective: Objective) -> Callable[..., tuple]:
     """An objective as the loss of a TaskModel that draws nothing."""
-    return lambda params, groups, keys: objective(params, groups)
+    return lambda params, groups, drawn: objective(params, groups)
 
 
 def task_stage(
@@ -106,7 +121,7 @@ def task_stage(
         most_at_once=8,
         init=init,
         step=functools.partial(_task_step, model.loss, layouts, config.batching.feature_noise),
-        data=train,
+        data=(train, model.data),
         schedule=schedule,
         validate=_compile_validation(config, model, validation),
         patience=settings.patience,
@@ -147,26 +162,26 @@ def _task_step(
     layouts: Sequence[Layout],
     noise: float,
     state: TrainState,
-    table: TaskTable,
+    data: tuple[TaskTable, Any],
     x: tuple[jax.Array, Any],
     key: jax.Array,
 ) -> tuple[TrainState, dict]:
     """One update on a batch of tasks of one of the layouts; only that layout's branch runs."""
-    layout_index, batch = x
+    (table, given), (layout_index, batch) = data, x
     keys = parallel.example_keys(key, len(batch.ids))
 
     def of_layout(layout: Layout) -> Callable:
         shapes = merge_shapes(layout.shapes, len(batch.ids))
 
-        def group(first: int, shape: BatchShape) -> tuple[TaskBatch, jax.Array]:
+        def group(first: int, shape: BatchShape) -> tuple[TaskBatch, Drawn]:
             part, part_keys = jax.tree.map(lambda x: x[first :: len(shapes)], (batch, keys))
             tasks = gather(table, part, shape)
-            own_keys = jax.vmap(jax.random.fold_in, (0, None))(part_keys, 0)
-            return perturb(tasks, part_keys, noise) if noise else tasks, own_keys
+            drawn = Drawn(jax.vmap(jax.random.fold_in, (0, None))(part_keys, 0), part.ids, given)
+            return perturb(tasks, part_keys, noise) if noise else tasks, drawn
 
         def loss_fn(params: Any) -> Any:
-            groups, own_keys = zip(*[group(*pair) for pair in enumerate(shapes)], strict=True)
-            return task_loss(params, groups, own_keys)
+            groups, drawn = zip(*[group(*pair) for pair in enumerate(shapes)], strict=True)
+            return task_loss(params, groups, drawn)
 
         return jax.value_and_grad(loss_fn, has_aux=True)
 

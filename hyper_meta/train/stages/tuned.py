@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Key
+from jaxtyping import Float
 
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import Array, SentenceFeatures, TaskBatch
@@ -20,7 +20,7 @@ from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.hyperldm import sample_noise, trained_denoiser
 from hyper_meta.train.stages.latent_data import LatentData
 from hyper_meta.train.stages.parts import stage_network
-from hyper_meta.train.stages.task_stage import Plan, TaskModel, task_stage
+from hyper_meta.train.stages.task_stage import Drawn, Plan, TaskModel, task_stage
 
 
 def few_steps(config: RunSettings, section: str) -> Sampling:
@@ -50,9 +50,9 @@ def tuned_stage(
         return few_step_latents(config, section, params, base["statistics"], questions, noise)
 
     def loss(
-        params: Any, groups: Sequence[TaskBatch], keys: Sequence[Key[jax.Array, " t"]]
+        params: Any, groups: Sequence[TaskBatch], drawn: Sequence[Drawn]
     ) -> tuple[jax.Array, tuple[jax.Array, dict]]:
-        noise = Noise(jnp.concatenate(list(keys)))
+        noise = Noise(jnp.concatenate([draw.keys for draw in drawn]))
         latents = latents_of(params, questions_of(groups), noise)
         weights = data.generate(space["generator"], latents)
         return judge_networks(network, weights, groups, held_out=False)
