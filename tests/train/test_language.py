@@ -289,9 +289,9 @@ def test_members_learn_as_each_would_alone():
 def test_the_gradient_through_the_sampler_is_finite_differences(x64, monkeypatch):
     """Of a loss of latents that three steps of DDIM make, in the denoiser's parameters."""
     config, data = config_of(tuned__sampling_steps=3), latent_data()
-    process = hyperldm.noise_process(config.hyperldm_tokens)
+    process = hyperldm.configured_process(config.hyperldm_tokens)
     exact = process.replace(log_alpha_bar=process.log_alpha_bar.astype(jnp.float64))
-    monkeypatch.setattr(hyperldm, "noise_process", lambda settings: exact)
+    monkeypatch.setattr(hyperldm, "configured_process", lambda settings: exact)
     ldm = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), random_ldm(config, data))
     # No entry at the bound that predictions are held to, where there is no derivative.
     ldm["statistics"] = ldm["statistics"].replace(clip=jnp.asarray(1e6))
