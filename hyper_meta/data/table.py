@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -46,11 +46,13 @@ class TaskTable:
 @dataclasses.dataclass(frozen=True)
 class DataSet:
     """tasks and tables by split ("train", "validation", "test"); source: hashes of their origin,
-    "dataset", "encoder" and "question_encoder"."""
+    "dataset", "encoder" and "question_encoder"; encode: n sentences -> their features, leading axis
+    n, as the tables have them, None where there is no encoder."""
 
     tasks: dict[str, list[Task]]
     tables: dict[str, TaskTable]
     source: dict[str, str]
+    encode: Callable[[Sequence[str]], SentenceFeatures] | None = None
 
 
 def build_table(tasks: Sequence[Task], features: Features) -> TaskTable:

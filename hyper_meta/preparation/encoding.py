@@ -92,10 +92,17 @@ def encode_data_set(
     )
 
 
+def encode_sentences(
+    encoder: QuestionEncoder, sentences: Sequence[str], *, with_tokens: bool
+) -> SentenceFeatures:
+    """The features of n sentences, numpy, leading axis n, on the local devices."""
+    encode = functools.partial(read_questions, with_tokens=with_tokens)
+    return _encode_sentences(encoder, sentences, encode)
+
+
 def with_questions(encoder: QuestionEncoder, features: Features, *, with_tokens: bool) -> Features:
     """The features with those of their questions by this encoder, all else as it is."""
-    encode = functools.partial(read_questions, with_tokens=with_tokens)
-    encoded = _encode_sentences(encoder, features.questions, encode)
+    encoded = encode_sentences(encoder, features.questions, with_tokens=with_tokens)
     return dataclasses.replace(features, question_features=encoded)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from hyper_meta.preparation.encoding import (
     Images,
     Sentences,
     encode_data_set,
+    encode_sentences,
     finished,
     images_per_second,
     with_questions,
@@ -160,23 +162,28 @@ def load_data(config: RunSettings) -> DataSet:
         tasks, features = precomputed.load(
             data_dir, validation_share=config.validation_share, seed=VALIDATION_SEED
         )
-        features, reader = _questions_as_asked(config, data_dir, features)
+        encoder = open_question_encoder(config)
+        features, reader = _questions_as_asked(config, data_dir, features, encoder)
         source = {"dataset": precomputed.folder_fingerprint(data_dir), "encoder": PRECOMPUTED}
         source |= {"question_encoder": reader}
     else:
         _check_prepared(config.dataset, data_dir)
-        tasks, features, source = load_and_encode(config, data_dir, open_encoders(config))
+        encoders = open_encoders(config)
+        encoder = encoders.questions
+        tasks, features, source = load_and_encode(config, data_dir, encoders)
     parts = {**tasks, "evaluation": [*tasks["validation"], *tasks["test"]]}
     tables = {name: build_table(part, features) for name, part in parts.items()}
-    return DataSet(tasks, tables, source)
+    encode = None
+    if encoder is not None:
+        encode = functools.partial(encode_sentences, encoder, with_tokens=config.question_tokens)
+    return DataSet(tasks, tables, source, encode)
 
 
 def _questions_as_asked(
-    config: RunSettings, data_dir: Path, features: Features
+    config: RunSettings, data_dir: Path, features: Features, encoder: QuestionEncoder | None
 ) -> tuple[Features, str]:
     """Features that a data set brings, the questions read anew where a sentence encoder is chosen;
     and the fingerprint of what read them."""
-    encoder = open_question_encoder(config)
     if encoder is not None:
         _tell(config, encoder, features.questions)
         encoded = with_questions(encoder, features, with_tokens=config.question_tokens)

@@ -14,7 +14,7 @@ from jax import lax
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings, changed
-from hyper_meta.core.settings.run import TrainingSettings
+from hyper_meta.core.settings.training import TrainingSettings
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.data.table import TaskTable
 from hyper_meta.encoders.folder import bundled_encoder_path, encode_images, load_encoder

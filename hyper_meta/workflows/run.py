@@ -124,7 +124,7 @@ def run_seed(
         return
     reads = Reads(folder)
     watching = watched(config, functools.partial(note, reads))
-    setup = Setup(watching, folder, data.tasks, data.tables, reads=reads)
+    setup = Setup(watching, folder, data.tasks, data.tables, encode=data.encode, reads=reads)
     trained = Trained()
     for name in names:
         with while_training(reads, name):

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.core.settings.run import HyperCLIPSettings
+from hyper_meta.core.settings.training import HyperCLIPSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.diffusion.classifier_guidance import (
     Guidance,

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.core.settings.run import HyperLDMSettings
+from hyper_meta.core.settings.training import HyperLDMSettings
 from hyper_meta.core.types import SentenceFeatures, TaskBatch
 from hyper_meta.diffusion.latent_sampling import (
     FewShot,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Key
 
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.core.settings.run import LanguageSettings
+from hyper_meta.core.settings.training import LanguageSettings
 from hyper_meta.core.types import SentenceFeatures, TaskBatch
 from hyper_meta.data.table import TaskTable
 from hyper_meta.meta import scoring

@@ -16,10 +16,7 @@ from flax import linen as nn
 from jaxtyping import Key
 
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.core.settings.run import (
-    ConditionalSettings,
-    FilmSettings,
-)
+from hyper_meta.core.settings.training import ConditionalSettings, FilmSettings
 from hyper_meta.core.types import SentenceFeatures
 from hyper_meta.data.table import TaskTable
 from hyper_meta.meta import scoring

@@ -14,7 +14,7 @@ import optax
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.core.settings.run import NoisyHyperCLIPSettings
+from hyper_meta.core.settings.training import NoisyHyperCLIPSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.diffusion.latent_sampling import (
     LatentStatistics,

@@ -15,7 +15,7 @@ from jax import lax
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.core.settings.run import TaskTrainingSettings
+from hyper_meta.core.settings.training import TaskTrainingSettings
 from hyper_meta.core.types import TaskBatch
 from hyper_meta.data.batching import (
     BatchShape,
