@@ -26,6 +26,7 @@ from hyper_meta.diffusion.classifier_guidance import OPTIMIZERS
 from hyper_meta.diffusion.noise import PREDICTIONS, SCHEDULES
 from hyper_meta.encoders.folder import DTYPES, RESIZES
 from hyper_meta.methods.registry import GUIDES
+from hyper_meta.methods.spaces import FACTORS
 from hyper_meta.models.denoiser import DENOISERS
 from hyper_meta.preparation.prepare import PRECOMPUTED
 from hyper_meta.train.stages.meta_learning import OBJECTIVES
@@ -33,15 +34,23 @@ from hyper_meta.train.stages.meta_learning import OBJECTIVES
 CONFIGS = Path(__file__).parents[2] / "configs"
 OTHERS = {"encoder": EncoderSettings, "benchmark": BenchmarkSettings}
 FILE = {RunSettings: "digits_vqa", EncoderSettings: "encoder", BenchmarkSettings: "benchmark"}
+READ_LATENTS = ("conditional_tokens", "generators", "distilled", "language")
 CHOICES = {
     "dataset": (*BUILDERS, PRECOMPUTED),
     "encoder_dtype": DTYPES,
     "image_resize": RESIZES,
     "latents.base": [f"hnet_{objective}" for objective in OBJECTIVES],
     "hvae.weights.base": [f"mnet_{objective}" for objective in OBJECTIVES],
-    "hyperldm.denoiser": DENOISERS,
-    "hyperldm.prediction": PREDICTIONS,
-    "hyperldm.schedule": SCHEDULES,
+    "latents.nearest": FACTORS,
+    **{f"{section}.denoiser": DENOISERS for section in ("hyperldm", "hyperldm_tokens")},
+    **{f"{section}.prediction": PREDICTIONS for section in ("hyperldm", "hyperldm_tokens")},
+    **{f"{section}.schedule": SCHEDULES for section in ("hyperldm", "hyperldm_tokens")},
+    **{
+        f"{section}.condition": ("pooled", "tokens")
+        for section in (*READ_LATENTS, "film", "film_tokens", "hyperldm", "hyperldm_tokens")
+    },
+    "noisy_hyperclip.condition": ("pooled", "tokens"),
+    **{f"{section}.objective": ("fomaml", "maml") for section in READ_LATENTS},
     "hyperclip.guidance.optimizer": OPTIMIZERS,
     "evaluate.few_shot_guides": GUIDES,
     "evaluate.control_guides": GUIDES,
@@ -149,7 +158,7 @@ def test_a_range_ends_where_it_says(record, name):
 
 
 def test_every_number_has_a_lower_bound():
-    free = {"network.blend", "hyperldm.guidance_scale"}
+    free = {"network.blend", "hyperldm.guidance_scale", "hyperldm_tokens.guidance_scale"}
     for record, name in NUMBERS:
         _, rule = rules_of(record)[name]
         assert (rule.above is None and rule.at_least is None) == (name in free), name
