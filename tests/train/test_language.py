@@ -21,6 +21,7 @@ from hyper_meta.models.generator import GENERATOR
 from hyper_meta.models.sentences import keep_sentences, measure_sentences, take
 from hyper_meta.train.loop import run_stage
 from hyper_meta.train.stages import hyperldm, language, tuned
+from hyper_meta.train.stages.distilled import distilled_stage, fit_length, new_sentences
 from hyper_meta.train.stages.hyperldm import denoiser_module
 from hyper_meta.train.stages.latent_data import LatentData
 from hyper_meta.train.stages.meta_learning import learner_stage
@@ -118,7 +119,26 @@ def noisy_of(config):
     )
 
 
+def distilled_of(config, seed=5):
+    """From two random generators, with new sentences for some of the tasks."""
+    table = token_table()
+    teacher = generators_of(config).init(jax.random.key(7)).params
+    new = new_sentences(take(token_table(seed).questions, slice(6)), ROWS_OF, NUM_TASKS)
+    return distilled_stage(
+        config,
+        table,
+        token_table(1),
+        name="distilled",
+        teacher=teacher,
+        new=new,
+        learning_rate=RATE,
+    )
+
+
+# New sentences, and the training tasks that each belongs to.
+ROWS_OF = [[0], [1, 2], [2], [4, 5], [7], [7]]
 STAGES = {
+    "distilled": distilled_of,
     "language": language_of,
     "generators": generators_of,
     "film_tokens": film_of,
@@ -127,7 +147,7 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("name", ["language", "generators", "film_tokens", "tuned"])
+@pytest.mark.parametrize("name", ["language", "generators", "distilled", "film_tokens", "tuned"])
 def test_training_lowers_the_loss(name, tmp_path):
     stage = STAGES[name](config_of())
     state, history = run_stage(stage, tmp_path, seed=0, checkpoint_every=9, progress=False)
@@ -314,6 +334,80 @@ def test_the_gradient_through_the_sampler_is_finite_differences(x64, monkeypatch
         direction = rng.normal(size=flat.shape)
         numeric = (loss(flat + step * direction) - loss(flat - step * direction)) / (2 * step)
         np.testing.assert_allclose(gradient @ direction, numeric, rtol=1e-4)
+
+
+def test_new_sentences_of_a_task_are_repeated_to_one_length():
+    new = new_sentences(take(token_table(5).questions, slice(6)), ROWS_OF, NUM_TASKS)
+    assert new.choices.shape == (NUM_TASKS, 2)
+    expected = [[0, 0], [1, 1], [1, 2], [-1, -1], [3, 3], [3, 3], [-1, -1], [4, 5]]
+    assert new.choices.tolist()[:8] == expected and (new.choices[8:] == -1).all()
+
+
+def test_sentences_that_are_longer_than_the_table_are_left_out():
+    questions = token_table().questions
+    fitted, rows = fit_length(questions, 3)
+    assert rows.tolist() == np.flatnonzero(questions.mask.sum(axis=1) <= 3).tolist()
+    assert fitted.tokens.shape[1] == fitted.mask.shape[1] == 3
+    longer, rows = fit_length(questions, 6)
+    assert len(rows) == NUM_TASKS and longer.tokens.shape[1] == 6
+    np.testing.assert_array_equal(longer.tokens[:, :4], questions.tokens)
+    assert not longer.mask[:, 4:].any()
+
+
+@pytest.mark.parametrize(("teacher_share", "new_share"), [(1.0, 0.0), (0.3, 0.0), (0.3, 1.0)])
+def test_the_distillation_is_the_divergence_from_the_mean_of_the_generators(
+    teacher_share, new_share
+):
+    """Of Hinton et al. 2015 at temperature 1, in numpy; new sentences have no labels."""
+    config = config_of(
+        distilled__teacher_share=teacher_share,
+        distilled__recombined_share=new_share,
+        batching__max_support=9,
+        batching__max_query=7,
+    )
+    stage, table = distilled_of(config), token_table()
+    state, (_, given) = stage.init(jax.random.key(0)), stage.data
+    learner = language.language_learner(
+        config, config.distilled, stage_network(config, table), measure_sentences(table.questions)
+    )
+    _, batch = stage.schedule(0, 1)
+    run = parallel.compile_chunk(stage.step)
+    _, metrics = run(
+        parallel.replicate(state),
+        parallel.replicate(stage.data),
+        stage.schedule(0, 1),
+        jax.random.key(1),
+    )
+
+    def log_probabilities(params, question, features, task):
+        weights = learner.weights(params, question, learner.start(params, question, 0))
+        logits = learner.network.logits(weights, features, task.answers, task.answer_mask)
+        return np.float64(jax.nn.log_softmax(logits, axis=-1))
+
+    possible = []  # of each task, the losses for every new sentence that may be drawn
+    for number in batch.ids[0][batch.mask[0]]:
+        task = whole_task(table, int(number))
+        examples = jax.tree.map(lambda *x: np.concatenate(x), task.support, task.query)
+        rows = sorted({row for row in given["choices"][number] if row >= 0})
+        is_new = bool(rows) and new_share == 1
+        asked = [take(given["questions"], row) for row in rows] if is_new else [task.question]
+        losses = []
+        for question in asked:
+            question = jax.tree.map(jnp.asarray, question)
+            inputs = question, examples.features, task
+            ours = log_probabilities(state.params, *inputs)
+            members = [jax.tree.map(lambda x, m=m: x[m], given["teacher"]) for m in range(2)]
+            theirs = np.mean([log_probabilities(one, *inputs) for one in members], axis=0)
+            theirs -= np.log(np.exp(theirs).sum(axis=-1, keepdims=True))
+            divergence = (np.exp(theirs) * (theirs - ours)).sum(axis=-1).mean()
+            right = ours[np.arange(len(ours)), examples.label]
+            labelled = 0 if is_new else -right.mean()
+            losses.append(teacher_share * divergence + (1 - teacher_share) * labelled)
+        possible.append(losses)
+    total, count = parallel.first(metrics)["loss"]
+    lowest, highest = (np.mean([fn(x) for x in possible]) for fn in (min, max))
+    assert count == len(possible)
+    assert lowest * (1 - 1e-3) <= total / count <= highest * (1 + 1e-3)
 
 
 def test_tuning_starts_at_the_trained_denoiser_and_leaves_the_space():
