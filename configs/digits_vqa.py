@@ -6,6 +6,14 @@ hyper-meta run --config configs/digits_vqa.py --workdir runs/digits_vqa
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+# Methods that read the tokens of a question, or build on one that does.
+OF_TOKENS = (
+    *("conditional_tokens", "film_tokens", "generators", "distilled", "hnet_language"),
+    *("language_ridge", "language_hyperclip", "hnet_hyperldm_tokens"),
+    *("language_hyperldm_tokens", "language_tuned", "language_noisy_hyperclip"),
+    *("language_ranked", "hnet_noisy_hyperclip"),
+)
+
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
@@ -34,6 +42,7 @@ def get_config() -> ConfigDict:
         *("generators", "distilled", "hnet_language", "ridge", "language_ridge"),
         *("hnet_hyperclip", "hvae_hyperclip", "language_hyperclip"),
         *("hnet_hyperldm", "hvae_hyperldm", "hnet_hyperldm_tokens", "language_hyperldm_tokens"),
+        *("language_tuned", "hnet_noisy_hyperclip", "language_noisy_hyperclip", "language_ranked"),
         *("nearest_latent", "nearest_weights", "questions"),
     )
 

@@ -15,6 +15,9 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = digits_vqa.get_config()
     config.num_seeds = 5
+    # Methods that read tokens have no settings of their own for these tasks yet.
+    config.question_tokens = False
+    config.methods = tuple(name for name in config.methods if name not in digits_vqa.OF_TOKENS)
     config.dataset = "meta_vqa_published"
     config.encoder = "openai/clip-vit-large-patch14-336"
     config.image_resize = "square"

@@ -14,6 +14,9 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = digits_vqa.get_config()
     config.num_seeds = 3
+    # Methods that read tokens have no settings of their own for these tasks yet.
+    config.question_tokens = False
+    config.methods = tuple(name for name in config.methods if name not in digits_vqa.OF_TOKENS)
     config.dataset = "precomputed"
     config.data_dir = "../shared/meta_vqa"  # or any folder of files in its format
 
