@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.hnet.clip_norm = 1.0  # with 10 the loss may jump half-way, too late to recover
     config.conditional.update(num_steps=440, chunk_steps=55)
     config.generators.update(num_members=3, num_steps=440, chunk_steps=55)
-    config.language.update(num_steps=440, chunk_steps=55)
+    config.language.update(num_steps=220, chunk_steps=55, objective="fomaml")
     config.latents.repeats = 4
     config.latents.learning_rates = (1.0,)
     config.latents.nearest = "language"
