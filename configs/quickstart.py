@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.latents.repeats = 4
     config.latents.learning_rates = (1.0,)
     config.latents.nearest = "language"
-    config.hyperldm_tokens.few_shot_guidance = ()
+    config.hyperldm_tokens.update(num_steps=750, chunk_steps=125, few_shot_guidance=())
     config.evaluate.few_shot_steps = (0, 1, 2, 5, 10, 20)
     config.evaluate.few_shot_rates = (1.0,)
     config.evaluate.shots = (1, 10)
