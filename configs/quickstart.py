@@ -19,10 +19,13 @@ def get_config() -> ConfigDict:
     config.conditional.update(num_steps=440, chunk_steps=55)
     config.generators.update(num_members=3, num_steps=440, chunk_steps=55)
     config.language.update(num_steps=220, chunk_steps=55, objective="fomaml")
+    config.hyperclip.update(num_steps=250, chunk_steps=125)
+    config.hyperclip.guidance.update(steps=(30, 100, 300), pull=(0.1,))
     config.latents.repeats = 4
     config.latents.learning_rates = (1.0,)
     config.latents.nearest = "language"
     config.hyperldm_tokens.update(num_steps=750, chunk_steps=125, few_shot_guidance=())
+    config.evaluate.guidance_scales = (1.0, 2.0, 4.0)
     config.evaluate.few_shot_steps = (0, 1, 2, 5, 10, 20)
     config.evaluate.few_shot_rates = (1.0,)
     config.evaluate.shots = (1, 10)
