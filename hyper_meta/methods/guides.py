@@ -55,6 +55,8 @@ class Guide:
     scaled: whether a setting is a classifier-free guidance scale, and any number may be asked for.
     sample_all: (model, n questions) -> {value: points}, where all settings together cost less.
     space: the method whose latent space the points lie in, None where they are no latents.
+    fit_fn: (points, leaves [n, K, ...], n questions) -> [n, K], HyperCLIP's log-probability of a
+        question given its networks; None for a method without HyperCLIP.
     learner, learner_params, start_fn: what adapts further on labelled examples, and mean points
         [n, ...] -> where it starts, None for the learner's own start. Without a learner the weights
         themselves are adapted.
@@ -74,6 +76,7 @@ class Guide:
     scaled: bool = False
     sample_all: Callable[[Any, SentenceFeatures], Mapping[Any, Any]] | None = None
     space: str | None = None
+    fit_fn: Callable[[Any, SentenceFeatures], Any] | None = None
     learner: Learner | None = None
     learner_params: Any = None
     start_fn: Callable[[Any], Any] = lambda points: points

@@ -39,6 +39,7 @@ def guided_inside(space_name: str, section: str) -> Method:
 
     def make(config: RunSettings, space_name: str, model: Any, new: Callable[..., Guide]) -> Guide:
         sampler, on_devices = compile_guided(config, section), _on_devices(model, section)
+        ranking = compile_ranking(config)
 
         def sample(_: Any, questions: SentenceFeatures, scale: float, num: int, seed: int) -> Any:
             return sample_tasks(
@@ -51,6 +52,7 @@ def guided_inside(space_name: str, section: str) -> Method:
             varies="guidance scale",
             num_samples=getattr(config, section).num_samples,
             random=True,
+            fit_fn=lambda latents, questions: ranking(on_devices(), latents, questions),
         )
 
     about = LatentGuide(
@@ -96,6 +98,7 @@ def ranked(space_name: str, section: str) -> Method:
                 for best in settings.ranked
             },
             varies="guidance scale and samples",
+            fit_fn=lambda latents, questions: ranking(on_devices(), latents, questions),
         )
 
     about = LatentGuide(
