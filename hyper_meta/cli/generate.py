@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyper_meta.cli.parser import Command, Work, refuse_others
+
+if TYPE_CHECKING:
+    from hyper_meta.generation.weights_file import Weights
 
 HELP = """\
 examples:
@@ -20,7 +24,12 @@ examples:
 in Python:
   from hyper_meta import generate, load_model, save_weights
   model = load_model("runs/quickstart")
-  save_weights("seven.safetensors", generate(model, "Which colour does the seven have?"))
+  weights = generate(model, "Which colour does the seven have?")
+  print(weights.expected_accuracy, weights.warnings)
+  save_weights("seven.safetensors", weights)
+
+It says how often such a network is right by what is known of other sentences, and warns where the
+sentence has words that the model has never seen, or where language seems to be of no help.
 """
 
 
@@ -63,6 +72,18 @@ def _generate(arguments: argparse.Namespace) -> None:
     if weights.guidance_scale is not None:
         told += f", guidance scale {weights.guidance_scale:g}"
     print(told)
+    print(expectation(weights))
+    for warning in weights.warnings:
+        print(f"warning: {warning}")
+
+
+def expectation(weights: Weights) -> str:
+    """What accuracy is to be expected of weights that were generated now, in a line."""
+    told = f"expected accuracy {weights.expected_accuracy:.0%}"
+    told += f", give or take {100 * weights.accuracy_deviation:.0f}"
+    if weights.baseline_accuracy is None:
+        return told
+    return f"{told} (a network without language: {weights.baseline_accuracy:.0%})"
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -55,6 +55,8 @@ def _predict(arguments: argparse.Namespace, answers: list[str]) -> None:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
     print(f'answers were read as "{result.template}" (--template changes it)')
+    if weights.warnings:
+        print(f"warning: {'; '.join(weights.warnings)}")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hyper_meta.eval.calibration import NUM_BINS
 from hyper_meta.eval.pictures import Scene
 from hyper_meta.eval.results import ALL, GROUPS, groups_of, titles_of
 from hyper_meta.eval.rows import CLIP, MULTITASK, NEAREST
@@ -21,6 +22,7 @@ from hyper_meta.eval.tables import (
     seed_table,
     setting_table,
     shot_table,
+    trust_table,
 )
 
 NOTES = """\
@@ -50,6 +52,13 @@ only strays from it does no better than noise. What is generated is new and usef
 right more often than the nearest network and errs elsewhere. The networks of a guide without a \
 latent space are compared with its own for the training sentences. Of networks that vote, each is \
 compared by itself."""
+TRUST = f"""\
+What a sentence's networks let expect before any label is seen, by ridge regression on the \
+validation tasks, against what is true of the test tasks. *Rank correlation* is Spearman's, over \
+tasks; *calibration error* the difference between expected and true accuracy in {NUM_BINS} bins of \
+equally many tasks, on average, which is above zero by chance alone where a bin holds few. A \
+sentence is warned of where its expected accuracy is near that of a network without language, or \
+where one of its words is in no training and no validation sentence."""
 REMEMBERS = (
     "does not beat the nearest training sentence: on these tasks it does no more than remember"
 )
@@ -127,6 +136,7 @@ def compose(results: dict[str, Any], scenes: Sequence[Scene], shown: Sequence[st
         NOTES,
         *_memory(results),
         *_novelty(results),
+        *_trust(results, shown),
         "## Differences on test tasks",
         *_by_group(results, lambda group: difference_table(results, "test", group)),
         *_families(results),
@@ -170,6 +180,15 @@ def _novelty(results: dict[str, Any]) -> Sections:
         return []
     tables = _by_group(results, lambda group: novelty_table(results, group))
     return ["## New networks or remembered ones", NOVELTY, *tables]
+
+
+def _trust(results: dict[str, Any], shown: Sequence[str]) -> Sections:
+    if not results["trust"]:
+        return []
+    tables = _by_group(results, lambda group: trust_table(results, group))
+    picture = "![Expected and true accuracy](expected_accuracy.png)"
+    drawn = [picture] if "expected_accuracy.png" in shown else []
+    return ["## Expected accuracy", TRUST, *tables, *drawn]
 
 
 def _families(results: dict[str, Any]) -> Sections:

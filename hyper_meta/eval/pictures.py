@@ -145,6 +145,21 @@ def accuracy_by_shots(panels: Sequence[ShotPanel]) -> bytes:
     return png(figure)
 
 
+def expected_accuracy(groups: Mapping[str, Float[np.ndarray, "2 n"]]) -> bytes:
+    """True against expected accuracy in percent, a point a task, {group: [2, n] expected, true}."""
+    figure = Figure(figsize=(5.2, 5.4), layout="constrained")
+    axes = figure.subplots()
+    clean(axes)
+    axes.plot([0, 100], [0, 100], color=GREY, linewidth=1, label="as expected")
+    for number, (group, (expected, true)) in enumerate(groups.items()):
+        look = {"color": PALETTE[number % len(PALETTE)], "marker": SHAPES[number % len(SHAPES)]}
+        axes.plot(expected, true, linestyle="", markersize=4, alpha=0.6, label=group, **look)
+    axes.set_xlabel("expected accuracy (%)")
+    axes.set_ylabel("accuracy (%)")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return png(figure)
+
+
 def _panels(count: int) -> tuple[Figure, np.ndarray]:
     """A figure and its axes [rows, 1 or 2] of accuracies, of which count are left."""
     columns = min(count, 2)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from hyper_meta.core.configuration import read_stored
 from hyper_meta.core.errors import UserError
@@ -115,7 +115,8 @@ def draw_pictures(
     tasks: dict[str, list[Task]],
     scenes: Sequence[pictures.Scene],
 ) -> dict[str, bytes]:
-    """{file name: PNG} of what there is to draw. Latents and scenes are those of the first seed."""
+    """{file name: PNG} of what there is to draw. Latents, scenes and expected accuracies are those
+    of the first seed."""
     drawn = {}
     if panels := scale_panels(results):
         drawn["accuracy_by_scale.png"] = pictures.accuracy_by_scale(panels)
@@ -123,6 +124,8 @@ def draw_pictures(
         drawn["accuracy_by_shots.png"] = pictures.accuracy_by_shots(shot_panels(results))
     if histories := _histories(seeds):
         drawn["training_curves.png"] = pictures.training_curves(histories)
+    if points := expected_points(results, seeds[0], tasks["test"]):
+        drawn["expected_accuracy.png"] = pictures.expected_accuracy(points)
     shown = seeds[0].shown or {}
     if "latents" in shown:
         drawn["latents.png"] = latent_map(
@@ -142,6 +145,19 @@ def _histories(seeds: Sequence[SeedResults]) -> dict[str, dict[str, list]]:
         stage: {seed.name: seed.curves[stage]["history"] for seed in seeds if stage in seed.curves}
         for stage in dict.fromkeys(stage for seed in seeds for stage in seed.curves)
     }
+
+
+def expected_points(
+    results: dict[str, Any], seed: SeedResults, tasks: Sequence[Task]
+) -> dict[str, Float[np.ndarray, "2 n"]]:
+    """{group: expected and true accuracies in percent} of the best language row on the n test tasks
+    of each group, nothing where it is not known."""
+    best = results["best"].get("language")
+    if best not in seed.trust:
+        return {}
+    both = np.stack([seed.trust[best]["expected"], seed.chosen("test")[best].accuracy])
+    groups = np.array([task.group for task in tasks])
+    return {group: 100 * both[:, groups == group] for group in group_names(tasks)}
 
 
 def scale_panels(results: dict[str, Any]) -> list[pictures.ScalePanel]:

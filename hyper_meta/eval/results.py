@@ -23,6 +23,7 @@ from hyper_meta.eval.metrics import (
 from hyper_meta.eval.novelty import novelty_summaries
 from hyper_meta.eval.rows import CLIP, KINDS, MULTITASK, NEAREST, RowRecord
 from hyper_meta.eval.seeds import SPLITS, SeedResults
+from hyper_meta.eval.trust import trust_summaries
 
 RESULTS_FORMAT = 3  # of results.json; 2 had intervals over tasks, whatever they ask
 BASELINES = (MULTITASK, NEAREST, CLIP)
@@ -40,8 +41,8 @@ UNITS = (
     "id; best: the row of a kind with the highest mean on validation tasks; summaries by split, "
     "row, family and group; settings, of those that every seed has scored, by split, row, setting"
     " and group; differences by split, row, baseline, family and group; shots, on test tasks, by "
-    "row, examples per answer and group; novelty, on test tasks, by guide and group: see "
-    "eval/novelty.py"
+    "row, examples per answer and group; novelty and trust, on test tasks, by guide and group: see "
+    "eval/novelty.py and eval/trust.py"
 )
 
 # The id of a row, or a row with one of its settings.
@@ -70,6 +71,7 @@ def compute_results(
 ) -> dict[str, Any]:
     """Every figure, as JSON values; UNITS says how to read them."""
     tested = partition(tasks["test"])
+    groups = {group: rows for (family, group), rows in tested.rows.items() if family == ALL}
     best = best_rows(seeds[0].rows, [seed.chosen("validation") for seed in seeds])
     results: dict[str, Any] = {
         "format": RESULTS_FORMAT,
@@ -89,9 +91,12 @@ def compute_results(
         "shots": shot_summaries(seeds, tested, num_resamples=num_resamples),
         "novelty": novelty_summaries(
             [seed.novelty for seed in seeds],
-            {group: rows for (family, group), rows in tested.rows.items() if family == ALL},
+            groups,
             concepts=tested.concepts,
             num_resamples=num_resamples,
+        ),
+        "trust": trust_summaries(
+            [seed.trust for seed in seeds], [seed.chosen("test") for seed in seeds], groups
         ),
         "tasks": {},
     }

@@ -17,6 +17,7 @@ from hyper_meta.core.scores import Scores
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval.novelty import read_novelty
 from hyper_meta.eval.rows import KINDS, RowRecord, row_record
+from hyper_meta.eval.trust import read_trust
 
 SCORES_FORMAT = 2  # of scores.json; 1, without the number, knew rows by their titles
 SPLITS = ("validation", "test")
@@ -37,6 +38,7 @@ class SeedResults:
         examples of each test task, and of a generator of latents "adapted" [T_train, Z] float32,
         the mean adapted latent of each training task, and "latents" [T_test, Z] float32, generated.
     novelty: guide -> what methods.novelty says of it, of those that have controls.
+    trust: guide -> what `read_trust` returns of it.
     """
 
     name: str
@@ -47,6 +49,7 @@ class SeedResults:
     curves: dict[str, dict[str, Any]]
     shown: dict[str, Shaped[np.ndarray, " ..."]] | None
     novelty: dict[str, dict[str, Any]]
+    trust: dict[str, dict[str, Any]]
 
     def chosen(self, split: str) -> dict[str, Scores]:
         """Every row at its chosen setting."""
@@ -94,7 +97,8 @@ def read_seed(folder: Path, tasks: dict[str, list[Task]]) -> SeedResults:
     curves = _read_curves(folder / "curves", order)
     shown = _read_shown(folder, tasks)
     new = read_novelty(folder, tasks["test"], AGAIN)
-    return SeedResults(folder.name, rows, scores, shots, choices, curves, shown, new)
+    trust = read_trust(folder, tasks["test"], AGAIN)
+    return SeedResults(folder.name, rows, scores, shots, choices, curves, shown, new, trust)
 
 
 def _read_settings(

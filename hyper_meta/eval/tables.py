@@ -7,6 +7,7 @@ from typing import Any
 
 from hyper_meta.eval.results import ALL, BASELINES, groups_of, is_number, settings_of, titles_of
 from hyper_meta.eval.rows import CLIP, KINDS, MULTITASK, NEAREST
+from hyper_meta.eval.trust import WARNINGS
 
 # The first row is the header, the first column names; a row of one cell heads those below it.
 Table = list[list[str]]
@@ -181,6 +182,37 @@ def novelty_table(results: dict[str, Any], group: str) -> Table:
                 *(f"{value:.0f}" for value in figures["overlap"].values()),
             ]
         )
+    return table
+
+
+def trust_table(results: dict[str, Any], group: str) -> Table:
+    """How far each guide's expected accuracies hold, on a group of test tasks."""
+    table = [
+        [
+            "guide",
+            "rank correlation",
+            "calibration error",
+            "expected",
+            "true",
+            "warned: near no language",
+            "accuracy: they, others",
+            "warned: unseen words",
+            "accuracy: they, others",
+        ]
+    ]
+    for row in results["rows"]:
+        if row["id"] not in results["trust"]:
+            continue
+        figures = results["trust"][row["id"]][group]
+        correlation = figures["rank_correlation"]
+        cells = [MISSING if correlation is None else f"{correlation:.2f}"]
+        cells += [f"{figures[name]:.1f}" for name in ("error", "expected", "true")]
+        for name in WARNINGS:
+            warned = figures[name]
+            cells.append(f"{warned['warned']:g} of {figures['tasks']:g}")
+            shares = warned["warned_accuracy"], warned["other_accuracy"]
+            cells.append(", ".join(MISSING if x is None else f"{x:.1f}" for x in shares))
+        table.append([row["title"], *cells])
     return table
 
 

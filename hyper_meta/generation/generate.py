@@ -11,12 +11,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from hyper_meta.core.arguments import (
     check_guidance_scale,
@@ -28,7 +29,7 @@ from hyper_meta.core.arguments import (
 from hyper_meta.core.configuration import stored_settings
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
-from hyper_meta.encoders.folder import Encoder
+from hyper_meta.encoders.folder import Encoder, encode_texts, tokenize
 from hyper_meta.encoders.questions import (
     QuestionEncoder,
     check_length,
@@ -43,11 +44,13 @@ from hyper_meta.methods.guide_store import (
     again,
     choose_guide,
     load_guide,
-    read_notes,
+    noted,
 )
 from hyper_meta.methods.guides import Guide, mean_points
 from hyper_meta.methods.places import seed_dir
 from hyper_meta.methods.registry import GUIDES, in_order
+from hyper_meta.methods.signs import fit_of, network_signs, some_answers, stack_signs
+from hyper_meta.methods.trust import Judgement, Trust, judge
 from hyper_meta.models.sentences import measure_sentences, sentence_cosine
 from hyper_meta.networks.registry import configured_network
 from hyper_meta.preparation.prepare import PRECOMPUTED, EncoderChoice, chosen_encoder
@@ -62,6 +65,7 @@ class Model:
     encoder: of images and answers, loaded; encoder_choice: where it is.
     question_encoder: loaded; the same where no other was chosen.
     guide: the trained method; value: of its settings, chosen on validation tasks.
+    trust: how far it can be trusted; images: features that this is judged on.
     templates: {training sentence: answer template}.
     answers: {template: the answers it was trained with}.
     """
@@ -72,6 +76,8 @@ class Model:
     question_encoder: QuestionEncoder
     guide: Guide
     value: Any
+    trust: Trust
+    images: Float[np.ndarray, "n D"]
     templates: dict[str, str]
     answers: dict[str, list[str]]
 
@@ -92,10 +98,9 @@ def load_model(workdir: str | os.PathLike, method: str | None = None) -> Model:
         raise UserError(
             f"{workdir} is a run on precomputed features: there is no encoder for a new sentence"
         )
-    notes = read_notes(folder, name)
     choice = chosen_encoder(config)
-    encoder = fetch_encoder(choice, _noted(folder, notes, "encoder"))
-    question_encoder = _question_encoder(config, encoder, _noted(folder, notes, "question_encoder"))
+    encoder = fetch_encoder(choice, noted(folder, name, "encoder"))
+    question_encoder = _question_encoder(config, encoder, noted(folder, name, "question_encoder"))
     stored = load_guide(
         folder,
         name,
@@ -111,8 +116,10 @@ def load_model(workdir: str | os.PathLike, method: str | None = None) -> Model:
         question_encoder=question_encoder,
         guide=stored.guide,
         value=stored.value,
-        templates=_noted(folder, stored.notes, "templates"),
-        answers=_noted(folder, stored.notes, "answers"),
+        trust=stored.trust,
+        images=stored.images,
+        templates=noted(folder, name, "templates"),
+        answers=noted(folder, name, "answers"),
     )
 
 
@@ -144,7 +151,8 @@ def generate(
     a method with classifier-free guidance. A task of more tokens than the encoder of questions
     reads is refused. template: None for those of training, among which
     `predict` chooses by the answers. The result's `weights` are of the mean sample, as in the
-    evaluation, or where a method's networks vote (`votes`) of the first.
+    evaluation, or where a method's networks vote (`votes`) of the first. Its `expected_accuracy`
+    and `warnings` say how far it can be trusted.
     """
     check_task(task)
     check_seed(seed)
@@ -154,37 +162,46 @@ def generate(
     num_samples, value = _sampling(model, num_samples, guidance_scale)
     check_length(model.question_encoder, task)
     question = _read(model, [task])
-    points = guide.sample(question, value, num_samples=num_samples, seed=seed)
-    networks = _networks(guide, points)
-    if not np.isfinite(networks).all():
-        told = f"guidance scale {value}" if guide.scaled else f"{guide.name}"
-        raise UserError(f"{told} makes weights overflow: choose a smaller scale or another method")
+    sample = functools.partial(guide.sample, question, value, seed=seed)
+    points = sample(num_samples=num_samples)
+    networks = _networks(guide, points, value)
+    near = nearest_sentences(model, question)
+    if num_samples != guide.num_samples:  # what is expected is of as many as the evaluation drew
+        points = sample(num_samples=guide.num_samples)
+    judged = _judge(model, task, question, near, points, value)
     return Weights(
         weights=networks[0],
         samples=networks[1:],
         network=guide.network,
         task=task,
-        templates=nearest_templates(model, question) if template is None else {template: []},
+        templates=nearest_templates(model, near) if template is None else {template: []},
         encoder=model.encoder_choice,
         encoder_fingerprint=model.encoder.fingerprint,
         method=guide.name,
         guidance_scale=float(value) if guide.scaled else None,
         seed=int(seed),
         votes=guide.votes,
+        **dataclasses.asdict(judged),
     )
 
 
-def _networks(guide: Guide, points: Any) -> np.ndarray:
+def _networks(guide: Guide, points: Any, value: Any) -> np.ndarray:
     """[1 + K, P] float32: the network of the mean point, or where networks vote the first of them,
-    and those of all K points of one sentence, leaves [1, K, ...]."""
+    and those of all K points of one sentence, leaves [1, K, ...]. value: that they were made at.
+    Raises UserError where it is too large for finite weights."""
     run = jax.jit(guide.generate)
     if guide.votes:
         networks = run(guide.model, jax.tree.map(lambda leaf: leaf[0], points))
-        return np.concatenate([networks[:1], networks])
-    together = jax.tree.map(
-        lambda *leaves: np.concatenate(leaves, axis=1)[0], mean_points(points), points
-    )
-    return np.asarray(run(guide.model, together))
+        networks = np.concatenate([networks[:1], networks])
+    else:
+        together = jax.tree.map(
+            lambda *leaves: np.concatenate(leaves, axis=1)[0], mean_points(points), points
+        )
+        networks = np.asarray(run(guide.model, together))
+    if not np.isfinite(networks).all():
+        told = f"guidance scale {value}" if guide.scaled else f"{guide.name}"
+        raise UserError(f"{told} makes weights overflow: choose a smaller scale or another method")
+    return networks
 
 
 def _sampling(
@@ -216,21 +233,52 @@ def _sampling(
     return num_samples, guidance_scale
 
 
-def nearest_templates(model: Model, question: SentenceFeatures) -> dict[str, list[str]]:
-    """The answer templates of training with their answers, by the nearness of their sentences to
-    one question, leading axis 1: the cosine of standardised embeddings."""
+def nearest_sentences(model: Model, question: SentenceFeatures) -> dict[str, float]:
+    """{training sentence: cosine of its standardised embedding with that of one question}, leading
+    axis 1; the nearest first."""
     sentences = list(model.templates)
     known = _read(model, sentences)
-    (cosine,) = sentence_cosine(measure_sentences(known), question, known)
-    nearest_first = np.argsort(-np.asarray(cosine), stable=True)
-    ordered = dict.fromkeys(model.templates[sentences[row]] for row in nearest_first)
+    (cosine,) = np.asarray(sentence_cosine(measure_sentences(known), question, known))
+    nearest_first = np.argsort(-cosine, stable=True)
+    return {sentences[row]: float(cosine[row]) for row in nearest_first}
+
+
+def nearest_templates(model: Model, sentences: Iterable[str]) -> dict[str, list[str]]:
+    """The answer templates of training sentences with their answers, in their order."""
+    ordered = dict.fromkeys(model.templates[sentence] for sentence in sentences)
     return {template: model.answers[template] for template in ordered}
 
 
-def _noted(folder: Path, notes: dict[str, Any], name: str) -> Any:
-    if name not in notes:
-        raise UserError(f"{folder} is damaged, its notes.json says no {name}: {again(folder)}")
-    return notes[name]
+def _judge(
+    model: Model,
+    task: str,
+    question: SentenceFeatures,
+    near: Mapping[str, float],
+    points: Any,
+    value: Any,
+) -> Judgement:
+    """How far the networks of one sentence can be trusted, as methods.signs judges those of tasks.
+
+    near: see `nearest_sentences`; points: leaves [1, K, ...]; value: that they were made at.
+    """
+    guide, encoder = model.guide, model.encoder
+    nearest, nearness = next(iter(near.items()))
+    template = model.templates[nearest]
+    answers = [template.replace("{}", name) for name in some_answers(model.answers[template])]
+    signs = jax.jit(network_signs, static_argnums=(0, 1))(
+        guide.network,
+        guide.votes,
+        _networks(guide, points, value),
+        model.images,
+        jax.jit(encode_texts)(encoder, tokenize(encoder, answers)),
+        np.ones(len(answers), bool),
+    )
+    signs |= {"nearness": nearness, "fit": fit_of(guide, question, points)}
+    judged = judge(model.trust, task, stack_signs(jax.tree.map(np.atleast_1d, signs)))
+    if value == model.value:
+        return judged
+    told = f"accuracy was checked at guidance scale {model.value:g}, not at {value:g}"
+    return dataclasses.replace(judged, warnings=(*judged.warnings, told))
 
 
 def _read(model: Model, sentences: Sequence[str]) -> SentenceFeatures:

@@ -21,11 +21,13 @@ from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.registry import make_network
 from hyper_meta.preparation.prepare import EncoderChoice
 
-FORMAT = "6"
-# Format 5 knew no networks that vote.
-SINGLE_FORMAT = "5"
-# Format 4 knew only adapters, and kept their sizes in fields of their own.
-ADAPTER_FORMAT = "4"
+# Format 4 knew only adapters, and kept their sizes in fields of their own; 5 knew no networks that
+# vote, and 6 no expected accuracy.
+FORMATS = ("4", "5", "6", "7")
+ADAPTER_FORMAT, FORMAT = FORMATS[0], FORMATS[-1]
+FIRST_WITH_VOTES, FIRST_WITH_TRUST = "6", "7"
+# Fields of Weights that are numbers or None.
+TRUST = ("expected_accuracy", "accuracy_deviation", "baseline_accuracy")
 # Settings of the built-in networks that are widths.
 SIZES = ("hidden_dim", "rank")
 
@@ -41,6 +43,11 @@ class Weights:
     trained with; encoder: where it is; encoder_fingerprint: 64 hex digits; method: that generated
     them, "" where a file of format 4 does not say; guidance_scale: that they were sampled with,
     None for a method without one; seed: of the samples.
+
+    How far they can be trusted: expected_accuracy: in [0, 1], of the method on this sentence;
+    accuracy_deviation: how far it was off on validation tasks, root mean square;
+    baseline_accuracy: of a network without language; None in files before format 7, the last also
+    where none was trained; warnings: why not to rely on them, each a sentence.
     """
 
     weights: Float[np.ndarray, " P"]
@@ -54,6 +61,10 @@ class Weights:
     guidance_scale: float | None
     seed: int
     votes: bool = False
+    expected_accuracy: float | None = None
+    accuracy_deviation: float | None = None
+    baseline_accuracy: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def save_weights(path: str | os.PathLike, weights: Weights) -> None:
@@ -75,6 +86,7 @@ def save_weights(path: str | os.PathLike, weights: Weights) -> None:
         "guidance_scale": json.dumps(weights.guidance_scale),
         "seed": str(weights.seed),
         "votes": json.dumps(weights.votes),
+        **{name: json.dumps(getattr(weights, name)) for name in (*TRUST, "warnings")},
     }
     arrays = {name: np.ascontiguousarray(getattr(weights, name)) for name in ("weights", "samples")}
     write_bytes(Path(path), save(arrays, metadata=metadata))
@@ -104,10 +116,11 @@ def load_weights(path: str | os.PathLike) -> Weights:
 
 def _weights_from(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> Weights:
     """Raises KeyError, TypeError, ValueError or UserError where something is missing or wrong."""
-    if metadata["format"] not in (FORMAT, SINGLE_FORMAT, ADAPTER_FORMAT):
+    if metadata["format"] not in FORMATS:
         raise ValueError(
             f"it has format {metadata['format']}, {ADAPTER_FORMAT} to {FORMAT} is expected"
         )
+    is_of = FORMATS[FORMATS.index(metadata["format"]) :: -1]  # and all before it
     network = _network_from(metadata)
     _check_arrays(network, arrays)
     return Weights(
@@ -119,10 +132,19 @@ def _weights_from(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray])
         encoder=_encoder_from(metadata["encoder"]),
         encoder_fingerprint=metadata["encoder_fingerprint"],
         method="" if metadata["format"] == ADAPTER_FORMAT else metadata["method"],
-        guidance_scale=_scale_from(metadata["guidance_scale"]),
+        guidance_scale=_number_from("guidance_scale", metadata["guidance_scale"]),
         seed=int(metadata["seed"]),
-        votes=_votes_from(metadata["votes"]) if metadata["format"] == FORMAT else False,
+        votes=_votes_from(metadata["votes"]) if FIRST_WITH_VOTES in is_of else False,
+        **(_trust_from(metadata) if FIRST_WITH_TRUST in is_of else {}),
     )
+
+
+def _trust_from(metadata: Mapping[str, str]) -> dict[str, Any]:
+    warnings = json.loads(metadata["warnings"])
+    if not isinstance(warnings, list) or not all(isinstance(text, str) for text in warnings):
+        raise ValueError(f"its warnings are {metadata['warnings']}, a list of strings is expected")
+    numbers = {name: _number_from(name, metadata[name]) for name in TRUST}
+    return {**numbers, "warnings": tuple(warnings)}
 
 
 def _votes_from(text: str) -> bool:
@@ -182,13 +204,13 @@ def _encoder_from(text: str) -> EncoderChoice:
     return EncoderChoice(*choice)
 
 
-def _scale_from(text: str) -> float | None:
-    scale = json.loads(text)
-    if scale is None:
+def _number_from(name: str, text: str) -> float | None:
+    number = json.loads(text)
+    if number is None:
         return None
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not np.isfinite(scale):
-        raise ValueError(f"its guidance_scale is {text}, a finite number or null is expected")
-    return float(scale)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not np.isfinite(number):
+        raise ValueError(f"its {name} is {text}, a finite number or null is expected")
+    return float(number)
 
 
 def _check_arrays(network: BaseNetwork, arrays: Mapping[str, np.ndarray]) -> None:

@@ -9,10 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+from jaxtyping import Float
+
 from hyper_meta.core.files import read_json, write_json
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.methods.guides import Guide, GuideMaker
+from hyper_meta.methods.trust import Trust, trust_from, trust_notes
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train import checkpoints
 
@@ -22,10 +27,13 @@ SCORES = "scores.json"  # with it, an evaluation is finished, and not done again
 
 @dataclasses.dataclass(frozen=True)
 class StoredGuide:
-    """A guide, the value of its settings that was chosen, and the notes that were saved with it."""
+    """A guide, the value of its settings that was chosen, how far it can be trusted, the features
+    of the images that this is judged on, and the notes that were saved with it."""
 
     guide: Guide
     value: Any
+    trust: Trust
+    images: Float[np.ndarray, "n D"]
     notes: dict[str, Any]
 
 
@@ -34,23 +42,32 @@ def save_guides(
     guides: Sequence[Guide],
     *,
     chosen: Mapping[str, str],
-    accuracy: Mapping[str, float],
+    trusts: Mapping[str, Trust],
+    images: Float[np.ndarray, "n D"],
     notes: Mapping[str, Any],
 ) -> None:
     """Saves guides that are not there yet, and the index.
 
     folder: of the seed.
-    chosen, accuracy: by name, the setting that is best on validation tasks, and its mean accuracy.
+    chosen, trusts: by name, the setting that is best on validation tasks, and what is known of it
+    at that setting. images: features of those that sentences are judged on.
     notes: JSON values that every guide is saved with.
     """
     for guide in guides:
         path = folder / FOLDER / guide.name
         if not path.exists():
             value = guide.settings[chosen[guide.name]]
-            checkpoints.save_tree(path, guide.model, notes={**notes, "setting": value})
+            own = {
+                "setting": value,
+                "images": len(images),
+                "trust": trust_notes(trusts[guide.name]),
+            }
+            tree = {"guide": guide.model, "images": images}
+            checkpoints.save_tree(path, tree, notes={**notes, **own})
     names = [guide.name for guide in guides]
+    accuracy = {name: trusts[name].mean for name in names}
     best = max(names, key=lambda name: accuracy[name])
-    write_json(folder / INDEX, {"best": best, "accuracy": {name: accuracy[name] for name in names}})
+    write_json(folder / INDEX, {"best": best, "accuracy": accuracy})
 
 
 def again(folder: Path) -> str:
@@ -92,6 +109,16 @@ def read_notes(folder: Path, name: str) -> dict[str, Any]:
     return notes
 
 
+def noted(folder: Path, name: str, what: str) -> Any:
+    """One of the notes that a guide was saved with."""
+    notes = read_notes(folder, name)
+    if what not in notes:
+        raise UserError(
+            f"{folder / FOLDER / name} is damaged, its notes.json says no {what}: {again(folder)}"
+        )
+    return notes[what]
+
+
 def load_guide(
     folder: Path,
     name: str,
@@ -106,15 +133,25 @@ def load_guide(
     sentence: features of any sentence, for their widths. Raises UserError where it is missing,
     damaged, or of another configuration.
     """
-    shapes = maker.shapes(config, network, sentence)
-    model, notes = checkpoints.restore_tree(folder / FOLDER / name, shapes)
-    if not isinstance(notes, dict) or "setting" not in notes:
+    num_images = noted(folder, name, "images")
+    if not isinstance(num_images, int):
         raise UserError(
-            f"{folder / FOLDER / name} is damaged, its notes.json says no setting: {again(folder)}"
+            f"{folder / FOLDER / name} is damaged, its notes.json has {num_images!r} images: "
+            f"{again(folder)}"
         )
-    value = notes["setting"]
-    return StoredGuide(
-        maker.make(config, network, model),
-        tuple(value) if isinstance(value, list) else value,
-        notes,
-    )
+    shapes = {
+        "guide": maker.shapes(config, network, sentence),
+        "images": jax.ShapeDtypeStruct((num_images, network.embed_dim), np.float32),
+    }
+    tree, notes = checkpoints.restore_tree(folder / FOLDER / name, shapes)
+    try:
+        trust = trust_from(notes["trust"])
+    except (KeyError, UserError) as error:
+        raise UserError(
+            f"{folder / FOLDER / name} is of another version of hyper-meta ({error}): "
+            f"{again(folder)}"
+        ) from error
+    value = noted(folder, name, "setting")
+    value = tuple(value) if isinstance(value, list) else value
+    guide = maker.make(config, network, tree["guide"])
+    return StoredGuide(guide, value, trust, tree["images"], notes)

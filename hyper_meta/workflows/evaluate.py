@@ -22,8 +22,9 @@ from hyper_meta.core.scores import Scores
 from hyper_meta.core.types import TaskBatch
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval.novelty import FILE
-from hyper_meta.eval.rows import KINDS, RowRecord
+from hyper_meta.eval.rows import KINDS, MULTITASK, RowRecord
 from hyper_meta.eval.seeds import SCORES_FORMAT
+from hyper_meta.eval.trust import FILE as TRUST_FILE
 from hyper_meta.methods.cache import Program
 from hyper_meta.methods.guide_store import save_guides
 from hyper_meta.methods.guides import (
@@ -35,7 +36,9 @@ from hyper_meta.methods.guides import (
 )
 from hyper_meta.methods.interface import Row, Setup, choose, compile_scores
 from hyper_meta.methods.novelty import novelty
+from hyper_meta.methods.signs import ask, probe_images
 from hyper_meta.methods.trained import Trained
+from hyper_meta.methods.trust import Trust, assess
 
 CONTROLS = "questions"  # the method of the guides' controls
 NUM_SHOWN = 4  # query examples of a task, fewer than any task has
@@ -49,8 +52,8 @@ def evaluate(
     source: Mapping[str, str],
 ) -> None:
     """Scores all rows and writes scores.json, and, where there are guides, themselves, what the
-    pictures show of the best, and how new their networks are. Rows that were scored before an
-    interruption are not scored again.
+    pictures show of the best, how new their networks are, and how far they can be trusted. Rows
+    that were scored before an interruption are not scored again.
 
     trained: what the methods left; guides: of its language methods; source: of the features, the
     fingerprints of their encoders.
@@ -136,20 +139,64 @@ def _leave_guides(
     the validation tasks."""
     parts = {part["row"]["id"]: part for part in scored}
     chosen = {guide.name: parts[guide.name]["row"]["chosen"] for guide in guides}
-    accuracy = {}
-    for name, setting in chosen.items():
-        scores = parts[name]["validation"][setting]
-        accuracy[name] = float(np.mean(np.divide(scores["correct"], scores["count"])))
+    images = probe_images(setup)
+    trusts = _assess(setup, guides, parts, images)
     notes = {
         "encoder": source["encoder"],
         "question_encoder": source["question_encoder"],
         "templates": {task.sentence: task.template for task in setup.tasks["train"]},
         "answers": _answers_by_template(setup.tasks["train"]),
     }
-    processes.from_main(
-        lambda: save_guides(setup.folder, guides, chosen=chosen, accuracy=accuracy, notes=notes)
-    )
-    return max(guides, key=lambda guide: accuracy[guide.name])
+    what = {"chosen": chosen, "trusts": trusts, "images": images, "notes": notes}
+    processes.from_main(lambda: save_guides(setup.folder, guides, **what))
+    return max(guides, key=lambda guide: trusts[guide.name].mean)
+
+
+def _assess(
+    setup: Setup, guides: list[Guide], parts: Mapping[str, dict[str, Any]], images: np.ndarray
+) -> dict[str, Trust]:
+    """How far each guide can be trusted, by its name; writes what the report says of it.
+
+    parts: what `score_row` returns, by id of the row; images: see `probe_images`.
+    """
+    asked = {split: ask(setup, split) for split in ("validation", "test")}
+    baseline = without_language(parts)
+    trusts, records = {}, {}
+    for guide in guides:
+        part = parts[guide.name]
+        trusts[guide.name], records[guide.name] = assess(
+            setup,
+            guide,
+            value=guide.settings[part["row"]["chosen"]],
+            scores=_chosen_scores(part),
+            baseline=baseline,
+            asked=asked,
+            images=images,
+        )
+    processes.from_main(lambda: write_json(setup.folder / TRUST_FILE, records))
+    return trusts
+
+
+def without_language(parts: Mapping[str, dict[str, Any]]) -> tuple[str, float] | None:
+    """The id of the row that stands for a network without language, and its mean accuracy on the
+    validation tasks: the multitask network, else the best of its kind, else of the references; None
+    where there is none of these."""
+    for chosen in (
+        [part for name, part in parts.items() if name == MULTITASK],
+        [part for part in parts.values() if part["row"]["kind"] == "unconditional"],
+        [part for part in parts.values() if part["row"]["kind"] == "reference"],
+    ):
+        means = {part["row"]["id"]: float(_chosen_scores(part).accuracy.mean()) for part in chosen}
+        if means:
+            best = max(means, key=lambda name: means[name])
+            return best, means[best]
+    return None
+
+
+def _chosen_scores(part: dict[str, Any]) -> Scores:
+    """Those of a row on the validation tasks, at the setting that it chose."""
+    saved = part["validation"][part["row"]["chosen"]]
+    return Scores(np.array(saved["correct"], float), np.array(saved["count"], float))
 
 
 def _show(setup: Setup, guide: Guide, trained: Trained) -> None:

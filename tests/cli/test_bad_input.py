@@ -5,6 +5,7 @@ import errno
 import json
 import shutil
 import subprocess
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -247,6 +248,31 @@ def test_damaged_notes_of_a_model(content, refused, workdir, tmp_path):
     assert "notes.json" in refused(*generate_command(workdir, tmp_path / "o"))
 
 
+@pytest.mark.parametrize(
+    ("what", "value", "message"),
+    [
+        ("images", None, "its notes.json says no images"),
+        ("images", "many", "its notes.json has 'many' images"),
+        ("trust", None, "of another version of hyper-meta ('trust')"),
+        ("trust", {"names": ["nearness"]}, "its signs are ['nearness'], "),
+        ("trust", [], "does not say what it should"),
+    ],
+)
+def test_notes_of_another_version(what, value, message, refused, workdir, tmp_path):
+    """Whole, but not as this version writes them."""
+    folder = workdir / "seed_3" / "guides" / "hnet_hyperldm"
+    notes = json.loads((folder / "notes.json").read_text())
+    notes |= {what: value}
+    if value is None:
+        del notes[what]
+    (folder / "notes.json").write_text(json.dumps(notes))
+    checksums = json.loads((folder / "checksums.json").read_text())
+    checksums["notes.json"] = zlib.crc32((folder / "notes.json").read_bytes())
+    (folder / "checksums.json").write_text(json.dumps(checksums))
+    line = refused(*generate_command(workdir, tmp_path / "o"))
+    assert message in line and "run hyper-meta evaluate" in line
+
+
 def test_model_of_another_config(refused, workdir, tmp_path):
     config = json.loads((workdir / "config.json").read_text())
     config["network"]["hidden_dim"] = HIDDEN_DIM + 1
@@ -413,7 +439,7 @@ def network_named(name, **settings):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "2"}, "it has format 2, 4 or 5 is expected"),
+        ({"format": "2"}, "it has format 2, 4 to 7 is expected"),
         ({"encoder": '["bundled"]'}, "name, resizing and dtype are expected"),
         ({"encoder": '["bundled", "crop", 32]'}, "name, resizing and dtype are expected"),
         ({"encoder": "bundled"}, "is no weights file of this hyper-meta"),
@@ -437,6 +463,10 @@ def network_named(name, **settings):
         (network_named("adapter", hidden_dim=10**12, blend=1.0), "does not fit the adapter"),
         ({"guidance_scale": "NaN"}, "its guidance_scale is NaN, a finite number or null"),
         ({"guidance_scale": "true"}, "its guidance_scale is true, a finite number or null"),
+        ({"expected_accuracy": "NaN"}, "its expected_accuracy is NaN, a finite number or null"),
+        ({"baseline_accuracy": '"half"'}, 'its baseline_accuracy is "half", a finite number'),
+        ({"warnings": "[1]"}, "its warnings are [1], a list of strings is expected"),
+        ({"warnings": '"all"'}, 'its warnings are "all", a list of strings is expected'),
         ({"templates": "no JSON"}, "Expecting value"),
         ({"templates": "{}"}, "an object with one or more is expected"),
         ({"templates": '{"no place": []}'}, "with {} in the answer's place"),

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -433,6 +434,8 @@ def test_from_a_sentence_to_a_table(workdir, tmp_path, capsys):
     assert main([*argv, "--samples", "2", "--seed", "7", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert f"wrote {out}: a network of 137 weights by hnet_hyperldm and the 2 samples" in printed
+    expected = r"expected accuracy \d\d%, give or take 12 \(a network without language: 50%\)"
+    assert re.search(expected, printed) and "warning" not in printed
     weights = load_weights(out)
     assert (weights.seed, weights.guidance_scale, len(weights.samples)) == (7, 1.5, 2)
     images = [str(path) for path in make_images(tmp_path, 3)]
@@ -446,6 +449,18 @@ def test_from_a_sentence_to_a_table(workdir, tmp_path, capsys):
         assert name == image and answer in ("left", "right", "top")
         assert 1 / 3 <= float(probability) <= 1
         assert agreeing[1:] == ["of", "2", "samples", "agree"]
+
+
+def test_a_sentence_that_the_model_does_not_know_is_warned_of(workdir, tmp_path, capsys):
+    out = tmp_path / "dog.safetensors"
+    argv = ["generate", "--workdir", str(workdir), "--task", "Is there a dog?", "--out", str(out)]
+    assert main(argv) == 0
+    *_, warning = capsys.readouterr().out.splitlines()
+    told = "the words 'a' and 'dog' are in none of the 3 sentences that this model was "
+    assert warning.startswith(f"warning: {told}")
+    (image,) = make_images(tmp_path, 1)
+    assert main(["predict", "--weights", str(out), "--answers", "yes,no", str(image)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == warning
 
 
 def test_options_of_generate(workdir, tmp_path, capsys):

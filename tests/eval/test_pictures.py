@@ -52,6 +52,9 @@ def drawn():
         "scales": pictures.accuracy_by_scale([_panel(str(n), ("1", "1", "2")) for n in range(3)]),
         "one scale": pictures.accuracy_by_scale([_panel("one seed", ("0",))]),
         "shots": pictures.accuracy_by_shots([_shots(str(n)) for n in range(3)]),
+        "expected": pictures.expected_accuracy(
+            {f"group {n}": rng.uniform(0, 100, size=(2, 5)) for n in range(7)}
+        ),
         "curves": pictures.training_curves({"one": {"seed_0": rows}, "two": {"seed_0": rows[1:]}}),
         "one stage": pictures.training_curves({"one": {"seed_0": rows}}),
         "many stages": pictures.training_curves(

@@ -19,6 +19,7 @@ PICTURES = {
     "training_curves.png",
     "latents.png",
     "examples.png",
+    "expected_accuracy.png",
 }
 
 
@@ -88,7 +89,9 @@ def test_compare_reads_what_was_written(written):
         np.testing.assert_allclose(tested.accuracy[title], expected)
 
 
-@pytest.mark.parametrize("missing", ["images", "shown", "latents", "curves", "shots", "curve rows"])
+@pytest.mark.parametrize(
+    "missing", ["images", "shown", "latents", "curves", "shots", "curve rows", "trust"]
+)
 def test_pictures_of_what_is_missing_are_left_out(missing, tmp_path, make_workdir, tasks, images):
     rows = [row for row in ROWS if missing != "curve rows" or row[0] != HYPERLDM]
     folders = make_workdir(tmp_path, scales=("1.5",), rows=rows)
@@ -101,6 +104,8 @@ def test_pictures_of_what_is_missing_are_left_out(missing, tmp_path, make_workdi
         (folders[0] / "curves").rename(tmp_path / "elsewhere")
     elif missing == "shots":
         path.write_text(json.dumps({**json.loads(path.read_text()), "shots": {}}))
+    elif missing == "trust":
+        (folders[0] / "trust.json").unlink()
     images = None if missing == "images" else images
     report = write_report(tmp_path, folders, tasks, images=images, num_resamples=20)
     absent = {
@@ -109,7 +114,8 @@ def test_pictures_of_what_is_missing_are_left_out(missing, tmp_path, make_workdi
         "latents": {"latents.png"},
         "curves": {"training_curves.png"},
         "shots": {"accuracy_by_shots.png"},
-        "curve rows": {"accuracy_by_scale.png"},
+        "curve rows": {"accuracy_by_scale.png", "expected_accuracy.png"},
+        "trust": {"expected_accuracy.png"},
     }[missing]
     assert {file.name for file in report.parent.glob("*.png")} == PICTURES - absent
     for name in PICTURES:

@@ -56,8 +56,9 @@ def test_what_is_optional_may_be_missing(folder, tasks):
         path.unlink()
     _change(folder, lambda saved: saved["shots"].clear())
     (folder / "novelty.json").unlink()
+    (folder / "trust.json").unlink()
     run = read_seed(folder, tasks)
-    assert run.shown is None and run.curves == {} == run.shots == run.novelty
+    assert run.shown is None and run.curves == {} == run.shots == run.novelty == run.trust
 
 
 def test_a_generator_without_latents_leaves_only_answers(folder, tasks):

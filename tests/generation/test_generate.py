@@ -32,10 +32,17 @@ from hyper_meta.encoders.folder import (
     preprocess,
     tokenize,
 )
-from hyper_meta.generation.generate import generate, load_model, nearest_templates
+from hyper_meta.generation.generate import (
+    _read,
+    generate,
+    load_model,
+    nearest_sentences,
+    nearest_templates,
+)
 from hyper_meta.generation.predict import predict
 from hyper_meta.generation.weights_file import load_weights, save_weights
 from hyper_meta.methods.registry import GUIDES
+from hyper_meta.methods.signs import SIGNS, network_signs
 
 
 @pytest.fixture(scope="module")
@@ -242,9 +249,53 @@ def test_nearness_is_the_cosine_of_standardised_questions(model, monkeypatch):
     )
     # Nearest to the third of them, but before standardising to the first.
     asked = (1.9 * axes[0] + 2 * axes[2]) * std + mean
-    assert list(nearest_templates(model, SentenceFeatures(asked[None]))) == [
-        list(TEMPLATES.values())[i] for i in (2, 0, 1)
-    ]
+    near = nearest_sentences(model, SentenceFeatures(asked[None]))
+    assert list(near) == [list(TEMPLATES)[i] for i in (2, 0, 1)]
+    assert list(near.values()) == sorted(near.values(), reverse=True)
+    assert list(nearest_templates(model, near)) == [TEMPLATES[sentence] for sentence in near]
+
+
+def test_what_is_expected_is_that_of_the_signs_of_the_samples(model, weights):
+    """Of the nearest training sentence's answers and the images that came with the guide."""
+    assert weights.warnings == () and weights.baseline_accuracy == 0.5
+    assert weights.accuracy_deviation == model.trust.calibration.deviation
+    near = next(iter(nearest_sentences(model, _read(model, [weights.task])).items()))
+    template = TEMPLATES[near[0]]
+    prompts = [template.replace("{}", answer) for answer in KNOWN[template]]
+    answers = jax.jit(encode_texts)(model.encoder, tokenize(model.encoder, prompts))
+    networks = np.concatenate([weights.weights[None], weights.samples])
+    signs = network_signs(
+        model.guide.network, False, networks, model.images, answers, np.ones(len(prompts), bool)
+    )
+    signs = {**signs, "nearness": near[1], "fit": 0.0}
+    fitted, expected = model.trust.calibration, model.trust.calibration.centre
+    for place, name in enumerate(SIGNS):
+        away = (float(signs[name]) - fitted.mean[place]) / fitted.std[place]
+        expected += fitted.coefficients[place] * away
+    assert weights.expected_accuracy == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_is_expected_is_of_as_many_samples_as_were_evaluated(model, weights):
+    one = generate(model, weights.task, num_samples=1, seed=1)
+    assert len(one.samples) == 1
+    assert one.expected_accuracy == pytest.approx(weights.expected_accuracy, abs=1e-5)
+    assert one.warnings == ()
+
+
+def test_unknown_words_and_another_scale_are_warned_of(model):
+    told = "in none of the 3 sentences that this model was trained and checked on"
+    told += ": the accuracy to be expected may be far off"
+    (warning,) = generate(model, "Is there a dog?").warnings
+    assert warning == f"the words 'a' and 'dog' are {told}"
+    (warning,) = generate(model, "Are there seven?", guidance_scale=0).warnings
+    assert warning == "accuracy was checked at guidance scale 1.5, not at 0"
+
+
+def test_what_is_near_no_language_is_warned_of(model):
+    poor = dataclasses.replace(model.trust.calibration, centre=0.4)
+    changed = dataclasses.replace(model, trust=dataclasses.replace(model.trust, calibration=poor))
+    (warning,) = generate(changed, "Are there seven?").warnings
+    assert "is near that of a network without language (50%)" in warning
 
 
 def test_a_saved_file_is_the_same_weights(weights, tmp_path):

@@ -34,6 +34,11 @@ def make_weights(name, scale=1.5):
         method="hnet_hyperldm",
         guidance_scale=scale,
         seed=7,
+        votes=scale is None,
+        expected_accuracy=0.71,
+        accuracy_deviation=0.1,
+        baseline_accuracy=None if scale is None else 0.5,
+        warnings=() if scale is None else ("the word 'dog' is in none", "near"),
     )
 
 
@@ -61,6 +66,27 @@ def test_the_file_names_its_network_and_holds_no_code(tmp_path):
         "embed_dim": 6,
         "settings": {"rank": 2, "blend": 0.7},
     }
+
+
+@pytest.mark.parametrize("version", ["5", "6"])
+def test_files_of_formats_5_and_6_still_load(version, tmp_path):
+    """As former versions wrote them: 5 knew no networks that vote, 6 no expected accuracy."""
+    path = tmp_path / "old.safetensors"
+    weights = make_weights("low_rank", None)
+    save_weights(path, weights)
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() | {"format": version}
+        arrays = {name: file.get_tensor(name) for name in ("weights", "samples")}
+    for name in ("expected_accuracy", "accuracy_deviation", "baseline_accuracy", "warnings"):
+        del metadata[name]
+    if version == "5":
+        del metadata["votes"]
+    save_file(arrays, path, metadata=metadata)
+    loaded = load_weights(path)
+    assert loaded.votes == (version == "6")
+    assert loaded.expected_accuracy is None and loaded.warnings == ()
+    for name in ("weights", "samples", "task", "method", "guidance_scale", "seed"):
+        np.testing.assert_equal(getattr(loaded, name), getattr(weights, name))
 
 
 def test_files_of_format_4_still_load(tmp_path):

@@ -10,6 +10,7 @@ from toy_setup import NUM_TASKS, make_setup, tiny_config
 
 from hyper_meta.core import parallel
 from hyper_meta.core.configuration import override
+from hyper_meta.eval.calibration import expected_accuracy
 from hyper_meta.eval.rows import CLIP, KINDS, MULTITASK, NEAREST
 from hyper_meta.meta import scoring
 from hyper_meta.methods.guide_store import choose_guide, load_guide
@@ -17,7 +18,9 @@ from hyper_meta.methods.guides import chosen_setting, guide_of, guide_score, poi
 from hyper_meta.methods.interface import split_questions
 from hyper_meta.methods.novelty import novelty
 from hyper_meta.methods.registry import GUIDES, METHODS
+from hyper_meta.methods.signs import SIGNS, probe_images, stack_signs
 from hyper_meta.methods.trained import Trained
+from hyper_meta.methods.trust import trust_from
 from hyper_meta.models.sentences import take
 from hyper_meta.train import checkpoints
 from hyper_meta.workflows.evaluate import evaluate
@@ -138,6 +141,7 @@ def test_the_model_of_generate_is_left_behind(evaluated, everything):
         "space": trained.space("hnet").params,
         "hyperldm": trained.fitted("hnet_hyperldm").as_tree(),
     }
+    tree = {"guide": tree, "images": probe_images(setup)}
     restored, notes = checkpoints.restore_tree(
         setup.folder / "guides" / "hnet_hyperldm",
         jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree),
@@ -186,6 +190,7 @@ def test_a_guide_is_read_back_as_it_was(name, evaluated, everything):
         sentence=sentence,
     )
     jax.tree.map(np.testing.assert_array_equal, stored.guide.model, ours.model)
+    np.testing.assert_array_equal(stored.images, probe_images(setup))
     assert stored.value == ours.settings[chosen_setting(setup, ours)]
     questions = split_questions(setup, "test")
     points = (
@@ -193,6 +198,34 @@ def test_a_guide_is_read_back_as_it_was(name, evaluated, everything):
         for guide in (ours, stored.guide)
     )
     jax.tree.map(np.testing.assert_array_equal, *points)
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_how_far_a_guide_can_be_trusted_is_left_behind(name, evaluated, everything):
+    """What trust.json says of the test tasks is what was saved with the guide says of the signs."""
+    setup, rows, trained = everything
+    record = json.loads((setup.folder / "trust.json").read_text())[name]
+    notes = json.loads((setup.folder / "guides" / name / "notes.json").read_text())
+    trust = trust_from(notes["trust"])
+    signs = {split: stack_signs(found) for split, found in record["signs"].items()}
+    assert np.isfinite(signs["validation"]).all()
+    assert signs["test"].shape == (NUM_TASKS["test"], len(SIGNS))
+    expected = expected_accuracy(trust.calibration, signs["test"])
+    np.testing.assert_allclose(record["expected"], expected)
+    scores = rows[name].score("validation", _value(notes["setting"]), None)
+    assert trust.mean == pytest.approx(scores.accuracy.mean())
+    assert trust.baseline == pytest.approx(
+        rows[MULTITASK].score("validation", None, None).accuracy.mean()
+    )
+    # The toy sentences are "test 3?".
+    assert record["unseen"] == [True] * NUM_TASKS["test"] and "validation" in trust.words
+    guide, one = guide_of(setup, trained, name, GUIDES[name]), record["signs"]["test"]
+    assert (max(one["spread"]) > 0) == guide.random
+    assert (max(map(abs, one["fit"])) > 0) == ("noisy" in name or "ranked" in name)
+
+
+def _value(saved):
+    return tuple(saved) if isinstance(saved, list) else saved
 
 
 @pytest.mark.parametrize("name", ["conditional", "conditional_maml", "film"])

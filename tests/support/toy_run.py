@@ -18,8 +18,10 @@ from hyper_meta.encoders.clip_config import CLIPConfig, TowerConfig
 from hyper_meta.encoders.folder import save_encoder
 from hyper_meta.encoders.questions import read_questions
 from hyper_meta.encoders.tokenizer import train_tokenizer
+from hyper_meta.eval.calibration import Calibration
 from hyper_meta.methods.guide_store import save_guides
 from hyper_meta.methods.registry import GUIDES
+from hyper_meta.methods.trust import Trust, words_of
 from hyper_meta.preparation.prepare import open_encoders
 
 CONFIG = Path(hyper_meta.__file__).parents[1] / "configs" / "digits_vqa.py"
@@ -142,7 +144,8 @@ def make_run(folder: Path, sentence_encoder: Path | None = None) -> Path:
         workdir / "seed_3",
         list(guides.values()),
         chosen={name: next(iter(guide.settings)) for name, guide in guides.items()},
-        accuracy={name: float(name == best.name) for name in guides},
+        trusts={name: make_trust(float(name == best.name)) for name in guides},
+        images=np.random.default_rng(4).normal(size=(7, EMBED_DIM)).astype(np.float32),
         notes={
             "encoder": encoders.images.fingerprint,
             "question_encoder": encoders.questions.fingerprint,
@@ -152,6 +155,20 @@ def make_run(folder: Path, sentence_encoder: Path | None = None) -> Path:
     )
     write_settings(config, workdir)
     return workdir
+
+
+def make_trust(mean):
+    """That of a guide with this accuracy on validation tasks."""
+    calibration = Calibration(
+        mean=(0.5, 0.3, 0.9, 0.8, 0.0),
+        std=(0.2, 0.1, 0.1, 0.1, 1.0),
+        coefficients=(0.02, -0.01, 0.005, 0.003, 0.0),
+        centre=0.8,
+        penalty=0.1,
+        deviation=0.125,
+    )
+    words = words_of([*TEMPLATES, "Which colour does the seven have?"])
+    return Trust(calibration, mean, 0.5, "hnet_multitask", tuple(sorted(words)), len(TEMPLATES))
 
 
 def make_images(folder: Path, num: int) -> list[Path]:

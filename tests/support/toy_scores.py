@@ -120,12 +120,27 @@ def make_novelty(rng, tasks, names):
     return {name: record() for name in names}
 
 
+def make_trust(rng, tasks, names):
+    """What the report reads of trust.json, of the named guides."""
+
+    def record():
+        warned = {name: rng.uniform(size=len(tasks)) < 0.5 for name in ("near", "unseen")}
+        for values in warned.values():  # in each group some are, and some are not
+            values[:8] = np.arange(8) % 2
+        expected = {"expected": rng.uniform(size=len(tasks)).tolist()}
+        return expected | {name: values.tolist() for name, values in warned.items()}
+
+    return {name: record() for name in names}
+
+
 def leave_seed(folder, tasks, *, seed, chosen, rows):
     """Writes what the stages of one seed leave."""
     rng = np.random.default_rng(seed)
     guides = [row[0] for row in rows if row[0] in (HYPERLDM, CONDITIONAL)]
     novelty = make_novelty(np.random.default_rng(seed), tasks["test"], guides)
     write_json(folder / "novelty.json", novelty)
+    trust = make_trust(np.random.default_rng(seed), tasks["test"], guides)
+    write_json(folder / "trust.json", trust)
     write_json(folder / "scores.json", make_saved(rng, tasks, chosen, rows))
     for stage in ("hnet", "conditional", "film", "hyperclip", "hyperldm"):
         history = [{"step": 10 * n, "loss": 1 / n} for n in range(1, 5)]

@@ -11,7 +11,7 @@ from hyper_meta.core.scores import Scores
 from hyper_meta.eval.seeds import SCORES_FORMAT
 from hyper_meta.methods.interface import Row
 from hyper_meta.methods.trained import Trained
-from hyper_meta.workflows.evaluate import evaluate, score_row
+from hyper_meta.workflows.evaluate import evaluate, score_row, without_language
 
 TOTAL = {"validation": np.array([4.0, 10.0]), "test": np.array([5.0, 2.0, 1.0])}
 # Right answers of each setting by split: on test tasks "b" would be chosen.
@@ -142,3 +142,31 @@ def test_an_interrupted_evaluation_goes_on_with_the_row_it_was_at(tmp_path):
     assert saved("stopped") == whole
     assert set(calls) == {2, 3}
     assert [path.name for path in (tmp_path / "stopped").iterdir()] == ["scores.json"]
+
+
+def _part(name, kind, correct, chosen="b"):
+    """What `score_row` returns of a row with two settings, of which the other is always right."""
+    record = {"id": name, "kind": kind, "chosen": chosen}
+    scores = {"correct": correct, "count": [10, 20]}
+    right = {"correct": [10, 20], "count": [10, 20]}
+    return {"row": record, "validation": {"a": right, "b": scores}}
+
+
+def test_no_language_is_the_multitask_network_or_the_next_best_thing():
+    parts = {
+        part["row"]["id"]: part
+        for part in (
+            _part("clip", "reference", [2, 8]),
+            _part("majority", "reference", [3, 8]),
+            _part("hnet_maml", "unconditional", [4, 8]),
+            _part("mnet_maml", "unconditional", [3, 12]),
+            _part("hnet_multitask", "unconditional", [1, 8]),
+            _part("ridge", "language", [9, 18]),
+        )
+    }
+    assert without_language(parts) == ("hnet_multitask", pytest.approx(0.25))
+    del parts["hnet_multitask"]
+    assert without_language(parts) == ("mnet_maml", pytest.approx(0.45))
+    del parts["mnet_maml"], parts["hnet_maml"]
+    assert without_language(parts) == ("majority", pytest.approx(0.35))
+    assert without_language({"ridge": parts["ridge"]}) is None
