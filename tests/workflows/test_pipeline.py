@@ -27,6 +27,7 @@ def test_the_quickstart_ends_in_a_report(finished_quickstart):
             assert 0 <= figures["low"] <= figures["mean"] <= figures["high"] <= 100
     drawn = {path.stem for path in (finished_quickstart / "report").glob("*.png")}
     expected = {"accuracy_by_scale", "accuracy_by_shots", "training_curves", "examples"}
+    expected |= {"expected_accuracy"}
     with np.load(finished_quickstart / "seed_0" / "shown.npz") as shown:
         expected |= {"latents"} & set(shown.files)  # where the best guide samples latents
     assert drawn == expected
