@@ -2,7 +2,7 @@
 # The quickstart, on a new machine: makes .venv, installs, trains on embedded data, reports.
 #
 #   bash launch/quickstart.sh
-#   bash launch/quickstart.sh --config.hyperldm.guidance_scale=2 --workdir runs/scale_2
+#   bash launch/quickstart.sh --config.hyperldm_tokens.guidance_scale=2 --workdir runs/scale_2
 #
 # Arguments go to `hyper-meta run`. The same command resumes an interrupted run.
 set -euo pipefail

@@ -16,11 +16,11 @@ examples:
   hyper-meta compare runs/quickstart runs/seed1
 
   only some rows, by their ids (in results.json) or by their titles in the report:
-  hyper-meta compare runs/quickstart runs/seed1 --rows hnet_multitask hnet_maml
+  hyper-meta compare runs/quickstart runs/seed1 --rows hnet_multitask hnet_language
 
   a row of B against another row of A (A and B may be one run):
   hyper-meta compare runs/quickstart runs/quickstart \\
-      --rows hnet_maml --against hnet_multitask
+      --rows hnet_language --against conditional
 
 Tasks are matched by their sentence. Right answers are averaged over the seeds of a run first; the
 intervals are 95% bootstrap intervals over concepts (a concept may be asked in several tasks, in

@@ -19,7 +19,8 @@ examples:
   by another method than the best on validation tasks, closer to the sentence, and with how answers
   are to be read:
   hyper-meta generate --workdir runs/quickstart --task "Which colour does the seven have?" \\
-      --method hnet_hyperldm --guidance-scale 4 --template "the seven is {}" --out seven.safetensors
+      --method language_hyperldm_tokens --guidance-scale 4 \\
+      --template "the seven is {}" --out seven.safetensors
 
 in Python:
   from hyper_meta import generate, load_model, save_weights

@@ -14,7 +14,7 @@ examples:
 
   name methods in the config, or train one with what it needs:
   hyper-meta run --config configs/quickstart.py --workdir runs/two \\
-      --config.methods=references,hnet_hyperldm
+      --config.methods=references,language_hyperldm_tokens
   hyper-meta train --config configs/quickstart.py --workdir runs/film --method film
 
 Methods that a listed method depends on are trained automatically.

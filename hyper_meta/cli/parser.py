@@ -12,7 +12,7 @@ USAGE_ERROR = 2
 
 OVERRIDES = """\
 Every setting of the config file can be overridden, in its own type; the file explains them all:
-  --config.hyperldm.guidance_scale=2
+  --config.hyperldm_tokens.guidance_scale=2
   --config.hnet.inner_learning_rate=0.1
   --config.evaluate.guidance_scales=1,2,4
 """

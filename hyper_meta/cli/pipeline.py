@@ -20,7 +20,7 @@ examples:
 
   the same with another seed and a fixed guidance scale, in a work directory of its own:
   hyper-meta run --config configs/quickstart.py --workdir runs/seed1 \\
-      --config.seed=1 --config.hyperldm.guidance_scale=2
+      --config.seed=1 --config.hyperldm_tokens.guidance_scale=2
 
   go on with a run that was stopped, its configuration is in its work directory:
   hyper-meta run --workdir runs/quickstart
@@ -34,7 +34,7 @@ examples:
   hyper-meta train --config configs/quickstart.py --workdir runs/quickstart
 
   one method with what it needs, and no other:
-  hyper-meta train --workdir runs/quickstart --method hnet_hyperldm
+  hyper-meta train --workdir runs/quickstart --method language_hyperldm_tokens
 
 hyper-meta methods lists the methods.
 

@@ -10,13 +10,13 @@ from hyper_meta.cli.parser import OVERRIDES, Command, Work, add_config
 HELP = """\
 examples:
   hyper-meta sweep --config configs/quickstart.py --workdir runs/sweep \\
-      --grid hyperldm.drop_rate=0.1,0.2 --grid hyperldm.hidden_dim=128,256 \\
-      --row hnet_hyperldm
+      --grid hyperldm_tokens.drop_rate=0.1,0.2 --grid hyperldm_tokens.hidden_dim=128,256 \\
+      --row language_hyperldm_tokens
 
   alternatives of a setting that is a tuple are separated by semicolons; two rows of the report:
   hyper-meta sweep --config configs/quickstart.py --workdir runs/sweep_rates \\
-      --grid "hyperldm.learning_rates=0.001;0.0003,0.001" --config.num_seeds=2 \\
-      --row hnet_hyperldm --row hnet_hyperldm.mean_of_logits
+      --grid "hyperldm_tokens.learning_rates=0.001;0.0003,0.001" --config.num_seeds=2 \\
+      --row language_hyperldm_tokens --row language_hyperldm_tokens.mean_of_logits
 
 Every combination is a run in a folder of the work directory. What a setting does not touch is
 trained once. Stop it with Ctrl-C whenever you like: the same command goes on, and one with more

@@ -266,4 +266,4 @@ def test_help_teaches_by_example(capsys):
         main(["compare", "--help"])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
-    assert "examples:" in out and "--rows hnet_maml --against hnet_multitask" in out
+    assert "examples:" in out and "--rows hnet_language --against conditional" in out
