@@ -157,6 +157,7 @@ def test_every_method_is_listed_with_what_it_needs(capsys):
         assert what.split()[0] == name and what.endswith(f"  {method.summary}")
         needed = needs.replace("the method of config.latents.base", config.latents.base)
         needed = needed.replace("the method of config.hvae.weights.base", config.hvae.weights.base)
+        needed = needed.replace("the method of config.latents.nearest", config.latents.nearest)
         guides = ", ".join(config.evaluate.control_guides)
         needed = needed.replace("the method of config.evaluate.control_guides", guides)
         names = ", ".join(method.needs(config)) or "no other method"
@@ -323,8 +324,8 @@ def test_a_config_imports_its_own_neighbours(tmp_path):
         (["seed"], "a whole number such as 0 is expected"),
         (["hyperldm.guidance_scale=two"], "a number is expected"),
         (["hnet.hidden_dims=1.5,2"], "a tuple of int such as 128,128,128 is expected"),
-        (["evaluate.guidance_scales=(1,"], "a tuple of float such as 0.5,1.0"),
-        (["evaluate.guidance_scales=()"], "a tuple of float such as 0.5,1.0"),
+        (["evaluate.guidance_scales=(1,"], "a tuple of float such as 1.0,2.0"),
+        (["evaluate.guidance_scales=()"], "a tuple of float such as 1.0,2.0"),
         (["hnet.learning_rates=nan"], "a tuple of float such as 0.001 is expected"),
         (["hnet.inner_learning_rate=nan"], "hnet.inner_learning_rate=nan is no finite number"),
         (["hnet.batch_size=0"], "hnet.batch_size=0 is too small, 1 is least"),
