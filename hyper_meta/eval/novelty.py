@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import read_json
@@ -45,7 +45,7 @@ def read_novelty(folder: Path, tasks: Sequence[Task], remedy: str) -> dict[str, 
 
 def novelty_summaries(
     seeds: Sequence[Mapping[str, Any]],
-    parts: Mapping[str, np.ndarray],
+    parts: Mapping[str, Bool[np.ndarray, " T"]],
     *,
     concepts: Shaped[np.ndarray, " T"],
     num_resamples: int,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import read_json
@@ -43,7 +44,7 @@ def read_trust(folder: Path, tasks: Sequence[Task], remedy: str) -> dict[str, di
 def trust_summaries(
     seeds: Sequence[Mapping[str, Any]],
     scores: Sequence[Mapping[str, Scores]],
-    parts: Mapping[str, np.ndarray],
+    parts: Mapping[str, Bool[np.ndarray, " T"]],
 ) -> dict[str, dict[str, Any]]:
     """{guide: {group of test tasks: figures}}, each the mean over the seeds that have it.
 

@@ -39,7 +39,8 @@ from hyper_meta.preparation.prepare import PRECOMPUTED, chosen_encoder, load_dat
 from hyper_meta.preparation.question_encoder import open_question_encoder
 from hyper_meta.workflows.run import use_compilation_cache
 
-FALLBACK = "hnet_hyperldm"  # whose latents are shown where the chosen guide has none
+# Whose latents are shown where the chosen guide has none: the first of these that a run has.
+FALLBACKS = ("language_hyperldm_tokens", "hnet_hyperldm", "hvae_hyperldm", "hnet_language")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,8 @@ class OpenedRun:
     @property
     def latent_guide(self) -> Guide:
         """The same, or another where its points are no latents."""
-        return self.guide if self.guide.space is not None else self.guides[FALLBACK]
+        guide = self.guide
+        return guide if guide.space is not None else self.guides[_fallback(self.setup.config)]
 
     @property
     def space(self) -> Space:
@@ -92,10 +94,10 @@ def open_run(workdir: str | os.PathLike, method: str | None = None) -> OpenedRun
     if (folder / INDEX).is_file():
         method = choose_guide(folder, method)
     elif method is None:
-        method = FALLBACK
+        method = _fallback(config)
     if method not in GUIDES:
         raise UserError(f"method {method!r} given, one of {sorted(GUIDES)} is expected")
-    needed = dict.fromkeys((method, FALLBACK))
+    needed = dict.fromkeys((method, _fallback(config)))
     use_compilation_cache(config)
     data = load_data(config)
     check_data(data_fingerprint(config, data), workdir)
@@ -121,6 +123,12 @@ def open_run(workdir: str | os.PathLike, method: str | None = None) -> OpenedRun
     if encoder is None and config.dataset != PRECOMPUTED:
         encoder = open_encoder(chosen_encoder(config))
     return OpenedRun(config, setup, trained, encoder, guides, method)
+
+
+def _fallback(config: RunSettings) -> str:
+    """The one of FALLBACKS that a run has, the last where it has none."""
+    listed = in_order(config.methods, config)
+    return next((name for name in FALLBACKS if name in listed), FALLBACKS[-1])
 
 
 def find_task(run: OpenedRun, sentence: str) -> tuple[str, int]:

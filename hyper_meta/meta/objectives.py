@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from hyper_meta.core.types import Examples, TaskBatch
+from hyper_meta.core.types import Array, Examples, TaskBatch
 from hyper_meta.meta.inner_loop import (
     InnerLoop,
     adapt_tasks,
@@ -45,11 +45,11 @@ def meta_objective(learner: Learner, loop: InnerLoop) -> Objective:
 
 def judge_networks(
     network: BaseNetwork,
-    weights: Float[jax.Array, "T P"],
+    weights: Float[Array, "T P"],
     groups: Sequence[TaskBatch],
     *,
     held_out: bool,
-) -> tuple[jax.Array, tuple[jax.Array, dict]]:
+) -> tuple[Float[Array, ""], tuple[Float[Array, ""], dict]]:
     """What an Objective returns, of the networks [T, P] of the tasks of the groups, one group after
     another; held_out: on their query sets, else on all of their examples."""
     mask = jnp.concatenate([group.mask for group in groups])

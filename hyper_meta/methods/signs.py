@@ -158,7 +158,7 @@ def network_signs(
     images: Float[Array, "n D"],
     answers: Float[Array, "A D"],
     answer_mask: Bool[Array, " A"],
-) -> dict[str, jax.Array]:
+) -> dict[str, Float[Array, ""]]:
     """{"spread", "agreement", "confidence"}, numbers, of the networks of one sentence.
 
     votes: whether the K networks of its samples answer together; else the first does.

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Key
+from jaxtyping import Float, Key, UInt
 
 from hyper_meta.core.scores import Scores
 from hyper_meta.core.types import Array
@@ -175,7 +175,7 @@ def _rows(
     return [plain, *rows]
 
 
-def noise_keys(setup: Setup, split: str) -> np.ndarray:
+def noise_keys(setup: Setup, split: str) -> UInt[np.ndarray, "T 2"]:
     """[T, 2] uint32: a key for each task, of the noise that is added to weights."""
     key = jax.random.fold_in(jax.random.key(setup.config.seed), len(split))
     keys = jax.random.split(jax.random.fold_in(key, 1), len(setup.tasks[split]))

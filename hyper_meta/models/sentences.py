@@ -86,7 +86,7 @@ def standardise_sentences(
     """Pooled features [..., Dq] and token states [..., L, W] at mean 0 and deviation 1 over the
     measured ones; what stands behind the mask is no signal, before and after."""
     pooled = (sentences.pooled - measured.mean) / measured.std
-    if sentences.tokens is None:
+    if sentences.tokens is None or measured.token_mean is None:  # then nothing reads the tokens
         return sentences.replace(pooled=pooled)
     tokens = (sentences.tokens - measured.token_mean) / measured.token_std
     return sentences.replace(pooled=pooled, tokens=tokens)

@@ -50,7 +50,9 @@ def new_sentences(
     return NewSentences(questions, np.array(filled, np.int32))
 
 
-def fit_length(questions: SentenceFeatures, length: int) -> tuple[SentenceFeatures, np.ndarray]:
+def fit_length(
+    questions: SentenceFeatures, length: int
+) -> tuple[SentenceFeatures, Int[np.ndarray, " n"]]:
     """Sentences of at most `length` tokens, padded to it, and their rows among all n."""
     if questions.tokens is None:
         return questions, np.arange(len(questions.pooled))

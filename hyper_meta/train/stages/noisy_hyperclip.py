@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Float, Key
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.settings.training import NoisyHyperCLIPSettings
-from hyper_meta.core.types import SentenceFeatures, UserError
+from hyper_meta.core.types import Array, SentenceFeatures, UserError
 from hyper_meta.diffusion.latent_sampling import (
     LatentStatistics,
     draw_latents,
@@ -46,7 +47,7 @@ def noisy_hyperclip_module(config: RunSettings) -> NoisyHyperCLIP:
 
 
 def noisy_hyperclip_params(
-    config: RunSettings, latent_dim: int, sentence: SentenceFeatures, key: jax.Array
+    config: RunSettings, latent_dim: int, sentence: SentenceFeatures, key: Key[jax.Array, ""]
 ) -> Any:
     """The first parameters, for latents [Z] and sentences like this one."""
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], sentence)
@@ -56,7 +57,7 @@ def noisy_hyperclip_params(
 
 def read_sentences(
     config: RunSettings, params: Any, statistics: LatentStatistics, questions: SentenceFeatures
-) -> jax.Array:
+) -> Float[Array, "n E"]:
     """The embeddings [n, E] of questions, as the encoder gives them."""
     asked = standardise_sentences(statistics.questions, questions)
     return noisy_hyperclip_module(config).apply({"params": params}, asked, method="read")

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import optax
 from jax import lax
+from jaxtyping import Int, Key
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
@@ -51,8 +52,8 @@ class Drawn:
     TaskModel.
     """
 
-    keys: jax.Array
-    rows: jax.Array
+    keys: Key[jax.Array, " t"]
+    rows: Int[jax.Array, " t"]
     data: Any
 
 
