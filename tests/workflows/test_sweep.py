@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sweep_config
 
 from hyper_meta.cli.main import main
 from hyper_meta.core.configuration import execute_file
@@ -24,8 +25,8 @@ from hyper_meta.workflows import sweep
 from hyper_meta.workflows.grid import MAX_NAME, parse_grid, plan
 from hyper_meta.workflows.sweep import NOTE
 
-CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.py"
-META_VQA = CONFIG.with_name("meta_vqa_simulated.py")
+CONFIG = Path(sweep_config.__file__)
+META_VQA = sweep_config.QUICKSTART.with_name("meta_vqa_simulated.py")
 FIGURES = ("hyperldm.drop_rate=0.1", "hyperldm.drop_rate=0.2", "hyperldm.drop_rate=0.3")
 ROWS = ("hnet_hyperldm", "conditional")
 TITLES = ("HNet + HyperLDM", "conditional hypernetwork")
@@ -249,7 +250,7 @@ def test_numbers_that_only_fit_together(tmp_path):
 
 def test_a_config_of_an_encoder_is_refused():
     with pytest.raises(UserError, match="encoder.py is not of a run"):
-        plan(CONFIG.parent / "encoder.py", ["seed=0"], [])
+        plan(META_VQA.with_name("encoder.py"), ["seed=0"], [])
 
 
 def test_a_work_directory_of_something_else_is_refused(fake, tmp_path, capsys):
@@ -493,7 +494,7 @@ def test_help_teaches_by_example(capsys):
         main(["sweep", "--help"])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
-    assert "  hyper-meta sweep --config" in out and "--grid hyperldm.drop_rate=0.1,0.2" in out
+    assert "  hyper-meta sweep --config" in out and "--grid hyperldm_tokens.drop_rate=0.1,0.2" in out
 
 
 # Of the full configuration, what a run of seconds needs.
