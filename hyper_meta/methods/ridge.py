@@ -39,27 +39,6 @@ def predict_latents(
     return (questions @ fitted[:-1] + fitted[-1]).astype(np.float32)
 
 
-def regressed(space_name: str) -> Method:
-    """Ridge regression in the space that the method space_name leaves."""
-    name = "ridge" if space_name == "hnet" else f"{space_name}_ridge"
-    maker = GuideMaker(
-        model=functools.partial(_model, space_name),
-        shapes=functools.partial(_shapes, space_name),
-        make=functools.partial(_guide, name, space_name),
-    )
-
-    def rows(setup: Setup, trained: Trained) -> list[Row]:
-        guide = guide_of(setup, trained, name, maker)
-        return [guide_row(setup, guide), *adapted_rows(setup, guide)]
-
-    return Method(
-        rows,
-        needs=lambda config: (space_name,),
-        summary=f"ridge regression from the question to the latent of {space_title(space_name)}",
-        guide=maker,
-    )
-
-
 def _model(space_name: str, setup: Setup, trained: Trained) -> dict[str, Any]:
     space, known = trained.space(space_name), without_tokens(setup.tables["train"].questions)
     measured = jax.tree.map(np.asarray, measure_sentences(known))
@@ -105,4 +84,25 @@ def _guide(
         space=space_name,
         learner=space_learner(space_name, network),
         learner_params=model["space"],
+    )
+
+
+def regressed(space_name: str) -> Method:
+    """Ridge regression in the space that the method space_name leaves."""
+    name = "ridge" if space_name == "hnet" else f"{space_name}_ridge"
+    maker = GuideMaker(
+        model=functools.partial(_model, space_name),
+        shapes=functools.partial(_shapes, space_name),
+        make=functools.partial(_guide, name, space_name),
+    )
+
+    def rows(setup: Setup, trained: Trained) -> list[Row]:
+        guide = guide_of(setup, trained, name, maker)
+        return [guide_row(setup, guide), *adapted_rows(setup, guide)]
+
+    return Method(
+        rows,
+        needs=lambda config: (space_name,),
+        summary=f"ridge regression from the question to the latent of {space_title(space_name)}",
+        guide=maker,
     )

@@ -49,7 +49,7 @@ def test_a_watched_record_is_the_record_and_tells_every_leaf(settings):
     assert view.hyperclip.guidance.steps == settings.hyperclip.guidance.steps
     assert view.seed == 0
     section = view.hnet
-    assert told == [("hyperclip.guidance.steps", (30, 100, 300, 1000)), ("seed", 0)]
+    assert told == [("hyperclip.guidance.steps", (30, 100, 300)), ("seed", 0)]
     assert section.latent_dim == 128 and told[-1] == ("hnet.latent_dim", 128)
     with pytest.raises(dataclasses.FrozenInstanceError):
         view.seed = 1

@@ -494,7 +494,9 @@ def test_help_teaches_by_example(capsys):
         main(["sweep", "--help"])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
-    assert "  hyper-meta sweep --config" in out and "--grid hyperldm_tokens.drop_rate=0.1,0.2" in out
+    assert (
+        "  hyper-meta sweep --config" in out and "--grid hyperldm_tokens.drop_rate=0.1,0.2" in out
+    )
 
 
 # Of the full configuration, what a run of seconds needs.
