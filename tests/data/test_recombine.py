@@ -10,7 +10,7 @@ def test_words_of_the_same_place_replace_each_other():
 
 def test_a_sentence_may_come_from_several():
     known = ["a b", "a c", "x b", "x c", "a d"]
-    assert recombined(known, most=9, seed=0) == [("x d", (2, 3))]
+    assert recombined(known, most=9, seed=0) == [("x d", (2, 3, 4))]
 
 
 def test_no_known_sentence_and_at_most_so_many_of_each():
