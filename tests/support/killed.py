@@ -19,7 +19,7 @@ from small_quickstart import MARKS, STAGES
 IN_EVERY_STAGE = tuple(
     mark
     for mark in MARKS
-    if mark.endswith(("/00000001", "hnet_latents", "rows/6.json", "seed_0/guides"))
+    if mark.endswith(("/00000001", "_latents", "rows/6.json", "seed_0/guides"))
 )
 
 

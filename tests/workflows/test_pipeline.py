@@ -108,7 +108,7 @@ def test_killed_at_any_time_it_ends_with_the_same_bits(
     """In every stage, between stages and in evaluation; tests/kills.py kills more often."""
     workdir, command = tmp_path / "killed", quickstart_command(tmp_path / "killed")
     points = kill_points(workdir, np.random.default_rng(0), marks=IN_EVERY_STAGE)
-    assert len(points) == 8
+    assert len(points) == 9
     ended, errors = run_and_kill(points, command)
     assert ended == ["killed"] * len(points), errors
     assert main(command) == 0
