@@ -207,23 +207,6 @@ def _teaching(setup: Setup, trained: Trained) -> dict[str, Any]:
     return {"teacher": trained.fitted("generators").params, "new": new}
 
 
-def _teaching(setup: Setup, trained: Trained) -> dict[str, Any]:
-    """The generators, and new sentences where there is an encoder to read them."""
-    settings, tasks = setup.config.distilled, setup.tasks["train"]
-    known = setup.tables["train"].questions
-    made: list[tuple[str, tuple[int, ...]]] = []
-    if setup.encode is not None and settings.recombined_share:
-        sentences = [task.sentence for task in tasks]
-        made = recombined(sentences, most=settings.most_recombined, seed=setup.config.seed)
-    if not made:
-        none = NewSentences(take(known, slice(1)), np.full((len(tasks), 1), -1, np.int32))
-        return {"teacher": trained.fitted("generators").params, "new": none}
-    length = 0 if known.tokens is None else known.tokens.shape[1]
-    questions, rows = fit_length(setup.encode([sentence for sentence, _ in made]), length)
-    new = new_sentences(questions, [made[row][1] for row in rows], len(tasks))
-    return {"teacher": trained.fitted("generators").params, "new": new}
-
-
 CONDITIONAL = started(
     "conditional_tokens",
     "conditional_tokens",

@@ -196,11 +196,33 @@ class RunSettings:
                 f"{self.question_prefix!r} are of a sentence encoder: name one as "
                 "question_encoder, or leave them out"
             )
-        most, steps = self.hyperldm.diffusion_steps, self.hyperldm.sampling_steps
-        if steps > most:
-            yield f"hyperldm.sampling_steps={steps} is more than hyperldm.diffusion_steps={most}"
-        if steps < most and self.hyperldm.posterior_variance:
+        for name in ("hyperldm", "hyperldm_tokens"):
+            yield from _of_sampling(name, getattr(self, name))
+        if self.reader.width % self.reader.num_heads:
             yield (
-                "hyperldm.posterior_variance is of DDPM, which takes all "
-                f"hyperldm.diffusion_steps={most}: set hyperldm.sampling_steps to that"
+                f"reader.width={self.reader.width} is no multiple of reader.num_heads="
+                f"{self.reader.num_heads}"
             )
+        best, drawn = max(self.noisy_hyperclip.ranked), self.noisy_hyperclip.num_samples
+        if best > drawn:
+            yield (
+                f"noisy_hyperclip.ranked has {best}, of noisy_hyperclip.num_samples={drawn} "
+                "samples: as many at most are expected"
+            )
+        most, steps = self.hyperldm_tokens.diffusion_steps, self.tuned.sampling_steps
+        if steps > most:
+            yield (
+                f"tuned.sampling_steps={steps} is more than hyperldm_tokens.diffusion_steps={most}"
+            )
+
+
+def _of_sampling(name: str, settings: HyperLDMSettings) -> Iterator[str]:
+    """The contradictions of a section of HyperLDM."""
+    most, steps = settings.diffusion_steps, settings.sampling_steps
+    if steps > most:
+        yield f"{name}.sampling_steps={steps} is more than {name}.diffusion_steps={most}"
+    if steps < most and settings.posterior_variance:
+        yield (
+            f"{name}.posterior_variance is of DDPM, which takes all "
+            f"{name}.diffusion_steps={most}: set {name}.sampling_steps to that"
+        )
