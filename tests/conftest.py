@@ -32,7 +32,7 @@ LONG = (
     *("test_pipeline.py", "test_benchmark.py", "test_preparation.py", "test_sweep.py"),
     *("test_processes.py", "test_stages.py", "test_datasets.py", "test_objectives.py"),
     *("test_all_methods.py", "test_real_configurations.py", "test_samplers.py"),
-    *("test_bert.py", "test_installed.py", "test_question_encoder.py"),
+    *("test_bert.py", "test_installed.py", "test_sentence_encoder_run.py"),
     *("test_hyperldm.py", "test_hyperclip_stage.py", "test_hvae_stage.py", "test_pretrain.py"),
     *("test_inspection.py", "test_notebook.py", "test_linear_gaussian.py", "test_parallel.py"),
 )

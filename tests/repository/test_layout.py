@@ -98,3 +98,8 @@ def test_modules_and_functions_are_short(path):
     for node in _nodes(path, ast.FunctionDef):
         lines = node.end_lineno - node.lineno + 1
         assert lines <= MOST_LINES["function"], f"{node.name} has {lines} lines"
+
+
+def test_no_two_files_of_tests_share_a_name():
+    files = [path.name for path in Path(__file__).parents[1].rglob("test_*.py")]
+    assert len(files) > 100 and len(set(files)) == len(files)
