@@ -76,13 +76,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hyper_meta.data.digits_vqa.scenes import render, sample_scenes, take
+from hyper_meta.data.digits_vqa.scenes import render, sample_scenes, take_scenes
 
 folder = Path(sys.argv[1])
 folder.mkdir(parents=True, exist_ok=True)
 scenes = sample_scenes(np.random.default_rng(0), 100, handwriting="test")
 with_seven = np.flatnonzero((scenes.digit == 7).sum(axis=1) == 1)[:4]
-for number, image in enumerate(render(take(scenes, with_seven)), start=1):
+for number, image in enumerate(render(take_scenes(scenes, with_seven)), start=1):
     Image.fromarray(image).save(folder / f"scene{number}.png")
 PYTHON
 }

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib
 import re
 from pathlib import Path
 
@@ -23,6 +24,7 @@ METHOD = ROOT / "docs" / "method.md"
 # A file in a code span, and a test in it: `core/losses.py`, `core/test_losses.py::test_a_sum`.
 SPAN = re.compile(r"`([\w.-]+(?:/[\w.-]+)*\.(?:py|md|sh|toml|ipynb))(?:::(\w+))?`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+PYTHON = re.compile(r"^(?:```python|.*<<'PYTHON')\n(.*?)^(?:```|PYTHON)$", re.DOTALL | re.MULTILINE)
 # Paths in docs/ may leave these out.
 BASES = (ROOT, ROOT / "hyper_meta", ROOT / "tests")
 
@@ -112,6 +114,15 @@ def test_files_and_tests_that_docs_name_are_there(page):
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_links_lead_somewhere(page):
     assert not broken_links(page, page.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("path", [*PAGES, *(p for p in CODE if p.suffix == ".sh")], ids=_name)
+def test_python_in_pages_and_scripts_imports_what_is_there(path):
+    for code in PYTHON.findall(path.read_text("utf-8")):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "hyper_meta":
+                module = importlib.import_module(node.module)
+                assert not [a.name for a in node.names if not hasattr(module, a.name)]
 
 
 def test_cited_sections_and_pages_are_there():

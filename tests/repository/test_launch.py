@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
@@ -705,3 +706,16 @@ def test_containerfile_installs_the_extra(tmp_path, extra, wanted):
     called = (tmp_path / "called").read_text().split()
     assert called == ["install", "--no-cache-dir", "--editable", wanted]
     assert (tmp_path / "hyper_meta/__init__.py").exists()
+
+
+def test_the_quickstart_ends_with_pictures_to_ask_about(tmp_path):
+    """The Python in quickstart.sh, with the Python of the tests in the place of .venv's."""
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
+    command = f"source {LAUNCH / 'quickstart.sh'} && write_scenes scenes"
+    site = [*sys.path, str(ROOT)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, site))}
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, check=True)
+    with Image.open(tmp_path / "scenes/scene4.png") as image:
+        assert image.mode == "RGB"
+    assert len(list((tmp_path / "scenes").iterdir())) == 4
