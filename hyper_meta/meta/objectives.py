@@ -86,14 +86,15 @@ def mixed_objective(objectives: Sequence[tuple[float, Objective]]) -> Objective:
     return mixed
 
 
-def members_objective(objective: Objective) -> Objective:
-    """The sum of an objective over members, params leaves [M, ...]: each member's gradient is its
-    own. Loss and metrics are means over members."""
+def members_objective(
+    objective: Callable[[Any, jax.Array], tuple[jax.Array, tuple[jax.Array, dict]]],
+    num_members: int,
+) -> Callable[[Any], tuple[jax.Array, tuple[jax.Array, dict]]]:
+    """The sum over M members, params leaves [M, ...], of objective(params, number of the member):
+    each member's gradient is its own. Loss and metrics are means over members."""
 
-    def of_members(
-        params: Any, groups: Sequence[TaskBatch]
-    ) -> tuple[jax.Array, tuple[jax.Array, dict]]:
-        losses, (counts, metrics) = jax.vmap(objective, (0, None))(params, groups)
+    def of_members(params: Any) -> tuple[jax.Array, tuple[jax.Array, dict]]:
+        losses, (counts, metrics) = jax.vmap(objective)(params, jnp.arange(num_members))
         metrics = jax.tree.map(lambda values: values.mean(axis=0), metrics)
         return losses.sum(), (counts[0], metrics)
 

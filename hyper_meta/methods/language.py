@@ -24,6 +24,7 @@ from hyper_meta.models.sentences import measure_sentences, take
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.distilled import (
+    Lesson,
     NewSentences,
     distilled_stage,
     fit_length,
@@ -49,8 +50,13 @@ def started(name: str, section: str, title: str, summary: str, space: str | None
         shapes=functools.partial(_shapes, section),
         make=functools.partial(_guide, name, section, title, space),
     )
-    stage = functools.partial(language_stage, section)
-    return _method(name, section, summary, maker, stage)
+    return _method(name, section, summary, maker, functools.partial(_stage, section))
+
+
+def _stage(section: str, *args: Any, **kwargs: Any) -> Stage:
+    """Of a section that may have a lesson."""
+    make = distilled_stage if "lesson" in kwargs else language_stage
+    return make(section, *args, **kwargs)
 
 
 def _method(
@@ -59,15 +65,16 @@ def _method(
     summary: str,
     maker: GuideMaker,
     stage: Callable[..., Stage],
-    *,
-    needs: tuple[str, ...] = (),
-    given: Callable[[Setup, Trained], dict[str, Any]] = lambda setup, trained: {},
 ) -> Method:
-    """given: what the stage takes beside the tables."""
+    """stage: (config, training table, validation table, name, lesson where it has one)."""
+
+    def has_teacher(config: RunSettings) -> bool:
+        return bool(getattr(getattr(config, section), "teacher_share", 0.0))
 
     def train(setup: Setup, trained: Trained) -> Fitted:
-        tables = setup.tables["train"], setup.tables["validation"]
-        build = functools.partial(stage, setup.config, *tables, name=name, **given(setup, trained))
+        config, tables = setup.config, (setup.tables["train"], setup.tables["validation"])
+        given = {"lesson": _lesson(section, setup, trained)} if has_teacher(config) else {}
+        build = functools.partial(stage, config, *tables, name=name, **given)
         return fit(setup, section, name, lambda rate: build(learning_rate=rate))
 
     def rows(setup: Setup, trained: Trained) -> list[Row]:
@@ -77,7 +84,7 @@ def _method(
     return Method(
         rows,
         train,
-        needs=lambda config: needs,
+        needs=lambda config: ("generators",) if has_teacher(config) else (),
         summary=summary,
         guide=maker,
         check=functools.partial(check_tokens, section),
@@ -190,21 +197,20 @@ def _members_guide(config: RunSettings, network: BaseNetwork, model: Any) -> Gui
     )
 
 
-def _teaching(setup: Setup, trained: Trained) -> dict[str, Any]:
+def _lesson(section: str, setup: Setup, trained: Trained) -> Lesson:
     """The generators, and new sentences where there is an encoder to read them."""
-    settings, tasks = setup.config.distilled, setup.tasks["train"]
-    known = setup.tables["train"].questions
+    settings, tasks = getattr(setup.config, section), setup.tasks["train"]
+    known, teacher = setup.tables["train"].questions, trained.fitted("generators").params
     made: list[tuple[str, tuple[int, ...]]] = []
     if setup.encode is not None and settings.recombined_share:
         sentences = [task.sentence for task in tasks]
         made = recombined(sentences, most=settings.most_recombined, seed=setup.config.seed)
     if not made:
-        none = NewSentences(take(known, slice(1)), np.full((len(tasks), 1), -1, np.int32))
-        return {"teacher": trained.fitted("generators").params, "new": none}
+        none = np.full((len(tasks), 1), -1, np.int32)
+        return Lesson(teacher, NewSentences(take(known, slice(1)), none))
     length = 0 if known.tokens is None else known.tokens.shape[1]
     questions, rows = fit_length(setup.encode([sentence for sentence, _ in made]), length)
-    new = new_sentences(questions, [made[row][1] for row in rows], len(tasks))
-    return {"teacher": trained.fitted("generators").params, "new": new}
+    return Lesson(teacher, new_sentences(questions, [made[row][1] for row in rows], len(tasks)))
 
 
 CONDITIONAL = started(
@@ -231,18 +237,9 @@ GENERATORS = _method(
     ),
     generators_stage,
 )
-DISTILLED = _method(
+DISTILLED = started(
     "distilled",
     "distilled",
+    "generators distilled into one",
     "one generator that learns what several answer, on new sentences too",
-    GuideMaker(
-        model=functools.partial(_model, "distilled"),
-        shapes=functools.partial(_shapes, "distilled"),
-        make=functools.partial(
-            _guide, "distilled", "distilled", "generators distilled into one", None
-        ),
-    ),
-    distilled_stage,
-    needs=("generators",),
-    given=_teaching,
 )

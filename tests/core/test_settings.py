@@ -214,6 +214,7 @@ def test_what_may_be_empty(record, name):
         ("hyperldm_tokens.sampling_steps", 1001, "than hyperldm_tokens.diffusion_steps=1000"),
         ("hyperldm_tokens.posterior_variance", 0.5, "set hyperldm_tokens.sampling_steps to that"),
         ("tuned.sampling_steps", 1001, "is more than hyperldm_tokens.diffusion_steps=1000"),
+        ("distilled.teacher_share", 0.0, "distilled.teacher_share=0.0 has no teacher"),
         ("reader.width", 130, "reader.width=130 is no multiple of reader.num_heads=4"),
         ("noisy_hyperclip.ranked", (1, 17), "has 17, of noisy_hyperclip.num_samples=16 samples"),
         (

@@ -104,7 +104,7 @@ def test_who_takes_what_another_training_made_depends_on_all_that_it_read(setup,
     with while_training(reads, "hvae"):
         remember(setup, setup.cache.chosen, "made", make)
         read(setup.config, "hvae.beta")
-    expected = {"batching.num_shapes": 4, "latents.pull": 0.0}
+    expected = {"batching.num_shapes": 2, "latents.pull": 0.0}
     assert kept(reads, "hnet") == expected
     assert kept(reads, "hvae") == {**expected, "hvae.beta": 1.0}
 

@@ -21,7 +21,7 @@ from hyper_meta.models.generator import GENERATOR
 from hyper_meta.models.sentences import keep_sentences, measure_sentences, take
 from hyper_meta.train.loop import run_stage
 from hyper_meta.train.stages import hyperldm, language, tuned
-from hyper_meta.train.stages.distilled import distilled_stage, fit_length, new_sentences
+from hyper_meta.train.stages.distilled import Lesson, distilled_stage, fit_length, new_sentences
 from hyper_meta.train.stages.hyperldm import denoiser_module
 from hyper_meta.train.stages.latent_data import LatentData
 from hyper_meta.train.stages.meta_learning import learner_stage
@@ -119,20 +119,25 @@ def noisy_of(config):
     )
 
 
-def distilled_of(config, seed=5):
+def distilled_of(config, seed=5, section="distilled"):
     """From two random generators, with new sentences for some of the tasks."""
     table = token_table()
     teacher = generators_of(config).init(jax.random.key(7)).params
     new = new_sentences(take(token_table(seed).questions, slice(6)), ROWS_OF, NUM_TASKS)
     return distilled_stage(
+        section,
         config,
         table,
         token_table(1),
         name="distilled",
-        teacher=teacher,
-        new=new,
+        lesson=Lesson(teacher, new),
         learning_rate=RATE,
     )
+
+
+def taught_of(config):
+    """HNet started by the sentence, with a teacher."""
+    return distilled_of(config, section="language")
 
 
 # New sentences, and the training tasks that each belongs to.
@@ -140,6 +145,7 @@ ROWS_OF = [[0], [1, 2], [2], [4, 5], [7], [7]]
 STAGES = {
     "distilled": distilled_of,
     "language": language_of,
+    "taught": taught_of,
     "generators": generators_of,
     "film_tokens": film_of,
     "tuned": tuned_of,
@@ -147,7 +153,9 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("name", ["language", "generators", "distilled", "film_tokens", "tuned"])
+@pytest.mark.parametrize(
+    "name", ["language", "taught", "generators", "distilled", "film_tokens", "tuned"]
+)
 def test_training_lowers_the_loss(name, tmp_path):
     stage = STAGES[name](config_of())
     state, history = run_stage(stage, tmp_path, seed=0, checkpoint_every=9, progress=False)
@@ -306,6 +314,20 @@ def test_members_learn_as_each_would_alone():
         )
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_members_see_images_with_noise_of_their_own(noise):
+    stage = generators_of(config_of(batching__feature_noise=noise))
+    state = stage.init(jax.random.key(0))
+    equal = jax.tree.map(lambda x: jnp.stack([x[0]] * len(x)), state.params)
+    inputs = parallel.replicate(stage.data), stage.schedule(0, 1), jax.random.key(1)
+    end, _ = parallel.compile_chunk(stage.step)(
+        parallel.replicate(state.replace(params=equal)), *inputs
+    )
+    weights = parallel.first(end.params)["generator"]
+    apart = [np.abs(x[0] - x[1]).max() for x in jax.tree.leaves(weights)]
+    assert (max(apart) > 0) == (noise > 0)
+
+
 def test_the_gradient_through_the_sampler_is_finite_differences(x64, monkeypatch):
     """Of a loss of latents that three steps of DDIM make, in the denoiser's parameters."""
     config, data = config_of(tuned__sampling_steps=3), latent_data()
@@ -408,6 +430,33 @@ def test_the_distillation_is_the_divergence_from_the_mean_of_the_generators(
     lowest, highest = (np.mean([fn(x) for x in possible]) for fn in (min, max))
     assert count == len(possible)
     assert lowest * (1 - 1e-3) <= total / count <= highest * (1 + 1e-3)
+
+
+@pytest.mark.parametrize(("drop", "share"), [(1.0, 0.0), (0.0, 0.4)])
+def test_a_taught_generator_also_learns_without_the_sentence_and_after_inner_steps(drop, share):
+    """Dropped, a task's loss is that of its labels at e0, whatever the teacher's share; the share
+    after inner steps is that of HNet started by the sentence, which is tested by itself."""
+    values = {"drop_rate": drop, "adapted_share": share, "teacher_share": 1.0}
+    values |= {"recombined_share": 0.0}
+    config = config_of(**{f"language__{name}": value for name, value in values.items()})
+    taught, alone = taught_of(config), language_of(config)
+    state = taught.init(jax.random.key(0))
+
+    def loss_of(stage):
+        run = parallel.compile_chunk(stage.step)
+        inputs = parallel.replicate(state), parallel.replicate(stage.data), stage.schedule(0, 1)
+        total, count = parallel.first(run(*inputs, jax.random.key(1))[1])["loss"]
+        return float(total / count)
+
+    if drop:
+        np.testing.assert_allclose(loss_of(taught), loss_of(alone), rtol=1e-5)
+    else:
+        values |= {"adapted_share": 1.0}
+        after = config_of(**{f"language__{name}": value for name, value in values.items()})
+        values |= {"adapted_share": 0.0}
+        start = config_of(**{f"language__{name}": value for name, value in values.items()})
+        expected = (1 - share) * loss_of(taught_of(start)) + share * loss_of(language_of(after))
+        np.testing.assert_allclose(loss_of(taught), expected, rtol=1e-5)
 
 
 def test_tuning_starts_at_the_trained_denoiser_and_leaves_the_space():

@@ -172,7 +172,7 @@ class RunSettings:
     film_tokens: FilmSettings
     generators: GeneratorsSettings
     distilled: DistilledSettings
-    language: LanguageSettings
+    language: DistilledSettings
     latents: LatentsSettings
     hvae: HVAESettings
     hyperclip: HyperCLIPSettings
@@ -195,6 +195,11 @@ class RunSettings:
                 f"question_layer={self.question_layer} and question_prefix="
                 f"{self.question_prefix!r} are of a sentence encoder: name one as "
                 "question_encoder, or leave them out"
+            )
+        if not self.distilled.teacher_share:
+            yield (
+                "distilled.teacher_share=0.0 has no teacher: a share of the loss above 0 is "
+                "expected, and conditional_tokens is the method without one"
             )
         for name in ("hyperldm", "hyperldm_tokens"):
             yield from _of_sampling(name, getattr(self, name))

@@ -88,10 +88,11 @@ class GeneratorsSettings(LanguageSettings):
 
 @record
 class DistilledSettings(LanguageSettings):
-    """One generator that learns from several."""
+    """A generator that may learn from several."""
 
     teacher_share: float = share(
-        "of the loss, of the generators; the rest is labels", may_be_zero=True
+        "of the loss where the sentence starts, of the generators; the rest is labels",
+        may_be_zero=True,
     )
     recombined_share: float = share("of tasks that are asked in new sentences", may_be_zero=True)
     most_recombined: int = count("new sentences made of each training sentence")

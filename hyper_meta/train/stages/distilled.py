@@ -13,14 +13,21 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from hyper_meta.core.settings import RunSettings
+from hyper_meta.core.settings.training import DistilledSettings
 from hyper_meta.core.types import Examples, SentenceFeatures, TaskBatch
 from hyper_meta.data.table import TaskTable
-from hyper_meta.meta import scoring
 from hyper_meta.meta.learners import Learner
-from hyper_meta.meta.objectives import all_examples
-from hyper_meta.models.sentences import measure_sentences, take
+from hyper_meta.meta.objectives import all_examples, meta_objective
+from hyper_meta.models.sentences import keep_sentences, measure_sentences, take
 from hyper_meta.train.loop import Stage
-from hyper_meta.train.stages.language import START, begun, language_learner
+from hyper_meta.train.stages.language import (
+    begun,
+    drop_sentences,
+    inner_loop,
+    judged,
+    kept_sentences,
+    language_learner,
+)
 from hyper_meta.train.stages.parts import stage_network
 from hyper_meta.train.stages.task_stage import Drawn, Plan, TaskModel, task_stage
 
@@ -66,53 +73,81 @@ def fit_length(
     return kept.replace(tokens=fit(kept.tokens), mask=fit(kept.mask)), rows
 
 
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """What a generator learns beside the labels of the training tasks.
+
+    teacher: parameters of the generators, leaves [M, ...]; new: sentences to ask them.
+    """
+
+    teacher: Any
+    new: NewSentences
+
+
 def distilled_stage(
+    section: str,
     config: RunSettings,
     train: TaskTable,
     validation: TaskTable,
     *,
     name: str,
-    teacher: Any,
-    new: NewSentences,
+    lesson: Lesson,
     learning_rate: float,
 ) -> Stage:
-    """One generator that learns from the labels and from the mean log-probabilities of several.
+    """As `language_stage`, but where the sentence starts, the loss is that of the labels and of the
+    mean log-probabilities of several generators.
 
-    teacher: parameters of the generators, leaves [M, ...]. Best by the accuracy where the sentence
-    starts.
+    section: of the config, a DistilledSettings.
     """
-    settings = config.distilled
+    settings: DistilledSettings = getattr(config, section)
     student, init_params = begun(config, settings, train)
     network, measured = stage_network(config, train), measure_sentences(train.questions)
     teachers = language_learner(config, config.generators, network, measured)
+    share, adapted = settings.adapted_share, meta_objective(student, inner_loop(settings))
 
     def loss(
         params: Any, groups: Sequence[TaskBatch], drawn: Sequence[Drawn]
     ) -> tuple[jax.Array, tuple[jax.Array, dict]]:
         sums = [
-            _group_loss(config, (student, params), teachers, tasks, draw)
+            _group_loss(settings, (student, params), teachers, tasks, draw)
             for tasks, draw in zip(groups, drawn, strict=True)
         ]
         total, count, divergence = (sum(parts) for parts in zip(*sums, strict=True))
-        return total, (count, {"divergence": (divergence, count)})
+        metrics = {"divergence": (divergence, count)}
+        if share:
+            after, (_, of_adapted) = adapted(params, drop_sentences(settings, groups, drawn))
+            total = (1 - share) * total + share * after
+            metrics["accuracy"] = of_adapted["accuracy"]
+        return total, (count, metrics)
 
     model = TaskModel(
         init_params,
         loss,
-        judged=[(1.0, scoring.adapted_method(student, START))],
-        data={"teacher": teacher, "questions": new.questions, "choices": new.choices},
+        judged=judged(settings, student),
+        data={
+            "teacher": lesson.teacher,
+            "questions": lesson.new.questions,
+            "choices": lesson.new.choices,
+        },
     )
     return task_stage(Plan(name, settings, learning_rate), config, (train, validation), model)
 
 
 def _group_loss(
-    config: RunSettings, own: tuple[Learner, Any], teachers: Learner, tasks: TaskBatch, drawn: Drawn
+    settings: DistilledSettings,
+    own: tuple[Learner, Any],
+    teachers: Learner,
+    tasks: TaskBatch,
+    drawn: Drawn,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(sum of the losses, number of tasks, sum of the divergences) of one group."""
-    (student, params), share = own, config.distilled.teacher_share
-    question, is_new = _asked(config.distilled.recombined_share, tasks.question, drawn)
+    """(sum of the losses, number of tasks, sum of the divergences) of one group. A task that lost
+    its sentence learns from labels alone."""
+    student, params = own
+    question, is_new = _asked(settings.recombined_share, tasks.question, drawn)
+    heard = is_new | kept_sentences(settings, drawn)
+    share = jnp.where(heard, settings.teacher_share, 0.0)
     examples = all_examples(tasks)
-    ours = _log_probabilities(student, params, question, examples, tasks)
+    ours = _log_probabilities(student, params, keep_sentences(question, heard), examples, tasks)
     of_member = jax.vmap(_log_probabilities, (None, 0, None, None, None))
     theirs = of_member(teachers, drawn.data["teacher"], question, examples, tasks).mean(axis=0)
     theirs = jax.lax.stop_gradient(jax.nn.log_softmax(theirs, axis=-1))

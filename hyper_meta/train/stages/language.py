@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Key
+from jaxtyping import Bool, Key
 
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.settings.training import LanguageSettings
@@ -20,7 +20,6 @@ from hyper_meta.meta.inner_loop import InnerLoop
 from hyper_meta.meta.learners import Learner, latent_learner
 from hyper_meta.meta.objectives import (
     Objective,
-    members_objective,
     meta_objective,
     mixed_objective,
 )
@@ -124,15 +123,8 @@ def language_stage(
     """
     settings: LanguageSettings = getattr(config, section)
     learner, init_params = begun(config, settings, train)
-    share, loop = settings.adapted_share, inner_loop(settings)
-    model = TaskModel(
-        init_params,
-        _loss(settings, _objective(settings, learner)),
-        judged=[
-            (1 - share, scoring.adapted_method(learner, START)),
-            (share, scoring.adapted_method(learner, loop)),
-        ],
-    )
+    loss = _loss(settings, _objective(settings, learner))
+    model = TaskModel(init_params, loss, judged=judged(settings, learner))
     return task_stage(Plan(name, settings, learning_rate), config, (train, validation), model)
 
 
@@ -144,8 +136,8 @@ def generators_stage(
     name: str,
     learning_rate: float,
 ) -> Stage:
-    """config.generators.num_members generators side by side, with the same tasks and first
-    parameters of their own; best by the accuracy of the mean of their log-probabilities.
+    """config.generators.num_members generators side by side, with the same tasks, and first
+    parameters and draws of their own; best by the accuracy of the mean of their log-probabilities.
 
     params have a leading axis of members, [M, ...].
     """
@@ -157,7 +149,7 @@ def generators_stage(
 
     model = TaskModel(
         init_params,
-        _loss(settings, members_objective(_objective(settings, learner))),
+        _loss(settings, _objective(settings, learner)),
         judged=[(1.0, scoring.mean_of_log_probabilities(members_method(learner)))],
         num_members=settings.num_members,
     )
@@ -207,19 +199,34 @@ def _objective(settings: LanguageSettings, learner: Learner) -> Objective:
     return mixed_objective([(1 - share, start), (share, adapted)])
 
 
+def judged(settings: LanguageSettings, learner: Learner) -> list[tuple[float, scoring.LogitsFn]]:
+    """How a TaskModel is validated: where the sentence starts, and after the inner steps, in the
+    shares of the loss."""
+    share, loop = settings.adapted_share, inner_loop(settings)
+    return [
+        (1 - share, scoring.adapted_method(learner, START)),
+        (share, scoring.adapted_method(learner, loop)),
+    ]
+
+
+def kept_sentences(settings: LanguageSettings, drawn: Drawn) -> Bool[jax.Array, " t"]:
+    """Which tasks of a group keep their sentences in a step; the others are for e0 to learn."""
+    draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - settings.drop_rate))
+    return draw(drawn.keys)
+
+
+def drop_sentences(
+    settings: LanguageSettings, groups: Sequence[TaskBatch], drawn: Sequence[Drawn]
+) -> Sequence[TaskBatch]:
+    """The groups, some of whose tasks have lost their sentence."""
+    if not settings.drop_rate:
+        return groups
+    return [
+        tasks.replace(question=keep_sentences(tasks.question, kept_sentences(settings, draw)))
+        for tasks, draw in zip(groups, drawn, strict=True)
+    ]
+
+
 def _loss(settings: LanguageSettings, objective: Objective) -> Callable[..., tuple]:
-    """The objective where some tasks have lost their sentence, so that e0 is learnt."""
-
-    def dropped(tasks: TaskBatch, keys: jax.Array) -> TaskBatch:
-        draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - settings.drop_rate))
-        return tasks.replace(question=keep_sentences(tasks.question, draw(keys)))
-
-    def loss(
-        params: Any, groups: Sequence[TaskBatch], drawn: Sequence[Drawn]
-    ) -> tuple[jax.Array, tuple[jax.Array, dict]]:
-        if settings.drop_rate:
-            pairs = zip(groups, drawn, strict=True)
-            groups = [dropped(tasks, draw.keys) for tasks, draw in pairs]
-        return objective(params, groups)
-
-    return loss
+    """The objective where some tasks have lost their sentence."""
+    return lambda params, groups, drawn: objective(params, drop_sentences(settings, groups, drawn))

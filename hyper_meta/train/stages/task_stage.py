@@ -28,7 +28,7 @@ from hyper_meta.data.batching import (
 )
 from hyper_meta.data.table import TaskTable, gather, perturb, task_shapes
 from hyper_meta.meta import scoring
-from hyper_meta.meta.objectives import Objective
+from hyper_meta.meta.objectives import Objective, members_objective
 from hyper_meta.train.loop import Stage
 from hyper_meta.train.stages.passes import compile_configured_pass
 from hyper_meta.train.state import TrainState, create_state, smoothed_params
@@ -66,8 +66,8 @@ class TaskModel:
         drawn: a Drawn of each.
     judged: (share, its logits) of the ways in which it is validated; the score is the sum of their
         accuracies times their shares.
-    num_members: M where params have a leading axis of M members, each with an optimizer of its own;
-        0 without that axis.
+    num_members: M where params have a leading axis of M members, each with an optimizer and draws
+        of its own; 0 without that axis. The loss is of one member.
     statistics: of the state.
     data: pytree of arrays that the loss reads, copied once to every device.
     """
@@ -121,7 +121,7 @@ def task_stage(
         chunk_steps=settings.chunk_steps,
         most_at_once=8,
         init=init,
-        step=functools.partial(_task_step, model.loss, layouts, config.batching.feature_noise),
+        step=functools.partial(_task_step, model, layouts, config.batching.feature_noise),
         data=(train, model.data),
         schedule=schedule,
         validate=_compile_validation(config, model, validation),
@@ -159,7 +159,7 @@ def _compile_validation(
 
 
 def _task_step(
-    task_loss: Callable[..., tuple],
+    model: TaskModel,
     layouts: Sequence[Layout],
     noise: float,
     state: TrainState,
@@ -174,15 +174,23 @@ def _task_step(
     def of_layout(layout: Layout) -> Callable:
         shapes = merge_shapes(layout.shapes, len(batch.ids))
 
-        def group(first: int, shape: BatchShape) -> tuple[TaskBatch, Drawn]:
+        def group(first: int, shape: BatchShape, keys: jax.Array) -> tuple[TaskBatch, Drawn]:
             part, part_keys = jax.tree.map(lambda x: x[first :: len(shapes)], (batch, keys))
             tasks = gather(table, part, shape)
             drawn = Drawn(jax.vmap(jax.random.fold_in, (0, None))(part_keys, 0), part.ids, given)
             return perturb(tasks, part_keys, noise) if noise else tasks, drawn
 
+        def loss_of(params: Any, keys: jax.Array) -> Any:
+            groups, drawn = zip(*[group(*pair, keys) for pair in enumerate(shapes)], strict=True)
+            return model.loss(params, groups, drawn)
+
+        def of_member(params: Any, number: jax.Array) -> Any:
+            return loss_of(params, jax.vmap(jax.random.fold_in, (0, None))(keys, number))
+
         def loss_fn(params: Any) -> Any:
-            groups, drawn = zip(*[group(*pair) for pair in enumerate(shapes)], strict=True)
-            return task_loss(params, groups, drawn)
+            if model.num_members:
+                return members_objective(of_member, model.num_members)(params)
+            return loss_of(params, keys)
 
         return jax.value_and_grad(loss_fn, has_aux=True)
 
