@@ -16,8 +16,7 @@ def get_config() -> ConfigDict:
     config = digits_vqa.get_config()
     config.num_seeds = 5
     # Methods that read tokens have no settings of their own for these tasks yet.
-    config.question_tokens = False
-    config.methods = tuple(name for name in config.methods if name not in digits_vqa.OF_TOKENS)
+    digits_vqa.leave_out_tokens(config)
     config.dataset = "meta_vqa_published"
     config.encoder = "openai/clip-vit-large-patch14-336"
     config.image_resize = "square"
@@ -36,9 +35,10 @@ def get_config() -> ConfigDict:
     # 1000 passes over 740 training tasks, 32 a step; 130 tasks are kept for validation, where the
     # step is chosen (the paper chooses the best pass on the test tasks).
     for name in ("hnet", "mnet", "conditional", "film"):
-        config[name].update(num_steps=23_000, chunk_steps=230)
+        config[name].update(num_steps=23_000, chunk_steps=230, ema_decay=0.0, patience=0)
     for name in ("hnet", "mnet", "conditional"):
         config[name].update(inner_steps=10, inner_learning_rate=0.1)
+    config.mnet.learning_rates = (1e-3,)
     config.conditional.standardise = config.film.standardise = False
 
     config.latents.base = "hnet_maml"
@@ -68,4 +68,7 @@ def get_config() -> ConfigDict:
     config.hyperldm.update(batch_size=32, num_steps=4600, chunk_steps=460)
     config.hyperldm.sampling_steps = 1000
     config.evaluate.guidance_scales = (1.0, 1.5, 4.0, 7.5, 15.0)
+    config.evaluate.few_shot_steps = (0, 1, 2, 5, 10, 20, 50)
+    config.evaluate.few_shot_rates = (0.1, 1.0, 10.0, 100.0)
+    config.evaluate.shots = tuple(range(1, 11))
     return config

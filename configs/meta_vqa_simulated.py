@@ -15,8 +15,7 @@ def get_config() -> ConfigDict:
     config = digits_vqa.get_config()
     config.num_seeds = 3
     # Methods that read tokens have no settings of their own for these tasks yet.
-    config.question_tokens = False
-    config.methods = tuple(name for name in config.methods if name not in digits_vqa.OF_TOKENS)
+    digits_vqa.leave_out_tokens(config)
     config.dataset = "precomputed"
     config.data_dir = "../shared/meta_vqa"  # or any folder of files in its format
 
@@ -33,6 +32,8 @@ def get_config() -> ConfigDict:
     config.conditional.standardise = config.film.standardise = False
     # 8 to 17 passes over the training tasks. Features of norm 12 make gradients large, so inner
     # rates are small.
+    for name in ("hnet", "mnet", "conditional", "film"):
+        config[name].update(ema_decay=0.0, patience=0)
     config.hnet.update(num_steps=192, chunk_steps=48, inner_learning_rate=0.1)
     config.mnet.update(num_steps=288, chunk_steps=48, inner_learning_rate=0.1)
     config.mnet.learning_rates = (0.03,)
@@ -54,4 +55,5 @@ def get_config() -> ConfigDict:
     config.evaluate.few_shot_steps = (0, 1, 2, 5, 10, 20)
     config.evaluate.few_shot_rates = (0.003, 0.1, 1.0, 10.0, 100.0)
     config.evaluate.shot_steps = (0, 2, 5, 10)
+    config.evaluate.shots = tuple(range(1, 11))
     return config

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     )
     config.batching.num_layouts = 2  # fewer to compile
     config.batching.num_shapes = 2
-    config.hnet.num_steps = 330
+    config.hnet.update(num_steps=330, chunk_steps=55)
     config.hnet.clip_norm = 1.0  # with 10 the loss may jump half-way, too late to recover
     config.conditional.update(num_steps=440, chunk_steps=55)
     config.generators.update(num_members=3, num_steps=440, chunk_steps=55)
