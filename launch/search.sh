@@ -30,7 +30,8 @@ search() {
   echo "search: $name"
   .venv/bin/hyper-meta sweep --config "$config" --workdir "$workdir/$name" "${rows[@]}" "${grids[@]}" \
     --config.methods="references,$methods" --config.num_seeds=1 \
-    --config.evaluate.few_shot_rates=1,10 --config.evaluate.shots=1 "${options[@]}"
+    --config.evaluate.few_shot_steps=0,10 --config.evaluate.few_shot_rates=1,10 --config.evaluate.shots=1 \
+    "${options[@]}"
 }
 
 # A stage ends 5 validations after its best.
@@ -39,15 +40,15 @@ long() { echo "--config.$1.num_steps=3520 --config.$1.chunk_steps=110 --config.$
 # Without language.
 # shellcheck disable=SC2046
 {
-  search mnet mnet_multitask mnet_multitask "mnet.learning_rates=0.0003;0.001;0.003;0.01;0.03" $(long mnet)
+  search mnet mnet_multitask mnet_multitask "mnet.learning_rates=0.001;0.003;0.01;0.03" $(long mnet)
   search mnet_maml mnet_fomaml,mnet_maml "mnet_fomaml.adapted mnet_maml.adapted" \
     "mnet.learning_rates=0.001;0.003;0.01" $(long mnet)
-  search hnet hnet_multitask hnet_multitask "hnet.learning_rates=0.0001;0.0003;0.001;0.003" $(long hnet)
+  search hnet hnet_multitask hnet_multitask "hnet.learning_rates=0.0003;0.001;0.003" $(long hnet)
   search hnet_maml hnet_fomaml,hnet_maml "hnet_fomaml.adapted hnet_maml.adapted" \
     "hnet.learning_rates=0.0003;0.001;0.003" $(long hnet)
 
   # From the sentence.
-  search conditional conditional conditional "conditional.learning_rates=0.0001;0.0003;0.001;0.003" \
+  search conditional conditional conditional "conditional.learning_rates=0.0003;0.001;0.003" \
     $(long conditional)
   search film film film "film.learning_rates=0.001;0.003;0.01;0.03" $(long film)
   search conditional_tokens conditional_tokens conditional_tokens \

@@ -87,7 +87,7 @@ def judge(trust: Trust, sentence: str, signs: Float[np.ndarray, "1 S"]) -> Judge
         told = f"the word {listed} is" if len(unseen) == 1 else f"the words {listed} are"
         warnings.append(
             f"{told} in none of the {trust.num_sentences} sentences that this model was trained "
-            "and checked on: the accuracy to be expected may be far off"
+            "and checked on: the accuracy to be expected is less certain"
         )
     return Judgement(expected, trust.calibration.deviation, trust.baseline, tuple(warnings))
 

@@ -284,7 +284,7 @@ def test_what_is_expected_is_of_as_many_samples_as_were_evaluated(model, weights
 
 def test_unknown_words_and_another_scale_are_warned_of(model):
     told = "in none of the 3 sentences that this model was trained and checked on"
-    told += ": the accuracy to be expected may be far off"
+    told += ": the accuracy to be expected is less certain"
     (warning,) = generate(model, "Is there a dog?").warnings
     assert warning == f"the words 'a' and 'dog' are {told}"
     (warning,) = generate(model, "Are there seven?", guidance_scale=0).warnings

@@ -55,7 +55,7 @@ def test_a_sentence_is_judged_by_its_signs_and_words():
     assert "(45%) is near that of a network without language (40%)" in warning
     odd = judge(TRUST, "Is the dog it?", signs(0.4))
     told = "in none of the 3 sentences that this model was trained and checked on"
-    told += ": the accuracy to be expected may be far off"
+    told += ": the accuracy to be expected is less certain"
     assert odd.warnings == (f"the word 'dog' is {told}",)
     both = judge(TRUST, "Any cat or dog?", signs(-9.0))
     assert both.expected_accuracy == 0 and len(both.warnings) == 2
