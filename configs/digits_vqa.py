@@ -92,6 +92,7 @@ def get_config() -> ConfigDict:
 
     # The conditional hypernetwork: question -> weights.
     config.conditional = ConfigDict(training)
+    config.conditional.learning_rates = (3e-3,)
     config.conditional.hidden_dims = (128, 128, 128)
     config.conditional.standardise = True  # questions by mean and deviation of those of training
     config.conditional.inner_steps = 5

@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
         config[name].update(num_steps=23_000, chunk_steps=230, ema_decay=0.0, patience=0)
     for name in ("hnet", "mnet", "conditional"):
         config[name].update(inner_steps=10, inner_learning_rate=0.1)
-    config.mnet.learning_rates = (1e-3,)
+    config.mnet.learning_rates = config.conditional.learning_rates = (1e-3,)
     config.conditional.standardise = config.film.standardise = False
 
     config.latents.base = "hnet_maml"

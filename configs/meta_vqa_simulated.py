@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     config.mnet.update(num_steps=288, chunk_steps=48, inner_learning_rate=0.1)
     config.mnet.learning_rates = (0.03,)
     config.conditional.update(num_steps=384, chunk_steps=48, inner_learning_rate=0.003)
+    config.conditional.learning_rates = (1e-3,)
     config.film.update(num_steps=384, chunk_steps=48, learning_rates=(0.03,))
 
     # One network for all tasks is hard to beat here. The start of MAML is made to be adapted: in

@@ -48,7 +48,7 @@ long() { echo "--config.$1.num_steps=3520 --config.$1.chunk_steps=110 --config.$
     "hnet.learning_rates=0.0003;0.001;0.003" $(long hnet)
 
   # From the sentence.
-  search conditional conditional conditional "conditional.learning_rates=0.0003;0.001;0.003" \
+  search conditional conditional conditional "conditional.learning_rates=0.0003;0.001;0.003;0.01" \
     $(long conditional)
   search film film film "film.learning_rates=0.001;0.003;0.01;0.03" $(long film)
   search conditional_tokens conditional_tokens conditional_tokens \

@@ -39,6 +39,9 @@ from hyper_meta.train.stages.language import (
 
 _generator = functools.partial(generate_weights, GENERATOR)
 
+# Sections of the config whose methods may learn from the generators.
+TAUGHT = ("distilled", "language")
+
 
 def started(name: str, section: str, title: str, summary: str, space: str | None = None) -> Method:
     """A latent that starts where the sentence is read, trained as a section of the config says.
@@ -69,7 +72,7 @@ def _method(
     """stage: (config, training table, validation table, name, lesson where it has one)."""
 
     def has_teacher(config: RunSettings) -> bool:
-        return bool(getattr(getattr(config, section), "teacher_share", 0.0))
+        return section in TAUGHT and bool(getattr(config, section).teacher_share)
 
     def train(setup: Setup, trained: Trained) -> Fitted:
         config, tables = setup.config, (setup.tables["train"], setup.tables["validation"])

@@ -32,6 +32,7 @@ from hyper_meta.workflows import pretrain_encoder as pretraining
 from hyper_meta.workflows import run as pipeline
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+FULL_RUN = str(CONFIGS / "digits_vqa.py")
 QUICKSTART = str(CONFIGS / "quickstart.py")
 PIPELINE_COMMANDS = [command.name for command in pipeline_commands.COMMANDS]
 NAMES = [command.name for command in COMMANDS]
@@ -152,7 +153,7 @@ def test_every_method_is_listed_with_what_it_needs(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 * len(METHODS) and max(map(len, lines)) <= 100
     listed = dict(zip(lines[::2], lines[1::2], strict=True))
-    config = load_settings(QUICKSTART, Path(), [])
+    config = load_settings(FULL_RUN, Path(), [])
     for (what, needs), (name, method) in zip(listed.items(), METHODS.items(), strict=True):
         assert what.split()[0] == name and what.endswith(f"  {method.summary}")
         needed = needs.replace("the method of config.latents.base", config.latents.base)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from toy_scores import HYPERCLIP, HYPERLDM, ROWS, SIZES, leave_seed, make_tasks
 
+from hyper_meta.core.configuration import FORMAT
 from hyper_meta.core.files import write_json
 
 
@@ -25,7 +26,8 @@ def make_workdir(tasks):
 
     def make(workdir, *, scales=("1.5", "15", "1.5"), rows=ROWS):
         write_json(
-            workdir / "config.json", {"format": 3, "dataset": "toy", "hyperldm": {"num_steps": 3}}
+            workdir / "config.json",
+            {"format": FORMAT, "dataset": "toy", "hyperldm": {"num_steps": 3}},
         )
         folders = [workdir / f"seed_{number}" for number in range(len(scales))]
         for number, (folder, scale) in enumerate(zip(folders, scales, strict=True)):

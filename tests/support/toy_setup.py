@@ -41,7 +41,7 @@ def tiny_config():
         config[section].latent_dim = LATENT
     config.generators.num_members = 2
     config.hnet.latent_dim = config.hvae.latent_dim = LATENT
-    config.latents.update(repeats=2, num_steps=2, learning_rates=(1.0, 10.0))
+    config.latents.update(repeats=2, num_steps=2, learning_rates=(1.0, 10.0), nearest="hnet")
     config.hvae.weights.update(repeats=2, num_steps=1, learning_rates=(1.0,))
     config.hyperclip.guidance.optimizer = "sgd"
     config.hyperclip.guidance.update(steps=(1, 3), learning_rates=(0.1,), pull=(0.0, 1.0))
@@ -51,6 +51,8 @@ def tiny_config():
     config.evaluate.update(guidance_scales=(0.5, 2.0), few_shot_steps=(0, 2))
     config.evaluate.shot_steps = (0, 2)
     config.evaluate.update(few_shot_rates=(0.1, 0.5), shots=(1, 2))
+    config.evaluate.few_shot_guides = ("hnet_hyperldm", "hvae_hyperldm")
+    config.evaluate.control_guides = ("hnet_hyperldm",)
     return config
 
 

@@ -24,6 +24,8 @@ def tiny_config(values=()):
     config.batching.update(max_support=6, max_query=5, max_examples=40)
     config.batching.feature_noise = 0.0
     shared = {"learning_rates": (0.02,), "batch_size": 8, "num_steps": 30, "chunk_steps": 15}
+    for section in ("hnet", "mnet", "conditional", "film"):
+        config[section].update(ema_decay=0.0, patience=0)
     inner = {"inner_steps": 2, "inner_learning_rate": 0.02}
     config.hnet.update(latent_dim=4, hidden_dims=(8,), **inner, **shared)
     config.mnet.update(**inner, **shared)
