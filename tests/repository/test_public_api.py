@@ -54,6 +54,16 @@ print(generate.__module__, __version__ == hyper_meta.__version__)
     assert in_new_process(code, folder=tmp_path) == f"{module} True"
 
 
+def test_libraries_make_no_remarks_where_there_is_no_pytorch(tmp_path):
+    code = """
+import io, sys
+sys.modules["torch"], sys.stderr = None, io.StringIO()
+from hyper_meta import *
+print(repr(sys.stderr.getvalue()))
+"""
+    assert in_new_process(code, folder=tmp_path) == "''"
+
+
 @pytest.mark.parametrize("name", sorted(set(hyper_meta.__all__) - {"__version__"}))
 def test_every_public_name_is_documented_where_it_comes_from(name):
     value = getattr(hyper_meta, name)
