@@ -1,4 +1,4 @@
-"""The stages that read sentences word by word. As a script: writes what one of them ends with to a
+"""The stages that read sentences word by word. As a script: writes what each of them ends with to a
 file."""
 
 import dataclasses
@@ -482,13 +482,21 @@ def end_of_training(name):
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """What every stage ends with on eight devices."""
+    file = tmp_path_factory.mktemp("eight") / "ends.npz"
+    run_on_eight_devices(__file__, file)
+    with np.load(file) as ends:
+        yield ends
+
+
 @pytest.mark.parametrize("name", STAGES)
-def test_eight_devices_train_like_one(name, tmp_path):
-    run_on_eight_devices(__file__, tmp_path / "eight.npz", name)
-    with np.load(tmp_path / "eight.npz") as eight:
-        assert eight["num_devices"] == 8
-        for leaf, value in end_of_training(name).items():
-            np.testing.assert_allclose(eight[leaf], value, rtol=1e-3, atol=1e-4, err_msg=leaf)
+def test_eight_devices_train_like_one(name, eight):
+    assert eight["num_devices"] == 8
+    for leaf, value in end_of_training(name).items():
+        found = eight[f"{name}{leaf}"]
+        np.testing.assert_allclose(found, value, rtol=1e-3, atol=1e-4, err_msg=leaf)
 
 
 def test_a_latent_starts_where_it_is_read_and_moves_as_one_of_hnet():
@@ -514,5 +522,5 @@ def test_a_latent_starts_where_it_is_read_and_moves_as_one_of_hnet():
 
 
 if __name__ == "__main__":
-    file, chosen = sys.argv[1:]
-    np.savez(file, num_devices=jax.local_device_count(), **end_of_training(chosen))
+    ends = {f"{name}{leaf}": x for name in STAGES for leaf, x in end_of_training(name).items()}
+    np.savez(sys.argv[1], num_devices=jax.local_device_count(), **ends)

@@ -1,4 +1,4 @@
-"""The stages that learn from tasks. As a script: writes what one of them ends with to a file."""
+"""The stages that learn from tasks. As a script: writes what some of them end with to a file."""
 
 import dataclasses
 import functools
@@ -205,24 +205,32 @@ def end_of_training(network, generated):
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-@pytest.mark.parametrize(
-    ("network", "generated"),
-    [
-        ("hnet", "adapter"),
-        ("hnet", "low_rank"),
-        ("hnet", "two_layers"),
-        ("conditional", "adapter"),
-    ],
-)
-def test_eight_devices_train_like_one(network, generated, tmp_path):
-    run_on_eight_devices(__file__, tmp_path / "eight.npz", network, generated)
-    one = end_of_training(network, generated)
-    with np.load(tmp_path / "eight.npz") as eight:
-        assert eight["num_devices"] == 8
-        for name, leaf in one.items():
-            np.testing.assert_allclose(eight[name], leaf, rtol=1e-3, atol=1e-4, err_msg=name)
+# Learners, and what they generate.
+TRAINED = [
+    ("hnet", "adapter"),
+    ("hnet", "low_rank"),
+    ("hnet", "two_layers"),
+    ("conditional", "adapter"),
+]
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """What all of TRAINED end with on eight devices."""
+    file = tmp_path_factory.mktemp("eight") / "ends.npz"
+    run_on_eight_devices(__file__, file)
+    with np.load(file) as ends:
+        yield ends
+
+
+@pytest.mark.parametrize("pair", TRAINED, ids="-".join)
+def test_eight_devices_train_like_one(pair, eight):
+    assert eight["num_devices"] == 8
+    for leaf, value in end_of_training(*pair).items():
+        found = eight[f"{pair}{leaf}"]
+        np.testing.assert_allclose(found, value, rtol=1e-3, atol=1e-4, err_msg=leaf)
 
 
 if __name__ == "__main__":
-    file, *chosen = sys.argv[1:]
-    np.savez(file, num_devices=jax.local_device_count(), **end_of_training(*chosen))
+    ends = {f"{pair}{leaf}": x for pair in TRAINED for leaf, x in end_of_training(*pair).items()}
+    np.savez(sys.argv[1], num_devices=jax.local_device_count(), **ends)
