@@ -25,13 +25,13 @@ at its peak; programs compiled the first time and later; seconds of compilation.
 
 def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
     from hyper_meta.core.configuration import load_settings
-    from hyper_meta.core.files import check_writable
+    from hyper_meta.core.files import check_replaceable
     from hyper_meta.core.settings import BenchmarkSettings
 
     config = load_settings(arguments.config, Path(), others, BenchmarkSettings)
     out = Path(arguments.out) if arguments.out else None
     if out is not None:
-        check_writable(out)
+        check_replaceable(out, "a file of figures", _is_of_figures)
 
     def work() -> None:
         from hyper_meta.workflows.benchmark import benchmark
@@ -39,6 +39,17 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
         benchmark(config, arguments.only, out)
 
     return work
+
+
+def _is_of_figures(path: Path) -> bool:
+    from hyper_meta.core.errors import UserError
+    from hyper_meta.core.files import read_json
+
+    try:
+        figures = read_json(path)
+    except UserError:
+        return False
+    return isinstance(figures, dict) and {"machine", "work"} <= figures.keys()
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

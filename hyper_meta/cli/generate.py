@@ -37,7 +37,7 @@ sentence has words that the model has never seen, or where language seems to be 
 def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
     from hyper_meta.core import arguments as check
     from hyper_meta.core.configuration import stored_settings
-    from hyper_meta.core.files import check_writable
+    from hyper_meta.generation.out import check_out
 
     refuse_others(arguments, others)
     check.check_task(arguments.task)
@@ -49,7 +49,7 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
     if arguments.template is not None:
         check.check_template(arguments.template)
     stored_settings(Path(arguments.workdir))
-    check_writable(Path(arguments.out))
+    check_out(arguments.out)
     return lambda: _generate(arguments)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,41 @@ from hyper_meta.core.errors import UserError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file, replacing an existing one.
+    """Writes a file, replacing an existing one, or the one that a link leads to.
 
-    Raises UserError where that fails; an existing file is then unchanged.
+    Raises UserError where that fails, or there is anything but a regular file; what there is, is
+    then unchanged.
     """
+    path = _regular(path)
     with _partial_file(path) as partial:
         partial.write_bytes(content)
         partial.replace(path)
+
+
+def _regular(path: Path) -> Path:
+    """Where a link leads. Raises UserError for what is there and no regular file."""
+    try:
+        real = path.resolve()
+        if real.is_dir():
+            raise UserError(f"cannot write {path}: it is a folder")
+        if real.exists() and not real.is_file():
+            raise UserError(f"cannot write {path}: it is a device, a pipe or a socket, and no file")
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise UserError(f"cannot write {path}: {error}") from error
+    return real
+
+
+def check_replaceable(path: Path, kind: str, is_ours: Callable[[Path], bool]) -> None:
+    """Raises UserError where write_bytes would replace what this program has not written, or cannot
+    write. For use before a long computation.
+
+    kind: what is to be written, in words; is_ours: whether an existing file is one.
+    """
+    check_writable(path)
+    if path.exists() and not is_ours(path):
+        raise UserError(
+            f"{path} exists, and is not {kind} of hyper-meta: remove it, or choose another name"
+        )
 
 
 def check_exists(path: Path, name: str) -> None:
@@ -31,9 +59,7 @@ def check_exists(path: Path, name: str) -> None:
 
 def check_writable(path: Path) -> None:
     """Raises UserError where write_bytes cannot write path. For use before a long computation."""
-    if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder")
-    with _partial_file(path) as partial:
+    with _partial_file(_regular(path)) as partial:
         partial.touch()
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from hyper_meta.core.arguments import check_template
 from hyper_meta.core.files import write_bytes
+from hyper_meta.core.tensors import tensor_bytes
 from hyper_meta.core.types import UserError
+from hyper_meta.generation.out import check_out
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.networks.registry import make_network
 from hyper_meta.preparation.prepare import EncoderChoice
@@ -68,7 +69,11 @@ class Weights:
 
 
 def save_weights(path: str | os.PathLike, weights: Weights) -> None:
-    """Writes a safetensors file in place of any other; all of it or nothing."""
+    """Writes a safetensors file, all of it or nothing.
+
+    Raises UserError for a path at which anything but another weights file is.
+    """
+    check_out(path)
     network = weights.network
     described = {
         "name": network.name,
@@ -89,7 +94,7 @@ def save_weights(path: str | os.PathLike, weights: Weights) -> None:
         **{name: json.dumps(getattr(weights, name)) for name in (*TRUST, "warnings")},
     }
     arrays = {name: np.ascontiguousarray(getattr(weights, name)) for name in ("weights", "samples")}
-    write_bytes(Path(path), save(arrays, metadata=metadata))
+    write_bytes(Path(path), tensor_bytes(arrays, metadata))
 
 
 def load_weights(path: str | os.PathLike) -> Weights:

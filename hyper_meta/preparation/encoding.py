@@ -19,11 +19,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 from tqdm import tqdm
 
 from hyper_meta.core import parallel
 from hyper_meta.core.files import write_bytes
+from hyper_meta.core.tensors import tensor_bytes
 from hyper_meta.core.types import Array, SentenceFeatures, UserError
 from hyper_meta.data.features import Features
 from hyper_meta.data.images import CorruptImage, decode
@@ -253,7 +253,7 @@ def _part_path(folder: Path, start: int) -> Path:
 def _write_part(folder: Path, start: int, source: dict[str, str], part: Part) -> None:
     notes = {"source": source, "ids": part.ids, "skipped": part.skipped}
     metadata = {key: json.dumps(value) for key, value in notes.items()}
-    write_bytes(_part_path(folder, start), save({"features": part.features}, metadata))
+    write_bytes(_part_path(folder, start), tensor_bytes({"features": part.features}, metadata))
 
 
 def _read_part(folder: Path, start: int, source: dict[str, str]) -> Part | None:

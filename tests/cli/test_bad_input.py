@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import os
 import shutil
 import subprocess
 import zlib
@@ -31,6 +32,7 @@ from hyper_meta.workflows import run as pipeline
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUICKSTART = str(CONFIGS / "quickstart.py")
+BENCHMARK = str(CONFIGS / "benchmark.py")
 TASK = "Which colour does the seven have?"
 
 
@@ -553,6 +555,53 @@ def test_a_file_where_a_folder_is_expected(refused, workdir, tmp_path):
     assert "cannot write" in line
 
 
+def _pipe(path):
+    os.mkfifo(path)
+
+
+def _loop(path):
+    path.symlink_to(path.name)
+
+
+def _text(path):
+    path.write_text("precious")
+
+
+def _config(path):
+    path.write_text('{"format": 3}')
+
+
+def _linked(path):
+    (path.parent / "thesis.tex").write_text("precious")
+    path.symlink_to("thesis.tex")
+
+
+def _of_others(path):
+    save_file({"weights": np.zeros(3, np.float32)}, path, metadata={"format": "pt"})
+
+
+def _cut_short(path):
+    path.write_bytes(b"\x40\x00\x00\x00\x00\x00\x00\x00{")
+
+
+NOT_OURS = (_pipe, _loop, _text, _config, _linked, _of_others, _cut_short)
+
+
+@pytest.mark.parametrize("make", NOT_OURS)
+def test_what_is_no_weights_file_is_not_replaced(make, refused, workdir, tmp_path):
+    make(tmp_path / "out")
+    before = (tmp_path / "out").lstat()
+    line = refused(*generate_command(workdir, tmp_path / "out"))
+    assert "out" in line and (tmp_path / "out").lstat().st_ino == before.st_ino
+
+
+@pytest.mark.parametrize("make", NOT_OURS)
+def test_what_holds_no_figures_is_not_replaced(make, refused, tmp_path):
+    make(tmp_path / "out")
+    command = ("benchmark", "--config", BENCHMARK, "--out", tmp_path / "out")
+    assert "out" in refused(*command)
+
+
 def test_a_folder_where_a_file_is_expected(refused, workdir, tmp_path):
     (tmp_path / "folder").mkdir()
     line = refused(*generate_command(workdir, tmp_path / "folder"))
@@ -587,12 +636,15 @@ def test_a_read_only_disk(mount, refused, workdir):
     assert "Read-only file system" in line
 
 
-def test_a_full_disk(mount, refused, weights):
+def test_a_full_disk(mount, refused, weights, tmp_path):
     disk = mount("rw")
-    (disk / "old.safetensors").write_bytes(b"precious" * 512)
+    save_weights(tmp_path / "w", weights)
+    old = (tmp_path / "w").read_bytes()
+    assert len(old) <= 4096
+    (disk / "old.safetensors").write_bytes(old)
     with pytest.raises(UserError, match="cannot write .*: No space left on device"):
         save_weights(disk / "old.safetensors", weights)
-    assert (disk / "old.safetensors").read_bytes() == b"precious" * 512
+    assert (disk / "old.safetensors").read_bytes() == old
     assert len(list(disk.iterdir())) == 1
     line = refused("run", "--config", QUICKSTART, "--workdir", disk / "w")
     assert "No space left on device" in line

@@ -148,3 +148,28 @@ def test_settings_of_a_registered_network_come_back_as_they_were(tmp_path, monke
     loaded = load_weights(tmp_path / "w.safetensors").network
     assert loaded == network and loaded.name == "mine"
     assert loaded.settings == {**own, "rank": 4}
+
+
+def test_a_weights_file_is_replaced_and_through_a_link_too(tmp_path):
+    """From Python nothing else is replaced either."""
+    weights = make_weights("adapter")
+    save_weights(tmp_path / "a", weights)
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "a").chmod(0o644)
+    save_weights(tmp_path / "link", dataclasses.replace(weights, task="Another?"))
+    assert (tmp_path / "link").is_symlink() and load_weights(tmp_path / "a").task == "Another?"
+    (tmp_path / "notes").write_text("precious")
+    with pytest.raises(UserError, match="is not a weights file of hyper-meta: remove it"):
+        save_weights(tmp_path / "notes", weights)
+    assert (tmp_path / "notes").read_text() == "precious"
+
+
+def test_equal_weights_are_equal_bytes_that_safetensors_reads(tmp_path):
+    """Its own `save` orders the metadata anew each time."""
+    weights = dataclasses.replace(make_weights("low_rank"), task="Wie heißt „das“ \\ 图?")
+    for name in "abcd":
+        save_weights(tmp_path / name, weights)
+    assert len({(tmp_path / name).read_bytes() for name in "abcd"}) == 1
+    with safe_open(tmp_path / "a", framework="numpy") as file:
+        assert file.metadata()["task"] == weights.task
+        np.testing.assert_array_equal(file.get_tensor("samples"), weights.samples)
