@@ -6,19 +6,22 @@ import io
 
 from PIL import Image
 
+from hyper_meta.core.images import to_rgb
+
 
 class CorruptImage(Exception):
     """An image that cannot be decoded. Its text says which and why."""
 
 
 def decode(name: str, content: bytes) -> Image.Image:
-    """The RGB image that a file's bytes are: JPEG, PNG, ..., grey, palette or CMYK.
+    """The RGB image that a file's bytes mean, of any format and mode that Pillow opens.
 
-    Raises CorruptImage with the image's name where they are empty, truncated or no image.
+    Raises CorruptImage with the image's name where they are empty, truncated, no image, or of a
+    mode that `to_rgb` refuses.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return image.convert("RGB")
+            return to_rgb(image)
     except Image.UnidentifiedImageError:
         size = f"{len(content)} bytes"
         raise CorruptImage(f"{name} is no image ({size})") from None

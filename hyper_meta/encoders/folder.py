@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from transformers import CLIPImageProcessorPil, CLIPTokenizer
 
 from hyper_meta.core.files import whole_folder
+from hyper_meta.core.images import to_rgb
 from hyper_meta.core.types import Array, SentenceFeatures, UserError
 from hyper_meta.encoders.clip import CLIP
 from hyper_meta.encoders.clip_config import (
@@ -208,7 +209,10 @@ def _network(encoder: Encoder) -> CLIP:
 
 def _to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        try:
+            return to_rgb(image)
+        except ValueError as error:
+            raise UserError(f"an image cannot be taken: {error}") from error
     array = np.asarray(image)
     if array.dtype != np.uint8 or not (array.ndim == 2 or array.shape[2:] in ((1,), (3,))):
         raise UserError(

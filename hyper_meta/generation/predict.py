@@ -31,6 +31,7 @@ from hyper_meta.generation.weights_file import Weights
 from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.preparation.prepare import EncoderChoice, open_encoder
 
+MOST_BYTES = 1 << 29  # of an image file
 IMAGE_BATCH = 64
 
 
@@ -94,6 +95,11 @@ def choose_template(templates: Mapping[str, Sequence[str]], answers: Sequence[st
 
 def read_images(images: Sequence[Any]) -> list[Image.Image | np.ndarray]:
     """Opens the images that are given as files; raises UserError for one that cannot be read."""
+    if isinstance(images, np.ndarray) and images.ndim < 4:
+        raise UserError(
+            f"the images are one array {images.shape}: a list of arrays [H, W, 3] is expected, or "
+            "an array [N, H, W, 3]"
+        )
     if isinstance(images, (str, os.PathLike, Image.Image)) or not len(images):
         raise UserError(f"the images are {images!r}, a list of one or more is expected")
     return [_open(image) if isinstance(image, (str, os.PathLike)) else image for image in images]
@@ -101,7 +107,15 @@ def read_images(images: Sequence[Any]) -> list[Image.Image | np.ndarray]:
 
 def _open(path: str | os.PathLike) -> Image.Image:
     try:
-        return decode(str(path), Path(path).read_bytes())
+        file = Path(path)
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise UserError(f"cannot read image {path}: it is a device, a pipe or a socket")
+        if file.is_file() and file.stat().st_size > MOST_BYTES:
+            raise UserError(
+                f"cannot read image {path}: it has {file.stat().st_size:,} bytes, at most "
+                f"{MOST_BYTES:,} are read"
+            )
+        return decode(str(path), file.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read image {path}: {error.strerror or error}") from error
     except CorruptImage as error:

@@ -602,6 +602,22 @@ def test_what_holds_no_figures_is_not_replaced(make, refused, tmp_path):
     assert "out" in refused(*command)
 
 
+def test_an_image_that_is_a_pipe_or_without_end(refused, file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("odd")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    with open(folder / "sparse.png", "wb") as sparse:
+        sparse.truncate(1 << 40)
+    for name, told in (("pipe", "a device, a pipe"), ("zero", "a device"), ("sparse", "bytes, at")):
+        line = refused(*predict_command(file, folder / f"{name}.png"))
+        assert f"{name}.png" in line and told in line
+
+
+def test_one_array_is_no_list_of_images(weights):
+    with pytest.raises(UserError, match=r"one array \(4, 4, 3\): a list of arrays"):
+        predict(weights, np.zeros((4, 4, 3), np.uint8), answers=["a", "b"])
+
+
 def test_a_folder_where_a_file_is_expected(refused, workdir, tmp_path):
     (tmp_path / "folder").mkdir()
     line = refused(*generate_command(workdir, tmp_path / "folder"))
