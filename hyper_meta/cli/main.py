@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import logging
 import os
 import signal
@@ -67,6 +68,16 @@ REFUSALS = {
     errno.ENAMETOOLONG,
 }
 
+# What jax reads from the environment, as own_numerics sets it: a run has the same numbers in every
+# shell.
+NUMERICS = {
+    "JAX_ENABLE_X64": "0",
+    "JAX_DEFAULT_PRNG_IMPL": "threefry2x32",
+    "JAX_THREEFRY_PARTITIONABLE": "1",
+    "JAX_NUMPY_DTYPE_PROMOTION": "standard",
+    "JAX_RANDOM_SEED_OFFSET": "0",
+}
+
 # Large arrays come and go at every step: on a CPU a quarter of a MAML step goes into asking for
 # their memory in pages of 4 KiB. The C library reads this when a process starts.
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
@@ -80,6 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     checked. Raises SystemExit for --help, --version and for arguments that are no command.
     """
     _quiet()
+    os.environ.update(NUMERICS)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a terminal cannot show is written as its code.
+            stream.reconfigure(errors="backslashreplace")
     parser = make_parser(
         COMMANDS, description="From a sentence to the weights of a classifier.", epilog=HELP
     )

@@ -27,6 +27,7 @@ from hyper_meta.core.arguments import (
     check_template,
 )
 from hyper_meta.core.configuration import stored_settings
+from hyper_meta.core.numerics import own_numerics
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.encoders.folder import Encoder, encode_texts, tokenize
@@ -82,6 +83,7 @@ class Model:
     answers: dict[str, list[str]]
 
 
+@own_numerics()
 def load_model(workdir: str | os.PathLike, method: str | None = None) -> Model:
     """The model that a finished run left in its work directory, that of its first seed.
 
@@ -135,6 +137,7 @@ def _advice(config: RunSettings, folder: Path) -> str:
     return f"run hyper-meta evaluate --workdir {folder.parent} first"
 
 
+@own_numerics()
 def generate(
     model: Model,
     task: str,

@@ -17,6 +17,7 @@ from PIL import Image
 
 from hyper_meta.core import parallel
 from hyper_meta.core.arguments import check_answers, check_template
+from hyper_meta.core.numerics import own_numerics
 from hyper_meta.core.types import UserError
 from hyper_meta.data.images import CorruptImage, decode
 from hyper_meta.encoders.folder import (
@@ -47,6 +48,7 @@ class Predictions:
     template: str
 
 
+@own_numerics()
 def predict(
     weights: Weights,
     images: Sequence[str | os.PathLike | Image.Image | np.ndarray],

@@ -1,6 +1,7 @@
 """The commands, in process: what reaches the pipeline, what is printed, and the exit codes."""
 
 import errno
+import io
 import os
 import re
 import subprocess
@@ -524,3 +525,31 @@ def test_a_reader_that_has_enough_is_no_error(monkeypatch, capsys):
         assert main(["methods"]) == 141
         print("more")
     assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_that_cannot_show_a_letter(monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(shown, encoding="ascii"))
+    assert main(["run", "--workdir", "zürich"]) == 2
+    sys.stderr.flush()
+    assert b"z\\xfcrich holds no run" in shown.getvalue()
+
+
+def test_the_environments_settings_of_jax_are_set_back(tmp_path):
+    others = {"JAX_ENABLE_X64": "1", "JAX_DEFAULT_PRNG_IMPL": "rbg"}
+    others |= {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_RANDOM_SEED_OFFSET": "5"}
+    code = """
+from hyper_meta.cli.main import main
+main(["run", "--workdir", "none"])
+import jax
+print(jax.config.jax_enable_x64, jax.config.jax_default_prng_impl, jax.random.key(0))
+print(jax.config.jax_numpy_dtype_promotion)
+"""
+    run = [sys.executable, "-c", code]
+    environments = [{name: os.environ[name] for name in os.environ if name not in others}]
+    environments.append(environments[0] | others)
+    seen = [
+        subprocess.run(run, env=each, capture_output=True, text=True, check=True, cwd=tmp_path)
+        for each in environments
+    ]
+    assert seen[0].stdout == seen[1].stdout and "False threefry2x32" in seen[0].stdout

@@ -88,6 +88,20 @@ def test_same_arguments_same_weights(model, weights):
     np.testing.assert_array_equal(again.weights, weights.weights)
 
 
+def test_what_the_process_sets_in_jax_changes_nothing(workdir, weights, tmp_path):
+    images = make_images(tmp_path, 2)
+    expected = predict(weights, images, answers=["red", "green"])
+    with (
+        jax.enable_x64(True),
+        jax.default_prng_impl("rbg"),
+        jax.numpy_dtype_promotion("strict"),
+    ):
+        again = generate(load_model(workdir), weights.task, num_samples=4, seed=1)
+        found = predict(again, images, answers=["red", "green"])
+    np.testing.assert_array_equal(again.samples, weights.samples)
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+
+
 def test_every_argument_matters(model, weights):
     task = weights.task
     others = [
