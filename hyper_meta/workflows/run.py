@@ -5,9 +5,11 @@ Every step leaves its result in the work directory and is only restored when it 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from hyper_meta.core import parallel, processes
 from hyper_meta.core.configuration import CONFIG_FILE, read_stored, write_settings
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import flatten
+from hyper_meta.core.locks import HOLDER, LOCK, held
 from hyper_meta.core.settings import RunSettings, as_dict
 from hyper_meta.core.settings.watching import watched
 from hyper_meta.data.table import DataSet
@@ -26,6 +29,7 @@ from hyper_meta.eval.report import write_report
 from hyper_meta.methods.guides import guide_of
 from hyper_meta.methods.interface import Setup
 from hyper_meta.methods.places import seed_dir
+from hyper_meta.methods.reads import FOLDER as READS
 from hyper_meta.methods.reads import Reads, note, while_training
 from hyper_meta.methods.registry import GUIDES, METHODS, in_order
 from hyper_meta.methods.trained import Trained
@@ -60,17 +64,21 @@ def run(
     names = in_order(config.methods if method is None else (method,), config)
     check_methods(names, config)
     use_compilation_cache(config)
-    processes.from_main(lambda: claim(config, workdir))
-    data = processes.main_first(lambda: load_data(config))
-    processes.from_main(lambda: claim_data(data_fingerprint(config, data), workdir))
-    processes.from_main(before_training)
-    for seed in range(config.seed, config.seed + config.num_seeds):
-        seeded = dataclasses.replace(config, seed=seed)
-        run_seed(seeded, seed_dir(workdir, seed), data, names, evaluates=until != "train")
-        # The compiled programs of a seed are of no use to the next.
-        jax.clear_caches()
-    if until == "report":
-        processes.from_main(lambda: _report(config, workdir, data))
+    processes.from_main(lambda: check_claim(config, workdir))
+    with contextlib.ExitStack() as stack:
+        processes.from_main(lambda: stack.enter_context(held(workdir)))
+        data = processes.main_first(lambda: load_data(config))
+        # Not before the data are there: a mistake in them leaves the work directory free.
+        processes.from_main(lambda: claim(config, workdir))
+        processes.from_main(lambda: claim_data(data_fingerprint(config, data), workdir))
+        processes.from_main(before_training)
+        for seed in range(config.seed, config.seed + config.num_seeds):
+            seeded = dataclasses.replace(config, seed=seed)
+            run_seed(seeded, seed_dir(workdir, seed), data, names, evaluates=until != "train")
+            # The compiled programs of a seed are of no use to the next.
+            jax.clear_caches()
+        if until == "report":
+            processes.from_main(lambda: _report(config, workdir, data))
 
 
 def _report(config: RunSettings, workdir: Path, data: DataSet) -> None:
@@ -149,21 +157,33 @@ def check_methods(names: Iterable[str], config: RunSettings) -> None:
         METHODS[name].check(config)
 
 
-def claim(config: Any, workdir: Path) -> None:
-    """Makes a work directory that of these settings, a record, or checks that it is.
-
-    Raises UserError where it belongs to other settings, naming what differs.
-    """
+def check_claim(config: Any, workdir: Path) -> None:
+    """Raises UserError for a work directory that holds something else, or what was trained with
+    other settings, naming what differs."""
     if not (workdir / CONFIG_FILE).exists():
-        if workdir.exists() and any(workdir.iterdir()):
+        if workdir.exists() and {path.name for path in workdir.iterdir()} - {LOCK, HOLDER}:
             raise UserError(f"{workdir} is not empty and holds no run: choose another --workdir")
-        write_settings(config, workdir)
         return
     mine, theirs = flatten(json.loads(json.dumps(as_dict(config)))), flatten(read_stored(workdir))
     for key in sorted(mine.keys() | theirs.keys()):
-        if mine.get(key) != theirs.get(key) and key not in FREE_KEYS:
+        if mine.get(key) != theirs.get(key) and key not in FREE_KEYS and _holds_results(workdir):
             raise UserError(
                 f"{workdir} holds a run with {key}={theirs.get(key)}, this command has "
                 f"{key}={mine.get(key)}: choose another --workdir or the same configuration"
             )
+
+
+def claim(config: Any, workdir: Path) -> None:
+    """Makes a work directory that of these settings, a record. Raises as `check_claim` does."""
+    check_claim(config, workdir)
+    if not _holds_results(workdir):
+        # Of trainings that had other settings and came to nothing.
+        for folder in workdir.glob(f"*/{READS}"):
+            shutil.rmtree(folder)
     write_settings(config, workdir)
+
+
+def _holds_results(workdir: Path) -> bool:
+    """Whether anything was trained or scored there, if only in part."""
+    files = (path for path in workdir.glob("*/**/*") if path.is_file())
+    return any(path.parent.name != READS for path in files)

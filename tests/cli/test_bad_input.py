@@ -19,6 +19,8 @@ from toy_run import EMBED_DIM, HIDDEN_DIM, SIZE, make_encoder, make_images, make
 
 from hyper_meta.cli.main import main
 from hyper_meta.core.arguments import check_answers, check_num_samples, check_task
+from hyper_meta.core.configuration import stored_settings
+from hyper_meta.core.locks import held
 from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data.features import Features, cached_features, write_store
 from hyper_meta.generation import generate as generating
@@ -156,12 +158,43 @@ def test_damaged_stored_config(content, refused, tmp_path):
 
 def test_workdir_of_another_config(refused, tmp_path):
     pipeline.claim(pipeline_config(), tmp_path / "w")
+    trained = tmp_path / "w/seed_0/conditional/00000055"
+    trained.mkdir(parents=True)
+    (trained / "notes.json").write_text("{}")
     line = refused(
         "run", "--config", QUICKSTART, "--workdir", tmp_path / "w", "--config.latents.repeats=9"
     )
     assert "latents.repeats=4, this command has latents.repeats=9" in line
     line = refused("run", "--workdir", tmp_path / "w", "--config.latents.repeats=9")
     assert "choose another --workdir" in line
+
+
+def test_a_workdir_where_nothing_was_trained_takes_the_corrected_command(tmp_path):
+    first, second = pipeline_config(), pipeline_config()
+    second = dataclasses.replace(second, encoder="another")
+    pipeline.claim(first, tmp_path / "w")
+    read = tmp_path / "w/seed_0/reads/conditional.json"
+    read.parent.mkdir(parents=True)
+    read.write_text("{}")
+    pipeline.claim(second, tmp_path / "w")
+    assert stored_settings(tmp_path / "w").encoder == "another" and not read.exists()
+
+
+def test_a_mistyped_encoder_leaves_no_workdir(capsys, tmp_path):
+    command = ("run", "--config", QUICKSTART, "--workdir", tmp_path / "w")
+    assert main([*map(str, command), f"--config.encoder={tmp_path}/none"]) == 2
+    assert "none does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "w/config.json").exists()
+
+
+def test_a_workdir_that_another_process_has(tmp_path, capsys):
+    command = ["run", "--config", QUICKSTART, "--workdir", str(tmp_path / "w")]
+    with held(tmp_path / "w"):
+        assert main(command) == 2
+    told = capsys.readouterr().err
+    assert f"is in use by process {os.getpid()} of " in told and told.count("\n") == 1
+    with held(tmp_path / "w"):
+        pass
 
 
 def pipeline_config():

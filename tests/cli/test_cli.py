@@ -411,6 +411,8 @@ def test_pretrain(calls, tmp_path, capsys):
     assert "91.3% (by chance 12.3%)" in capsys.readouterr().out
     # The same command goes on; another configuration is refused there.
     assert main(argv) == 0
+    (tmp_path / "w/encoder/00000050").mkdir(parents=True)
+    (tmp_path / "w/encoder/00000050/notes.json").write_text("{}")
     assert main([*argv, "--config.seed=1"]) == 2
     assert "seed=0, this command has seed=1" in capsys.readouterr().err
     assert len(calls) == 2
