@@ -27,6 +27,7 @@ from hyper_meta.core.arguments import (
     check_template,
 )
 from hyper_meta.core.configuration import stored_settings
+from hyper_meta.core.memory import check_fits
 from hyper_meta.core.numerics import own_numerics
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
@@ -215,6 +216,11 @@ def _sampling(
     if num_samples is None:
         num_samples = guide.num_samples
     check_num_samples(num_samples)
+    check_fits(
+        2 * 4 * num_samples * guide.network.num_weights,
+        f"{num_samples:,} networks of {guide.network.num_weights:,} weights",
+        "ask for fewer samples",
+    )
     if guide.votes and num_samples != guide.num_samples:
         raise UserError(
             f"{num_samples} samples asked for, {guide.name} is made of {guide.num_samples} "

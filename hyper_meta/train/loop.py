@@ -22,6 +22,7 @@ import numpy as np
 import tqdm
 
 from hyper_meta.core import parallel, processes
+from hyper_meta.core.memory import check_fits, tree_bytes
 from hyper_meta.core.types import UserError
 from hyper_meta.train import checkpoints
 from hyper_meta.train.state import TrainState, keep_best
@@ -85,8 +86,8 @@ def run_stage(
     Raises:
       Interrupted: one of the processes received SIGTERM or SIGINT, and the state was saved. A
         second signal acts at once.
-      UserError: num_steps is not a multiple of chunk_steps, the loss or the parameters are not
-        finite, or a checkpoint cannot be read or written.
+      UserError: num_steps is no multiple of chunk_steps, the state does not fit into memory, loss
+        or parameters are not finite, or a checkpoint cannot be read or written.
     """
     _check_steps(stage, checkpoint_every)
     init_key, steps_key = jax.random.split(jax.random.key(seed))
@@ -113,6 +114,17 @@ def run_stage(
             if over:
                 break
     return state, history
+
+
+def _check_size(stage: Stage, state: TrainState) -> None:
+    """Raises UserError where a state of these shapes and its gradients cannot be in memory."""
+    needed = tree_bytes(state) + tree_bytes(state.params)
+    check_fits(
+        needed,
+        f"the state of stage {stage.name}",
+        "choose a smaller network, such as with a smaller config.network.hidden_dim, or a smaller "
+        "hidden_dims of the stage",
+    )
 
 
 def is_finished(stage: Stage, directory: Path, *, seed: int) -> bool:
@@ -177,6 +189,7 @@ def _check_steps(stage: Stage, checkpoint_every: int) -> None:
 def _start(stage: Stage, directory: Path, key: jax.Array) -> tuple[TrainState, list[dict]]:
     """The state and history of the newest checkpoint, or those of step 0."""
     structure = jax.eval_shape(stage.init, key)
+    _check_size(stage, structure)
 
     def read() -> dict | None:
         step = checkpoints.latest_step(directory)

@@ -102,6 +102,11 @@ def test_what_the_process_sets_in_jax_changes_nothing(workdir, weights, tmp_path
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
 
 
+def test_more_samples_than_memory_holds_are_refused(model):
+    with pytest.raises(UserError, match="10,000,000,000 networks .* GiB .*: ask for fewer samples"):
+        generate(model, "Which colour does the seven have?", num_samples=10**10)
+
+
 def test_every_argument_matters(model, weights):
     task = weights.task
     others = [

@@ -157,6 +157,18 @@ def test_steps_that_are_no_multiple_of_a_chunk_are_refused(tmp_path, num_steps, 
         toy.run(tmp_path, num_steps=num_steps, init=_refuse)
 
 
+def test_a_state_that_no_memory_holds_is_refused_before_it_is_made(tmp_path):
+    small = toy.make_stage()
+
+    def init(key):
+        table = {"table": jnp.zeros((1 << 30, 1 << 12))}
+        return small.init(key).replace(statistics=table)
+
+    stage = dataclasses.replace(small, init=init)
+    with pytest.raises(UserError, match="takes at least 16,384.0 GiB, there are .*: choose a smal"):
+        loop.run_stage(stage, tmp_path / "a", seed=0, checkpoint_every=2, progress=False)
+
+
 def test_a_checkpoint_the_run_never_reaches_is_refused(tmp_path):
     toy.run(tmp_path, num_steps=8)
     for changes in ({"num_steps": 4}, {"num_steps": 24, "chunk_steps": 3}):
