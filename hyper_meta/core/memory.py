@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from hyper_meta.core import parallel
 from hyper_meta.core.errors import UserError
 
 # The limits of a container, of either version of control groups.
@@ -18,7 +19,7 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 def memory_bytes() -> int:
     """Bytes of memory that this process may have at most: of the first accelerator, or on CPU of
     the machine or its container."""
-    device = jax.local_devices()[0]
+    device = parallel.device()
     if device.platform != "cpu":
         limit = (device.memory_stats() or {}).get("bytes_limit")
         return int(limit) if limit else 1 << 62

@@ -6,12 +6,15 @@ import json
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Shaped
 from safetensors.numpy import save
 
 LENGTH = 8  # bytes at the start, which say how long the header is; it ends at a multiple of as many
 
 
-def tensor_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+def tensor_bytes(
+    tensors: Mapping[str, Shaped[np.ndarray, " ..."]], metadata: Mapping[str, str]
+) -> bytes:
     """As `safetensors.numpy.save`, which puts the metadata in another order each time; here by
     name."""
     content = save(dict(tensors), metadata=dict(metadata))
