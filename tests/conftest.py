@@ -29,7 +29,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, PATHS))
 # at the end, and those between the first and test_processes.py do not wait for the quickstart that
 # the first makes.
 LONG = (
-    *("test_pipeline.py", "test_benchmark.py", "test_preparation.py", "test_sweep.py"),
+    *("test_pipeline.py", "test_language.py", "test_benchmark.py", "test_preparation.py"),
+    *("test_sweep.py", "test_widths.py", "test_generate.py"),
     *("test_processes.py", "test_stages.py", "test_datasets.py", "test_objectives.py"),
     *("test_all_methods.py", "test_real_configurations.py", "test_samplers.py"),
     *("test_bert.py", "test_installed.py", "test_sentence_encoder_run.py"),

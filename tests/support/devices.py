@@ -1,8 +1,11 @@
 """Programs that see several CPU devices."""
 
+import contextlib
 import os
 import subprocess
 import sys
+
+import numpy as np
 
 
 def run_on_eight_devices(script, *arguments):
@@ -15,3 +18,12 @@ def run_on_eight_devices(script, *arguments):
     command = [sys.executable, script, *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def ends_on_eight_devices(script, folder):
+    """The arrays that a test file writes as a script that sees eight devices, by name."""
+    run_on_eight_devices(script, folder / "ends.npz")
+    with np.load(folder / "ends.npz") as ends:
+        assert ends["num_devices"] == 8
+        yield ends

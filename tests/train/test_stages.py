@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from adapters import make_adapter, num_weights
-from devices import run_on_eight_devices
+from devices import ends_on_eight_devices
 from toy_stages import DIM, NUM_TASKS, tiny_config, tiny_table, whole_task
 
 from hyper_meta.core import parallel
@@ -217,15 +217,12 @@ TRAINED = [
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory):
     """What all of TRAINED end with on eight devices."""
-    file = tmp_path_factory.mktemp("eight") / "ends.npz"
-    run_on_eight_devices(__file__, file)
-    with np.load(file) as ends:
+    with ends_on_eight_devices(__file__, tmp_path_factory.mktemp("eight")) as ends:
         yield ends
 
 
 @pytest.mark.parametrize("pair", TRAINED, ids="-".join)
 def test_eight_devices_train_like_one(pair, eight):
-    assert eight["num_devices"] == 8
     for leaf, value in end_of_training(*pair).items():
         found = eight[f"{pair}{leaf}"]
         np.testing.assert_allclose(found, value, rtol=1e-3, atol=1e-4, err_msg=leaf)
