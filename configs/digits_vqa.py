@@ -124,11 +124,12 @@ def get_config() -> ConfigDict:
     # One generator that learns what they answer, for the training sentences and for new ones that
     # are put together from their words.
     config.distilled = ConfigDict(config.conditional_tokens)
-    config.distilled.teacher_share = 0.7  # of the loss; the rest is of labels; 0: no teacher
+    config.distilled.teacher_share = 0.7  # of the loss; the rest is of labels
     config.distilled.recombined_share = 0.5  # of tasks, asked in a new sentence
     config.distilled.most_recombined = 20  # new sentences made of each training sentence
 
     # HNet started by the sentence: a latent space that was made along with language.
+    # It learns from the generators too; with a teacher_share of 0 it has no teacher.
     config.language = ConfigDict(config.distilled)
     config.language.update(adapted_share=0.5, drop_rate=0.1)
 
