@@ -26,7 +26,7 @@ from hyper_meta.core.files import flatten, read_json, write_json
 from hyper_meta.core.settings import EncoderSettings, RunSettings, as_dict, read_settings, rules_of
 
 # Of config.json, with the names that settings have: another one is of another version's run.
-FORMAT = 4
+FORMAT = 5
 CONFIG_FILE = "config.json"
 # How a setting that is true or false may be given, in upper or lower case.
 TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
@@ -215,6 +215,8 @@ def override(config: ConfigDict, name: str, arguments: Sequence[str]) -> None:
 
 def _parse(groups: Sequence[str], key: str, arguments: Sequence[str], old: Any) -> Any:
     """The value of the arguments of one setting, in the type of its old one."""
+    if isinstance(old, tuple) and arguments[-1].lstrip("-") in ("", f"config.{'.'.join((*groups, key))}="):
+        return ()
     # absl writes the whole of what a flag may change as YAML, so this one may change one setting.
     alone = ConfigDict({key: old})
     for group in reversed(groups):

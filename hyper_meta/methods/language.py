@@ -13,6 +13,7 @@ import numpy as np
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
+from hyper_meta.core.settings.training import LanguageSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data.recombine import recombined
 from hyper_meta.meta.learners import latent_learner
@@ -140,8 +141,9 @@ def _guide(
 ) -> Guide:
     settings = getattr(config, section)
 
-    def read(model: Any, _: None, questions: SentenceFeatures) -> jax.Array:
-        return read_fn(config, settings, model["questions"])(model, questions)[:, None]
+    def read(model: Any, strength: jax.Array, questions: SentenceFeatures) -> jax.Array:
+        latents = read_fn(config, settings, model["questions"])(model, questions)
+        return towards(model["space"]["e0"], latents, strength)[:, None]
 
     def generate(model: Any, latents: jax.Array) -> jax.Array:
         return _generator(model["space"]["generator"], latents)
@@ -153,24 +155,40 @@ def _guide(
         model=model,
         sample_fn=_sampler(read, model),
         generate=generate,
+        **_strengths(settings),
         space=space,
         learner=latent_learner(network, _generator),
         learner_params=model["space"],
     )
 
 
+def towards(e0: jax.Array, latents: jax.Array, strength: jax.Array) -> jax.Array:
+    """How far latents [..., Z] go from e0 [Z]: at 1 they are what is read, below 1 nearer to e0."""
+    return (1 - strength) * e0 + strength * latents
+
+
+def _strengths(settings: LanguageSettings) -> dict[str, Any]:
+    """What a Guide says of its settings."""
+    if len(settings.strengths) == 1:
+        return {"settings": {"": settings.strengths[0]}}
+    found = {f"{strength:g}": strength for strength in settings.strengths}
+    return {"settings": found, "varies": "strength"}
+
+
 def _sampler(read: Any, model: Any) -> Any:
-    """A Guide's sample_fn, of read: (model, None, n questions) -> points [n, K, ...]; every sample
-    of a sentence is the same."""
+    """A Guide's sample_fn, of read: (model, strength, n questions) -> points [n, K, ...]; every
+    sample of a sentence is the same."""
     mapped = parallel.compile_map(read)
 
     @functools.cache
     def on_devices() -> Any:
         return parallel.replicate(model)
 
-    def sample(_: Any, questions: SentenceFeatures, __: None, num: int, seed: int) -> np.ndarray:
-        count = len(questions.pooled)
-        points = mapped(on_devices(), None, parallel.fill_devices(questions))[:count]
+    def sample(
+        _: Any, questions: SentenceFeatures, strength: float, num: int, seed: int
+    ) -> np.ndarray:
+        count, value = len(questions.pooled), parallel.replicate(np.float32(strength))
+        points = mapped(on_devices(), value, parallel.fill_devices(questions))[:count]
         return points if points.shape[1] > 1 else points.repeat(num, axis=1)
 
     return sample
@@ -180,10 +198,13 @@ def _members_guide(config: RunSettings, network: BaseNetwork, model: Any) -> Gui
     """Its points are the latents of all members, [n, M, Z], each for its own generator."""
     settings = config.generators
 
-    def read(model: Any, _: None, questions: SentenceFeatures) -> jax.Array:
+    def read(model: Any, strength: jax.Array, questions: SentenceFeatures) -> jax.Array:
         read_one = read_fn(config, settings, model["questions"])
-        latents = jax.vmap(lambda reader: read_one({"reader": reader}, questions), out_axes=1)
-        return latents(model["reader"])
+
+        def read_member(reader: Any, e0: jax.Array) -> jax.Array:
+            return towards(e0, read_one({"reader": reader}, questions), strength)
+
+        return jax.vmap(read_member, out_axes=1)(model["reader"], model["space"]["e0"])
 
     def generate(model: Any, latents: jax.Array) -> jax.Array:
         return jax.vmap(_generator)(model["space"]["generator"], latents)
@@ -195,6 +216,7 @@ def _members_guide(config: RunSettings, network: BaseNetwork, model: Any) -> Gui
         model=model,
         sample_fn=_sampler(read, model),
         generate=generate,
+        **_strengths(settings),
         num_samples=settings.num_members,
         votes=True,
     )

@@ -413,7 +413,7 @@ def test_a_table_is_of_one_data_set(fake, tmp_path, monkeypatch, capsys):
         ("hyperldm.drop_rate=0.1,0.2", ["hnet_hyperldm"]),
         # HyperLDM is validated at them.
         ("evaluate.guidance_scales=0.5,1;0.5,2", ["hnet_hyperldm"]),
-        ("evaluate.num_resamples=10,20", []),
+        ("evaluate.num_resamples=50,60", []),
         ("conditional.batch_size=8,16", ["conditional"]),
         ("hyperclip.guidance.cosine=true,false", ["hnet_hyperclip_rate_0.001"]),
         ("latents.pull=0.1,0.2", ["hnet_latents", "hnet_hyperldm", "hnet_hyperclip_rate_0.001"]),
@@ -516,7 +516,7 @@ def get_config():
     config.hyperldm.update(num_steps=60, chunk_steps=60, batch_size=8, few_shot_guidance=())
     config.evaluate.update(guidance_scales=(0.5, 2.0), few_shot_steps=(1,), few_shot_rates=(1.0,))
     config.evaluate.shot_steps = (1,)
-    config.evaluate.update(shots=(), num_resamples=20)
+    config.evaluate.update(shots=(), num_resamples=50)
     return config
 """
 NUM_DIMS = 6

@@ -133,7 +133,7 @@ class EvaluateSettings:
     control_guides: tuple[str, ...] = setting(
         "language methods that have controls", choices=GUIDES, may_be_empty=True
     )
-    num_resamples: int = count("of the bootstrap")
+    num_resamples: int = setting("of the bootstrap, whose 95% intervals need some", at_least=40)
 
 
 @record
@@ -201,6 +201,13 @@ class RunSettings:
                 "distilled.teacher_share=0.0 has no teacher: a share of the loss above 0 is "
                 "expected, and conditional_tokens is the method without one"
             )
+        for name in ("conditional_tokens", "generators", "distilled", "language"):
+            section = getattr(self, name)
+            if set(section.strengths) != {1.0} and not section.drop_rate:
+                yield (
+                    f"{name}.strengths={section.strengths} go from e0, which {name}.drop_rate=0.0 "
+                    "does not train: a share above 0 is expected"
+                )
         for name in ("hyperldm", "hyperldm_tokens"):
             yield from _of_sampling(name, getattr(self, name))
         if self.reader.width % self.reader.num_heads:

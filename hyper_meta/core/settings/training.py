@@ -77,6 +77,9 @@ class LanguageSettings(AdaptedTrainingSettings):
         "of the loss that is taken after the inner steps", may_be_zero=True
     )
     drop_rate: float = share("of tasks whose sentence is dropped in training", may_be_zero=True)
+    strengths: tuple[float, ...] = setting(
+        "how far a latent goes from e0 to where its sentence is read, to choose from", above=0
+    )
 
 
 @record
