@@ -1,7 +1,9 @@
 """The methods of the registry, trained for two steps and scored, through the evaluation."""
 
+import dataclasses
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ from toy_setup import NUM_TASKS, make_setup, tiny_config
 
 from hyper_meta.core import parallel
 from hyper_meta.core.configuration import override
+from hyper_meta.core.settings import changed
 from hyper_meta.eval.calibration import expected_accuracy
 from hyper_meta.eval.rows import CLIP, KINDS, MULTITASK, NEAREST
 from hyper_meta.meta import scoring
@@ -17,6 +20,7 @@ from hyper_meta.methods.guide_store import choose_guide, load_guide
 from hyper_meta.methods.guides import chosen_setting, guide_of, guide_score, points_of
 from hyper_meta.methods.interface import split_questions
 from hyper_meta.methods.novelty import novelty
+from hyper_meta.methods.places import trained_parts
 from hyper_meta.methods.registry import GUIDES, METHODS
 from hyper_meta.methods.signs import SIGNS, probe_images, stack_signs
 from hyper_meta.methods.trained import Trained
@@ -245,14 +249,12 @@ def test_the_guide_of_a_learner_is_the_learner_where_it_starts(name, everything)
         np.testing.assert_array_equal(ours.correct, expected.correct)
 
 
-def test_controls_and_few_shot_rows_take_any_guide(tmp_path):
+def test_controls_and_few_shot_rows_take_any_guide(everything):
     """One of each kind of guide: others differ in their space, or in what they read."""
+    setup, _, trained = everything
     kinds = [name for name in GUIDES if name not in OF_A_KIND]
-    needed = [name for name in NAMES if name not in OF_A_KIND]
-    names = ",".join(kinds)
-    setup, trained = train(
-        tmp_path, needed, f"evaluate.control_guides={names}", f"evaluate.few_shot_guides={names}"
-    )
+    asked = {f"evaluate.{name}_guides": tuple(kinds) for name in ("control", "few_shot")}
+    setup = dataclasses.replace(setup, config=changed(setup.config, asked))
     controls = METHODS["questions"].rows(setup, trained)
     wrong = {"training_question", "other_question", "noise_question", "shuffled_answers"}
     networks = {"nearest_network", "noised_network", "averaged_networks"}
@@ -309,8 +311,14 @@ OPTIONS = (
 CHAIN = ("mnet_maml", "mnet_weights", "hvae", "hvae_hyperclip")
 
 
-def _guided(folder, *overrides):
-    """(latents of the training tasks, those that are guided for the test questions)."""
+def _guided(folder, base, *overrides):
+    """(latents of the training tasks, those that are guided for the test questions).
+
+    base: the folder without options, whose networks and space are those of options of HyperCLIP.
+    """
+    if all(option.startswith("hyperclip.") for option in overrides) and base.exists():
+        for part in (part for name in CHAIN[:-1] for part in trained_parts(base, name)):
+            shutil.copytree(part, folder / part.name, dirs_exist_ok=True)
     setup, trained = train(folder, CHAIN, *overrides)
     space = trained.space("hvae")
     guide = guide_of(setup, trained, "hvae_hyperclip", GUIDES["hvae_hyperclip"])
@@ -320,7 +328,10 @@ def _guided(folder, *overrides):
 
 def test_options_of_spaces_and_of_guidance_by_hyperclip(tmp_path):
     """Each is reachable by an override, and makes a difference of its own."""
-    outcomes = [_guided(tmp_path / str(n), *option) for n, option in enumerate(((), *OPTIONS))]
+    base = tmp_path / "0"
+    outcomes = [
+        _guided(tmp_path / str(n), base, *option) for n, option in enumerate(((), *OPTIONS))
+    ]
     assert np.isfinite(outcomes).all()
     for number, one in enumerate(outcomes):
         for other in outcomes[:number]:
