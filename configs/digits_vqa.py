@@ -206,6 +206,8 @@ def get_config() -> ConfigDict:
 
     config.hyperldm_tokens = ConfigDict(config.hyperldm)
     config.hyperldm_tokens.condition = "tokens"
+    del config.hyperldm_tokens.guidance_scale  # it would be that of hyperldm: one for both
+    config.hyperldm_tokens.guidance_scale = placeholder(float)
 
     # HyperLDM trained on by the loss of the networks that it generates in a few steps.
     config.tuned = ConfigDict(training)

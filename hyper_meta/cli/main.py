@@ -14,6 +14,8 @@ import logging
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 
 from hyper_meta.cli import (
@@ -51,6 +53,7 @@ from nothing to a generated network:
 hyper-meta COMMAND --help shows more examples.
 """
 
+FAILED = 1
 # A shell's code for a process that a signal ended.
 INTERRUPTED, TERMINATED, UNREAD = (
     128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
@@ -85,7 +88,8 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 2 for a mistake of the user, 130 or 143 where a
-    signal stopped it, 141 where nobody reads on. A mistake is one line on stderr.
+    signal stopped it, 141 where nobody reads on, 1 for a fault of this program. What went wrong is
+    one line on stderr, which names the file with the traceback of a fault.
 
     argv: None for those of this process, which starts over with HUGE_PAGES once they have been
     checked. Raises SystemExit for --help, --version and for arguments that are no command.
@@ -117,10 +121,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         code = _exit_code(error)
         if code is None:
-            raise
+            complain(_unexpected(error))
+            return FAILED
         complain(_message(error))
         return code
     return 0
+
+
+def _unexpected(error: Exception) -> str:
+    """What is said of a fault of this program, whose traceback goes into a file."""
+    kind = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    said = f"{kind} (a fault of hyper-meta, not yours: please report it"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="hyper-meta-", suffix=".log", delete=False, errors="backslashreplace"
+        ) as file:
+            traceback.print_exception(error, file=file)
+    except OSError:
+        traceback.print_exception(error)
+        return f"{said})"
+    return f"{said} with {file.name}, where it came from)"
 
 
 def _start_over_with_huge_pages() -> None:

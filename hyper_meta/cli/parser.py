@@ -88,7 +88,13 @@ def usage_error(prog: str, message: str) -> NoReturn:
 
 def complain(message: str) -> None:
     """One line on stderr."""
-    print("hyper-meta:", " ".join(message.split()), file=sys.stderr)
+    print("hyper-meta:", one_line(message), file=sys.stderr)
+
+
+def one_line(message: str) -> str:
+    """The message with single spaces; what would move the cursor of a terminal as its code."""
+    text = " ".join(message.split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def refuse_others(arguments: argparse.Namespace, others: list[str]) -> None:

@@ -215,7 +215,10 @@ def override(config: ConfigDict, name: str, arguments: Sequence[str]) -> None:
 
 def _parse(groups: Sequence[str], key: str, arguments: Sequence[str], old: Any) -> Any:
     """The value of the arguments of one setting, in the type of its old one."""
-    if isinstance(old, tuple) and arguments[-1].lstrip("-") in ("", f"config.{'.'.join((*groups, key))}="):
+    if isinstance(old, tuple) and arguments[-1].lstrip("-") in (
+        "",
+        f"config.{'.'.join((*groups, key))}=",
+    ):
         return ()
     # absl writes the whole of what a flag may change as YAML, so this one may change one setting.
     alone = ConfigDict({key: old})

@@ -10,6 +10,7 @@ import errno
 import json
 import logging
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from hyper_meta.core.types import UserError
 _NUM_KEPT = 2
 _UNFINISHED = ".unfinished"
 _CHECKSUMS = "checksums.json"
+_WRITTEN = {"arrays", "notes.json"}  # beside it
 
 
 def create_folder(directory: Path) -> None:
@@ -141,8 +143,7 @@ def restore_tree(path: Path, abstract_tree: Any) -> tuple[Any, Any]:
                 "delete that folder to go on from the checkpoint before it"
             )
         notes = json.loads((path / "notes.json").read_text())
-        with _checkpointer() as checkpointer:
-            saved = checkpointer.restore(path / "arrays", args=ocp.args.PyTreeRestore())
+        saved = _read(path)
     leaves = _named_leaves(saved)
     expected = _named_leaves(abstract_tree)
     _check_matches(path, leaves, expected)
@@ -171,12 +172,34 @@ def _named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def _write(folder: Path, arrays: dict, notes: Any) -> None:
-    with _checkpointer() as checkpointer:
-        checkpointer.save(folder / "arrays", args=ocp.args.PyTreeSave(arrays))
+    with _checkpointer() as checkpointer, _without_patterns(folder) as plain:
+        checkpointer.save(plain / "arrays", args=ocp.args.PyTreeSave(arrays))
+    saved, leaves = _named_leaves(_read(folder)), _named_leaves(arrays)
+    for name, leaf in leaves.items():
+        if name not in saved or saved[name].tobytes() != leaf.tobytes():
+            raise OSError(errno.EIO, f"{name} is read back with other values")
     (folder / "notes.json").write_text(json.dumps(notes))
     files = [path for path in folder.rglob("*") if path.is_file()]
     checksums = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
     (folder / _CHECKSUMS).write_text(json.dumps(checksums))
+
+
+def _read(folder: Path) -> Any:
+    """The arrays of a folder as Orbax returns them."""
+    with _checkpointer() as checkpointer, _without_patterns(folder) as plain:
+        return checkpointer.restore(plain / "arrays", args=ocp.args.PyTreeRestore())
+
+
+@contextlib.contextmanager
+def _without_patterns(folder: Path) -> Iterator[Path]:
+    """The folder, by a path that Orbax cannot take for a pattern of paths."""
+    if not set("[]\\*?{}") & set(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as links:
+        link = Path(links) / "folder"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
 
 
 @contextlib.contextmanager
@@ -212,6 +235,10 @@ def _damaged_file(path: Path) -> str | None:
     try:
         checksums = json.loads((path / _CHECKSUMS).read_text())
     except (FileNotFoundError, ValueError):
+        return _CHECKSUMS
+    if not isinstance(checksums, dict) or not _WRITTEN <= {
+        Path(name).parts[0] for name in checksums
+    }:
         return _CHECKSUMS
     for name, checksum in checksums.items():
         file = path / name

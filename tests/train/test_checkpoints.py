@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -56,6 +57,34 @@ def test_a_state_comes_back_bit_for_bit_and_nothing_is_printed(tmp_path, capfd):
     _assert_same(restored, state)
     assert restored_history == history
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["a[b]c", "back\\slash", "st*r?", "{x,y}", "ü ~ #%"])
+def test_a_path_may_have_any_character(name, tmp_path):
+    """Orbax takes some for a pattern of paths."""
+    state, directory = _state(), tmp_path / name / "stage"
+    checkpoints.save(directory, 1, state=state, history=[])
+    _assert_same(checkpoints.restore(directory, state)[0], state)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_cannot_be_read_back_is_not_called_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_read", lambda folder: {"a": np.ones(3)})
+    with pytest.raises(UserError, match="a is read back with other values"):
+        checkpoints.save_tree(tmp_path / "tree", {"a": np.zeros(3)}, notes={})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("listed", ["{}", "[]", "arrays alone"])
+def test_a_checkpoint_without_its_checksums_does_not_pass(listed, tmp_path):
+    _save(tmp_path, 1)
+    path = tmp_path / "00000001" / "checksums.json"
+    if listed == "arrays alone":
+        known = json.loads(path.read_text())
+        listed = json.dumps({name: known[name] for name in known if name != "notes.json"})
+    path.write_text(listed)
+    with pytest.raises(UserError, match="is damaged, its checksums.json is not as it was saved"):
+        checkpoints.restore(tmp_path, _state())
 
 
 def test_the_newest_two_are_kept(tmp_path):
