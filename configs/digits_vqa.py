@@ -114,7 +114,7 @@ def get_config() -> ConfigDict:
     config.conditional_tokens.inner_steps = 5
     config.conditional_tokens.inner_learning_rate = 1.0
     config.conditional_tokens.drop_rate = 0.0  # of sentences in training, so that e0 is learnt
-    config.conditional_tokens.strengths = (1.0,)  # the best: at 1 the latent is what is read, at 0 e0
+    config.conditional_tokens.strengths = (1.0,)  # best; at 1 what is read, at 0 e0
     config.film_tokens = ConfigDict(config.film)
     config.film_tokens.condition = "tokens"
 

@@ -41,8 +41,8 @@ def get_config() -> ConfigDict:
     config.film.learning_rates = (3e-3, 0.03)
     config.film_tokens.learning_rates = (1e-3,)
 
-    # Where a sentence says little, a reader harms. Half of the sentences are dropped in training, so
-    # that e0 is one network for all tasks, and how far a latent goes from there is chosen.
+    # Where a sentence says little, a reader harms. Half of the sentences are dropped in training:
+    # e0 is one network for all tasks, and how far a latent goes from there is chosen.
     for name in OF_LANGUAGE:
         config[name].update(drop_rate=0.5, learning_rates=(3e-4,), inner_learning_rate=0.1)
         config[name].strengths = (0.1, 0.25, 0.5, 0.75, 1.0)
