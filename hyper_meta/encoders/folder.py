@@ -1,7 +1,8 @@
 """An encoder as a folder in the Hugging Face format: load, save, and use it.
 
-The folder holds config.json, model.safetensors, preprocessor_config.json and the tokenizer's files,
-as `CLIPModel.save_pretrained` and `CLIPProcessor.save_pretrained` write them. Nothing here needs
+The folder holds config.json, the weights (model.safetensors, or parts and their index), how images
+are prepared (preprocessor_config.json, or processor_config.json) and the tokenizer's files, as
+`CLIPModel.save_pretrained` and `CLIPProcessor.save_pretrained` write them. Nothing here needs
 PyTorch. Axes: B batch, L tokens, D the config's projection_dim.
 """
 
@@ -32,16 +33,16 @@ from hyper_meta.encoders.clip_config import (
 from hyper_meta.encoders.folder_files import (
     one_line,
     read_object,
-    read_tensors,
     require_file,
     write_object,
 )
 from hyper_meta.encoders.token_rows import check_sentences, pad_rows
 from hyper_meta.encoders.weights import params_from_tensors, tensors_from_params
+from hyper_meta.encoders.weights_files import WHOLE_FILE, read_weights, weights_names
 
 CONFIG_FILE = "config.json"
 IMAGE_FILE = "preprocessor_config.json"
-WEIGHTS_FILE = "model.safetensors"
+PROCESSOR_FILE = "processor_config.json"  # of transformers 5, which has the same as a section
 # Which of these a folder has depends on the version of transformers that wrote it.
 TOKENIZER_FILES = (
     "added_tokens.json",
@@ -99,7 +100,7 @@ def load_encoder(
             config=config,
             tokenizer=_load_tokenizer(folder, config),
             image_processor=_load_image_processor(folder, config, resize),
-            params=params_from_tensors(read_tensors(folder, WEIGHTS_FILE), config),
+            params=params_from_tensors(_read_tensors(folder), config),
             dtype=dtype,
             fingerprint=_fingerprint(folder, resize, dtype),
         )
@@ -134,7 +135,7 @@ def save_encoder(
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.save_pretrained(partial)
         # transformers refuses a file that does not say which framework's layout it is in.
-        save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_file(tensors, partial / WHOLE_FILE, metadata={"format": "pt"})
 
 
 def tokenize(encoder: Encoder, sentences: Sequence[str]) -> Int[np.ndarray, "B L"]:
@@ -222,6 +223,10 @@ def _to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array).convert("RGB")
 
 
+def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
+    return read_weights(os.listdir(folder), lambda name: (folder / name).read_bytes())
+
+
 def _load_tokenizer(folder: Path, config: CLIPConfig) -> CLIPTokenizer:
     if not (folder / "tokenizer.json").exists():
         # The older form of the same content.
@@ -257,20 +262,29 @@ def _check_tokenizer(tokenizer: CLIPTokenizer, config: CLIPConfig) -> None:
 
 
 def _load_image_processor(folder: Path, config: CLIPConfig, resize: str) -> CLIPImageProcessorPil:
-    settings, size = read_object(folder, IMAGE_FILE), config.image_size
+    (name, settings), size = _image_settings_of(folder), config.image_size
     if resize == "square":
         settings |= {"size": {"height": size, "width": size}, "do_center_crop": False}
     try:
         processor: Any = CLIPImageProcessorPil.from_dict(settings)
         trial = processor(images=[Image.new("RGB", (2 * size, size + 1))])["pixel_values"][0]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{IMAGE_FILE} cannot be used: {one_line(error)}") from error
+        raise UserError(f"{name} cannot be used: {one_line(error)}") from error
     if trial.shape != (3, size, size):
         raise UserError(
-            f"{IMAGE_FILE} makes images of {trial.shape[1]} x {trial.shape[2]} pixels, "
+            f"{name} makes images of {trial.shape[1]} x {trial.shape[2]} pixels, "
             f"{CONFIG_FILE} expects {size} x {size}"
         )
     return processor
+
+
+def _image_settings_of(folder: Path) -> tuple[str, dict[str, Any]]:
+    """How images are prepared, and the file that says so: transformers' own choice of the two."""
+    if (folder / PROCESSOR_FILE).exists():
+        section = read_object(folder, PROCESSOR_FILE).get("image_processor")
+        if isinstance(section, dict):
+            return PROCESSOR_FILE, section
+    return IMAGE_FILE, read_object(folder, IMAGE_FILE)
 
 
 def _config_with_tokens(config: CLIPConfig, tokenizer: CLIPTokenizer) -> dict[str, Any]:
@@ -309,7 +323,8 @@ def _fingerprint(folder: Path, resize: str, dtype: str) -> str:
     """What `sha256sum FILES | sha256sum` prints in the folder, the files in alphabetical order; and
     after them a line for whatever is not the default."""
     listing = hashlib.sha256()
-    for name in sorted((CONFIG_FILE, IMAGE_FILE, WEIGHTS_FILE, *TOKENIZER_FILES)):
+    weights = weights_names(os.listdir(folder), lambda name: (folder / name).read_bytes())
+    for name in sorted((CONFIG_FILE, IMAGE_FILE, PROCESSOR_FILE, *weights, *TOKENIZER_FILES)):
         if (folder / name).exists():
             with open(folder / name, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

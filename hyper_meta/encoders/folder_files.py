@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-
 from hyper_meta.core.types import UserError
 
 
@@ -34,14 +31,6 @@ def read_object(folder: Path, name: str) -> dict[str, Any]:
 def write_object(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON object, with a line for each value and sorted keys."""
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def read_tensors(folder: Path, name: str) -> dict[str, Any]:
-    """The tensors of a safetensors file, by their names."""
-    try:
-        return load_file(require_file(folder, name))
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{name} is damaged or truncated: {one_line(error)}") from error
 
 
 def one_line(error: Exception) -> str:

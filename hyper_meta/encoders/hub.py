@@ -12,20 +12,32 @@ from huggingface_hub import HfApi, constants, scan_cache_dir, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from hyper_meta.core.types import UserError
-from hyper_meta.encoders.folder import CONFIG_FILE, IMAGE_FILE, TOKENIZER_FILES, WEIGHTS_FILE
-from hyper_meta.encoders.sentence_layout import MODULES_FILE, PATTERNS
+from hyper_meta.encoders.folder import CONFIG_FILE, IMAGE_FILE, PROCESSOR_FILE, TOKENIZER_FILES
+from hyper_meta.encoders.sentence_layout import MODULES_FILE, PATTERNS, TOKENIZER_FILE, VOCAB_FILE
+from hyper_meta.encoders.weights_files import INDEX_FILE, WHOLE_FILE, weights_names
+from hyper_meta.encoders.weights_files import PATTERNS as WEIGHTS
 
 
 class Kind(NamedTuple):
-    """patterns: of the files that are wanted; marks: without any of these, a folder in the cache
-    may have been left by another program that wanted less."""
+    """patterns: of the files that are wanted; marks: without one of each of these, or with only a
+    part of the weights, a folder in the cache may have been left by another program that wanted
+    less, or by a download that was cut off."""
 
     patterns: tuple[str, ...]
-    marks: tuple[str, ...]
+    marks: tuple[tuple[str, ...], ...]
 
 
-CLIP = Kind((CONFIG_FILE, IMAGE_FILE, WEIGHTS_FILE, *TOKENIZER_FILES), (WEIGHTS_FILE,))
-SENTENCE_ENCODER = Kind(PATTERNS, (WEIGHTS_FILE, MODULES_FILE))
+CLIP = Kind(
+    (CONFIG_FILE, IMAGE_FILE, PROCESSOR_FILE, *WEIGHTS, *TOKENIZER_FILES),
+    (
+        *((CONFIG_FILE,), (IMAGE_FILE, PROCESSOR_FILE)),
+        *(("tokenizer.json", "vocab.json"), ("tokenizer.json", "merges.txt")),
+    ),
+)
+SENTENCE_ENCODER = Kind(
+    PATTERNS,
+    ((CONFIG_FILE,), (MODULES_FILE,), ("[0-9]_*/config.json",), (TOKENIZER_FILE, VOCAB_FILE)),
+)
 NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 # The Hub's account that opens pull requests with safetensors files in models that have none.
 CONVERTER = "SFconvertbot"
@@ -65,11 +77,26 @@ def fetch(name: str, kind: Kind = CLIP) -> Path:
             f"cannot get the encoder {name} from the Hugging Face Hub (downloaded elsewhere, its "
             f"folder can be given): {error}"
         ) from error
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and any(fnmatch.fnmatch(name, part) for part in kind.patterns):
-            _check_hash(path)
+    for name in _file_names(folder):
+        if any(fnmatch.fnmatch(name, part) for part in kind.patterns):
+            _check_hash(folder / name)
     return folder
+
+
+def _file_names(folder: Path) -> list[str]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
+def _is_whole(folder: Path, kind: Kind) -> bool:
+    names = _file_names(folder)
+    try:
+        weights_names(names, lambda name: (folder / name).read_bytes())
+    except UserError:
+        return False
+    return all(
+        any(fnmatch.fnmatch(name, mark) for name in names for mark in marks) for marks in kind.marks
+    )
 
 
 def _cached(repo: str, revision: str | None, kind: Kind) -> Path | None:
@@ -79,7 +106,7 @@ def _cached(repo: str, revision: str | None, kind: Kind) -> Path | None:
             folder = _snapshot(repo, candidate, kind, local_files_only=True)
         except LocalEntryNotFoundError:
             continue
-        if all((folder / mark).exists() for mark in kind.marks):
+        if _is_whole(folder, kind):
             return folder
     return None
 
@@ -95,11 +122,15 @@ def _cached_refs(repo: str) -> list[str]:
 
 def _download(repo: str, revision: str | None, kind: Kind) -> Path:
     folder = _snapshot(repo, revision, kind)
-    if (folder / WEIGHTS_FILE).exists():
+    if _has_weights(_file_names(folder)):
         return folder
     if revision is not None:
-        raise UserError(f"{repo} has no {WEIGHTS_FILE} in {revision}: choose another revision")
+        raise UserError(f"{repo} has no {WHOLE_FILE} in {revision}: choose another revision")
     return _snapshot(repo, _conversion(HfApi(), repo), kind)
+
+
+def _has_weights(names: list[str]) -> bool:
+    return WHOLE_FILE in names or INDEX_FILE in names
 
 
 def _conversion(api: HfApi, repo: str) -> str:
@@ -107,10 +138,10 @@ def _conversion(api: HfApi, repo: str) -> str:
     offers = api.get_repo_discussions(repo, author=CONVERTER, discussion_type="pull_request")
     for offer in offers:
         revision = f"refs/pr/{offer.num}"
-        if WEIGHTS_FILE in api.list_repo_files(repo, revision=revision):
+        if _has_weights(api.list_repo_files(repo, revision=revision)):
             return revision
     raise UserError(
-        f"{repo} has no {WEIGHTS_FILE}: convert it with transformers' save_pretrained and give the "
+        f"{repo} has no {WHOLE_FILE}: convert it with transformers' save_pretrained and give the "
         "folder"
     )
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hyper_meta.core.types import UserError
-from hyper_meta.encoders.sentence_layout import PATTERNS, WEIGHTS_FILE
+from hyper_meta.encoders.sentence_layout import PATTERNS
+from hyper_meta.encoders.weights_files import WHOLE_FILE
 
 
 class Source(NamedTuple):
@@ -60,7 +61,7 @@ def read_installed(name: str) -> dict[str, bytes]:
             }
     except (OSError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged: {error}. Install {source.package} again") from error
-    found = hashlib.sha256(files.get(WEIGHTS_FILE, b"")).hexdigest()
+    found = hashlib.sha256(files.get(WHOLE_FILE, b"")).hexdigest()
     if found != source.weights:
         raise UserError(
             f"{path} does not hold the weights of {name} (SHA-256 {found[:12]}, "

@@ -16,8 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Int
-from safetensors import SafetensorError
-from safetensors.numpy import load
 from tokenizers import Tokenizer
 
 from hyper_meta.core.types import Array, SentenceFeatures, UserError
@@ -29,13 +27,13 @@ from hyper_meta.encoders.pooling import pool, unit_length
 from hyper_meta.encoders.sentence_layout import (
     CONFIG_FILE,
     PATTERNS,
-    WEIGHTS_FILE,
     Files,
     Layout,
     json_of,
     read_layout,
 )
 from hyper_meta.encoders.token_rows import check_sentences, pad_rows
+from hyper_meta.encoders.weights_files import INDEX_FILE, WHOLE_FILE, read_weights
 from hyper_meta.encoders.wordpiece import load_tokenizer
 
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.ckpt")
@@ -71,13 +69,13 @@ def read_folder(folder: Path) -> dict[str, bytes]:
         raise UserError(f"folder {folder} of a sentence encoder does not exist")
     paths = [path for pattern in PATTERNS for path in sorted(folder.glob(pattern))]
     names = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
-    if WEIGHTS_FILE not in names:
+    if WHOLE_FILE not in names and INDEX_FILE not in names:
         pickles = sorted(
             path.name
             for path in folder.iterdir()
             if any(fnmatch.fnmatch(path.name, pattern) for pattern in PICKLES)
         )
-        told = f"{WEIGHTS_FILE} is missing"
+        told = f"{WHOLE_FILE} is missing"
         if pickles:
             told += (
                 f"; {pickles[0]} is a pickle, which can run code and is not read: convert it with "
@@ -108,7 +106,7 @@ def load_sentence_encoder(
         return SentenceEncoder(
             config=config,
             tokenizer=load_tokenizer(files, config, lowers=layout.lowers),
-            params=bert_params_from_tensors(_tensors(files), config),
+            params=bert_params_from_tensors(read_weights(files, files.__getitem__), config),
             layout=layout,
             longest=min(layout.longest or config.most_positions, config.most_positions),
             layer=_checked_layer(layer, config),
@@ -190,15 +188,6 @@ def _checked_layer(layer: int, config: BertConfig) -> int:
             "(0: the embeddings) is expected"
         )
     return most if layer == LAST else layer
-
-
-def _tensors(files: Files) -> dict[str, np.ndarray]:
-    if WEIGHTS_FILE not in files:
-        raise UserError(f"{WEIGHTS_FILE} is missing")
-    try:
-        return load(files[WEIGHTS_FILE])
-    except SafetensorError as error:
-        raise UserError(f"{WEIGHTS_FILE} is damaged or truncated: {error}") from error
 
 
 def _fingerprint(files: Files, config: BertConfig, layer: int, prefix: str, dtype: str) -> str:

@@ -14,9 +14,9 @@ from typing import Any
 from hyper_meta.core.types import UserError
 from hyper_meta.encoders.config_fields import integer
 from hyper_meta.encoders.pooling import POOLINGS
+from hyper_meta.encoders.weights_files import PATTERNS as WEIGHTS
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 MODULES_FILE = "modules.json"
 TRANSFORMER_FILE = "sentence_bert_config.json"
 PROMPTS_FILE = "config_sentence_transformers.json"
@@ -24,7 +24,7 @@ TOKENIZER_FILE, TOKENIZER_CONFIG_FILE = "tokenizer.json", "tokenizer_config.json
 VOCAB_FILE = "vocab.txt"
 # All that is read, as patterns; the last is of the modules after the transformer.
 PATTERNS = (
-    *(CONFIG_FILE, WEIGHTS_FILE, MODULES_FILE, TRANSFORMER_FILE, PROMPTS_FILE),
+    *(CONFIG_FILE, MODULES_FILE, TRANSFORMER_FILE, PROMPTS_FILE, *WEIGHTS),
     *(TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, VOCAB_FILE),
     "[0-9]_*/config.json",
 )

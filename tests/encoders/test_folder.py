@@ -10,10 +10,13 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
+from toy_encoder_files import sharded
 
 from hyper_meta.core.types import UserError
 from hyper_meta.encoders.clip_config import clip_config_to_dict
 from hyper_meta.encoders.folder import (
+    TOKENIZER_FILES,
     bundled_encoder_path,
     encode_images,
     encode_questions,
@@ -33,6 +36,7 @@ socket.socket.connect = refuse
 import jax
 import numpy as np
 from hyper_meta.encoders.folder import (
+    TOKENIZER_FILES,
     encode_images, encode_texts, load_encoder, preprocess, tokenize
 )
 encoder = load_encoder(sys.argv[1])
@@ -95,6 +99,31 @@ def test_reads_a_folder_of_hugging_face(encoder, tmp_path):
         channels_first = torch.tensor(pixels).permute(0, 3, 1, 2)
         expected = model.float().get_image_features(channels_first).pooler_output.numpy()
     assert np.abs(embed_images(loaded, pixels) - expected).max() < 1e-5
+
+
+def test_reads_what_transformers_5_saves(encoder, copied_folder):
+    """CLIPProcessor's one file for images, and weights in parts."""
+    from transformers import CLIPProcessor
+
+    own = load_encoder(copied_folder)  # saving changes its tokenizer
+    processor = CLIPProcessor(own.image_processor, own.tokenizer)
+    for name in ("preprocessor_config.json", *TOKENIZER_FILES):
+        (copied_folder / name).unlink(missing_ok=True)
+    processor.save_pretrained(copied_folder)
+    for name, content in sharded(copied_folder).items():
+        (copied_folder / name).write_bytes(content)
+    (copied_folder / "model.safetensors").unlink()
+    assert not (copied_folder / "preprocessor_config.json").exists()
+    loaded = load_encoder(copied_folder)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, encoder.params)
+    images, questions = random_images(), ["is the red digit even?"]
+    np.testing.assert_array_equal(preprocess(loaded, images), preprocess(encoder, images))
+    np.testing.assert_array_equal(tokenize(loaded, questions), tokenize(encoder, questions))
+    assert loaded.fingerprint != encoder.fingerprint
+    # Every part counts.
+    part = copied_folder / "model-00002-of-00002.safetensors"
+    save_file({k: v + 1 for k, v in load_file(part).items()}, part)
+    assert load_encoder(copied_folder).fingerprint != loaded.fingerprint
 
 
 def test_preprocesses_as_hugging_face(saved_folder, encoder):

@@ -6,8 +6,11 @@ import json
 import threading
 import time
 
+import jax
+import numpy as np
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
+from toy_encoder_files import sharded
 from toy_sentence_encoder import write_sentence_encoder
 
 from hyper_meta.core.types import UserError
@@ -150,7 +153,7 @@ def test_a_sentence_encoder_is_fetched_with_its_modules(tmp_path, fetched):
         content = read_folder(fetch(name, SENTENCE_ENCODER))
         return load_sentence_encoder(content, name)
 
-    few = Kind(("config.json", "model.safetensors"), ("model.safetensors",))
+    few = Kind(("config.json", "model.safetensors"), (("config.json",),))
     fetched(hub.url, use=lambda name: fetch(name, few))
     found = fetched(hub.url, use=load)
     assert found.fingerprint == load_sentence_encoder(read_folder(folder), "toy").fingerprint
@@ -217,6 +220,23 @@ def test_a_damaged_file_is_found(files, encoder, fetched, tmp_path, name):
         fetched(hub.url)
     blob.unlink()
     assert fetched(hub.url) == encoder.fingerprint
+
+
+@pytest.mark.parametrize(
+    "missing", ["tokenizer.json", "preprocessor_config.json", "model-00002-of-00002.safetensors"]
+)
+def test_what_the_cache_lacks_is_downloaded(files, encoder, fetched, missing, saved_folder):
+    """Where another program has left the rest of the model there, or a download was cut off."""
+    files |= sharded(saved_folder)
+    del files["model.safetensors"]
+    hub = Hub({"main": files})
+    rest = [name for name in files if name != missing]
+    fetched(hub.url, use=lambda name: snapshot_download(name, allow_patterns=rest))
+    found = fetched(hub.url, use=lambda name: load_encoder(fetch(name)))
+    jax.tree.map(np.testing.assert_array_equal, found.params, encoder.params)
+    hub.requests.clear()
+    assert fetched(NOBODY) == found.fingerprint
+    assert not hub.requests
 
 
 def test_what_cannot_be_reached_is_an_error_in_words(fetched):
