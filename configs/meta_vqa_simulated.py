@@ -22,8 +22,9 @@ def get_config() -> ConfigDict:
 
     config.network.hidden_dim = 64  # 49,600 weights
 
-    # 27 of 740 training tasks are larger; of these a step reads a window.
-    config.batching.num_layouts = config.batching.num_shapes = 2
+    # 27 of 740 training tasks are larger; of these a step reads a window. 24% of a step's examples
+    # are padding (31% with 4 layouts, 46% where every task is read whole).
+    config.batching.num_layouts = config.batching.num_shapes = 6
     config.batching.max_support = 256
     config.batching.max_query = 128
     # Without noise on the images one network for all tasks is better.

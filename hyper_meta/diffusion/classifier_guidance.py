@@ -19,14 +19,13 @@ from jax import lax
 from jaxtyping import Float, Key
 
 from hyper_meta.core.losses import normalise
+from hyper_meta.core.moments import floor_deviation
 from hyper_meta.core.types import Array, Scalar
 from hyper_meta.models.generator import Factors
 from hyper_meta.models.sentences import SentenceMoments
 
 # Names of the update rules: gradients -> updates, to be multiplied by minus the learning rate.
 OPTIMIZERS = {"adam": optax.scale_by_adam, "sgd": optax.identity}
-# A weight that hardly varies is no signal: its deviation counts as this share of the mean one.
-SMALLEST_DEVIATION = 0.01
 
 
 @struct.dataclass
@@ -81,12 +80,6 @@ def weight_moments(
         covariance = (hidden - mean).T @ (hidden - mean) / len(hidden)
         variance = jnp.sum(kernel * (covariance @ kernel), axis=0)
         return mean @ kernel + bias, floor_deviation(jnp.sqrt(jnp.maximum(variance, 0)))
-
-
-def floor_deviation(deviation: Float[Array, " P"]) -> Float[Array, " P"]:
-    """[P] float32 deviations, each at least SMALLEST_DEVIATION of their root mean square."""
-    share = SMALLEST_DEVIATION * jnp.sqrt(jnp.mean(jnp.square(deviation)))
-    return jnp.maximum(deviation, jnp.maximum(share, 1e-6))
 
 
 def fold_embed(factors: Factors, module: nn.Module, model: Any) -> Callable:

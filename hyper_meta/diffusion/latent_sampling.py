@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Float
 
+from hyper_meta.core.moments import moments
 from hyper_meta.core.types import Array, Scalar, SentenceFeatures
 from hyper_meta.diffusion import guidance
 from hyper_meta.diffusion.noise import NoiseProcess
@@ -17,7 +18,6 @@ from hyper_meta.diffusion.samplers import Noise, ddim_sample, ddpm_sample, from_
 from hyper_meta.models.sentences import (
     SentenceMoments,
     measure_sentences,
-    moments,
     standardise_sentences,
 )
 

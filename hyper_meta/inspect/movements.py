@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, Num, Shaped
 
 from hyper_meta.core import parallel
 from hyper_meta.core.losses import correct_sum, normalise
+from hyper_meta.core.moments import moments
 from hyper_meta.core.settings import changed
 from hyper_meta.core.types import Array, SentenceFeatures, TaskBatch, UserError
 from hyper_meta.diffusion.classifier_guidance import fold_embed
@@ -28,7 +29,6 @@ from hyper_meta.methods.guides import Guide, chosen_setting, points_of
 from hyper_meta.methods.interface import compile_scores, remember
 from hyper_meta.models.sentences import (
     measure_sentences,
-    moments,
     sentence_cosine,
     standardise_sentences,
     take,

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from hyper_meta.core import parallel
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.settings.training import LanguageSettings
-from hyper_meta.core.types import SentenceFeatures, UserError
+from hyper_meta.core.types import Array, Scalar, SentenceFeatures, UserError
 from hyper_meta.data.recombine import recombined
 from hyper_meta.meta.learners import latent_learner
 from hyper_meta.methods.guides import Guide, GuideMaker, adapted_rows, guide_of, guide_row
@@ -162,8 +163,10 @@ def _guide(
     )
 
 
-def towards(e0: jax.Array, latents: jax.Array, strength: jax.Array) -> jax.Array:
-    """How far latents [..., Z] go from e0 [Z]: at 1 they are what is read, below 1 nearer to e0."""
+def towards(
+    e0: Float[Array, " Z"], latents: Float[Array, "*B Z"], strength: Scalar
+) -> Float[Array, "*B Z"]:
+    """How far latents go from e0: at strength 1 they are what is read, below 1 nearer to e0."""
     return (1 - strength) * e0 + strength * latents
 
 

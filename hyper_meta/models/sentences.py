@@ -13,6 +13,7 @@ from flax import struct
 from jaxtyping import Bool, Float
 
 from hyper_meta.core.losses import normalise
+from hyper_meta.core.moments import floor_deviation, moments
 from hyper_meta.core.types import Array, SentenceFeatures
 
 
@@ -38,10 +39,6 @@ def stack_sentences(sentences: Sequence[SentenceFeatures]) -> SentenceFeatures:
     )
 
 
-# A feature that hardly varies is no signal: its deviation counts as this share of the mean one.
-SMALLEST_DEVIATION = 0.01
-
-
 @struct.dataclass
 class SentenceMoments:
     """mean, std: [Dq] float32, of the pooled features of the training questions; token_mean,
@@ -53,11 +50,6 @@ class SentenceMoments:
     token_std: Float[Array, "*devices W"] | None = None
 
 
-def moments(values: Float[Array, " n *X"]) -> tuple[Float[Array, "*X"], Float[Array, "*X"]]:
-    """Mean and standard deviation (at least 1e-6) over the first axis of [n, ...] float32."""
-    return values.mean(axis=0), jnp.maximum(values.std(axis=0), 1e-6)
-
-
 def measure_sentences(sentences: SentenceFeatures) -> SentenceMoments:
     """The moments of n sentences, leading axis n."""
     if sentences.tokens is None:
@@ -66,8 +58,7 @@ def measure_sentences(sentences: SentenceFeatures) -> SentenceMoments:
 
 
 def _token_moments(sentences: SentenceFeatures) -> tuple[Float[Array, " W"], Float[Array, " W"]]:
-    """Mean and standard deviation of the tokens that are not padded, each deviation at least
-    SMALLEST_DEVIATION of their root mean square."""
+    """As `moments`, of the tokens that are not padded."""
     mask = jnp.asarray(sentences.mask)[..., None]
     count = jnp.maximum(mask.sum(axis=(0, 1)), 1)
 
@@ -75,9 +66,7 @@ def _token_moments(sentences: SentenceFeatures) -> tuple[Float[Array, " W"], Flo
         return jnp.where(mask, values, 0).sum(axis=(0, 1)) / count
 
     mean = mean_of(sentences.tokens)
-    variance = mean_of((sentences.tokens - mean) ** 2)
-    floor = SMALLEST_DEVIATION**2 * variance.mean()
-    return mean, jnp.sqrt(jnp.maximum(variance, jnp.maximum(floor, 1e-12)))
+    return mean, floor_deviation(jnp.sqrt(mean_of((sentences.tokens - mean) ** 2)))
 
 
 def standardise_sentences(

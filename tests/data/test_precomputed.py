@@ -255,6 +255,10 @@ BAD_TASKS = {
     "item too long": (_record(train=[["c", "in", 1]]), "in its support set, .image id, answer"),
     "item no list": (_record(test=["in"]), "has 'in' in its query set"),
     "concept no string": (_record(concept=["a"]), r"has the concept \['a'\], a string is expected"),
+    "image in two": (
+        _record(train=[["c", "in"], ["c", "out"]]),
+        "has the image 'c' twice in its support set, with the answers 'in' and 'out'",
+    ),
     "image shared": (_record(test=[["c", "in"]]), "has the image 'c' in both support and query"),
 }
 
@@ -294,6 +298,7 @@ def test_a_question_of_training_and_test_tasks_is_refused(tmp_path):
         (b"\xff", "is not JSON"),
         (b"[]", "holds no questions"),
         (b"{}", "no q"),
+        (b'{"Where?": 1, "Where?": 2}', "'Where\\?' stands in it twice"),
     ],
 )
 def test_a_file_that_is_no_object_is_refused(folder, name, content, message):

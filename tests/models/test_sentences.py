@@ -46,11 +46,16 @@ def test_a_token_feature_that_hardly_varies_is_no_signal():
     )
 
 
-def test_a_constant_dimension_stays_finite():
+def test_a_new_sentence_that_differs_where_all_known_are_alike_does_not_explode():
     known = make_sentences(9)
     known.pooled[:, 2] = 4
-    standardised = standardise_sentences(measure_sentences(known), known)
-    np.testing.assert_array_equal(standardised.pooled[:, 2], 0)
+    measured = measure_sentences(known)
+    np.testing.assert_array_equal(standardise_sentences(measured, known).pooled[:, 2], 0)
+    new = take(known, slice(0, 1))
+    new = new.replace(pooled=new.pooled + np.float32(3))  # as far as known ones vary elsewhere
+    deviation = np.sqrt((np.float64(known.pooled.std(axis=0)) ** 2).mean())
+    found = standardise_sentences(measured, new).pooled[0, 2]
+    np.testing.assert_allclose(found, 3 / (0.01 * deviation), rtol=1e-4)
 
 
 def test_the_cosine_is_of_standardised_pooled_features():

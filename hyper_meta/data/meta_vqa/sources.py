@@ -99,33 +99,29 @@ def read_annotations(questions: Path, annotations: Path, subset: str) -> Iterato
       subset: "train2014" or "val2014".
 
     Raises:
-      UserError: a file of another format or subset, a question without an annotation, or an
-        annotation without a question.
+      UserError: a file of another format or subset, a question without an annotation, an
+        annotation without a question, or two of one question that contradict each other.
     """
     asked = {
-        _field(row, "question_id", int, questions): (
-            _field(row, "question", str, questions),
-            _field(row, "image_id", int, questions),
-        )
-        for row in _rows(questions, "questions", subset)
+        number: (_field(row, "question", str, questions), _field(row, "image_id", int, questions))
+        for number, row in _by_question(questions, "questions", subset).items()
     }
-    rows = _rows(annotations, "annotations", subset)
-    answered = {_field(row, "question_id", int, annotations) for row in rows}
+    answered = _by_question(annotations, "annotations", subset)
     for path, ids, kind in (
-        (annotations, asked.keys() - answered, "questions without an annotation"),
-        (questions, answered - asked.keys(), "annotations without a question"),
+        (annotations, asked.keys() - answered.keys(), "questions without an annotation"),
+        (questions, answered.keys() - asked.keys(), "annotations without a question"),
     ):
         if ids:
             raise UserError(
                 f"{path}: {len(ids)} {kind}, the first of question_id {min(ids)}: questions and "
                 "annotations must be of one release of VQA v2"
             )
-    for row in rows:
-        question, image = asked[row["question_id"]]
+    for number, row in answered.items():
+        question, image = asked[number]
         if _field(row, "image_id", int, annotations) != image:
             raise UserError(
-                f"{annotations}: question_id {row['question_id']} is about image "
-                f"{row['image_id']}, in {questions} about {image}"
+                f"{annotations}: question_id {number} is about image {row['image_id']}, in "
+                f"{questions} about {image}"
             )
         yield Annotation(
             f"COCO_{subset}_{image:012d}",
@@ -133,6 +129,19 @@ def read_annotations(questions: Path, annotations: Path, subset: str) -> Iterato
             _field(row, "multiple_choice_answer", str, annotations),
             _field(row, "answer_type", str, annotations),
         )
+
+
+def _by_question(path: Path, key: str, subset: str) -> dict[int, Any]:
+    """{question_id: row} in the order of the file."""
+    rows: dict[int, Any] = {}
+    for row in _rows(path, key, subset):
+        number = _field(row, "question_id", int, path)
+        if rows.setdefault(number, row) != row:
+            raise UserError(
+                f"{path} has question_id {number} twice, with different content: the official file "
+                "of VQA v2 is expected"
+            )
+    return rows
 
 
 def _rows(path: Path, key: str, subset: str) -> list[Any]:

@@ -117,6 +117,13 @@ def _parse_items(items: list, index: dict[str, int], subset: str) -> tuple[tuple
             raise ValueError(f"has {item!r} in its {subset} set, [image id, answer] is expected")
         if item[1] not in index:
             raise ValueError(f"has {item!r} in its {subset} set, an answer it does not list")
+    answer_of: dict[str, str] = {}
+    for image, answer in items:
+        if answer_of.setdefault(image, answer) != answer:
+            raise ValueError(
+                f"has the image {image!r} twice in its {subset} set, with the answers "
+                f"{answer_of[image]!r} and {answer!r}"
+            )
     return tuple((image, index[answer]) for image, answer in items)
 
 

@@ -19,9 +19,9 @@ import optax
 from jaxtyping import Float, Int
 
 from hyper_meta.core import parallel
+from hyper_meta.core.moments import floor_deviation
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import Array, UserError
-from hyper_meta.diffusion.classifier_guidance import floor_deviation
 from hyper_meta.models.generator import (
     GENERATOR,
     Factors,

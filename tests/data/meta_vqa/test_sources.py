@@ -97,6 +97,18 @@ def test_files_of_another_release_are_refused(tmp_path):
         list(sources.read_annotations(*_files(tmp_path), "val2014"))
 
 
+@pytest.mark.parametrize("key, value", [("question", "other?"), ("multiple_choice_answer", "no")])
+def test_a_question_id_twice_is_refused_where_the_two_differ(tmp_path, key, value):
+    asked, answered, _ = official_vqa.rows(SUBSET, num_images=2)
+    files = {"questions": asked, "annotations": answered}
+    rows = asked if key == "question" else answered
+    rows.append(dict(rows[3]))
+    assert len(list(sources.read_annotations(*_files(tmp_path, **files), SUBSET))) == len(rows) - 1
+    rows[-1][key] = value
+    with pytest.raises(UserError, match="has question_id 3 twice, with different content"):
+        list(sources.read_annotations(*_files(tmp_path, **files), SUBSET))
+
+
 @pytest.mark.parametrize(
     "changes", [{"question": 3}, {"image_id": "9"}, {"question_id": None}, {"image_id": True}]
 )
