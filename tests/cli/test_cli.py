@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -393,13 +394,27 @@ def test_one_line_and_an_exit_code(error, code, line, monkeypatch, tmp_path, cap
 
 
 @pytest.mark.parametrize("error", [ValueError("a fault"), OSError(errno.EBADF, "a fault")])
-def test_a_fault_of_the_program_keeps_its_traceback(error, monkeypatch, tmp_path):
+def test_a_fault_of_the_program_leaves_its_traceback_in_a_file(
+    error, monkeypatch, tmp_path, capsys
+):
     def fail(config, workdir, until, method):
         raise error
 
     monkeypatch.setattr(pipeline, "run", fail)
-    with pytest.raises(type(error), match="a fault"):
-        main(["run", "--config", QUICKSTART, "--workdir", str(tmp_path)])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    command = ["run", "--config", QUICKSTART, "--workdir", str(tmp_path / "w")]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    (path,) = tmp_path.glob("hyper-meta-*.log")
+    assert said.startswith(f"hyper-meta: {type(error).__name__}: ") and said.count("\n") == 1
+    assert "a fault" in said and f"please report it with {path}, " in said
+    written = path.read_text()
+    assert written.startswith("Traceback") and "in fail" in written and "a fault" in written
+    # Where no file can be written, it goes to the terminal.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "in fail" in said and said.splitlines()[-1].endswith("please report it)")
 
 
 def test_pretrain(calls, tmp_path, capsys):

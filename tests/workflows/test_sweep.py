@@ -507,11 +507,12 @@ from hyper_meta.core.configuration import execute_file
 
 def get_config():
     config = execute_file(Path({str(META_VQA)!r}))
-    config.num_seeds, config.methods = 1, ("hnet_hyperldm",)
+    config.num_seeds, config.methods, config.question_tokens = 1, ("hnet_hyperldm",), False
     config.network.hidden_dim, config.batching.num_layouts, config.batching.num_shapes = 3, 1, 1
     config.hnet.update(latent_dim=4, hidden_dims=(5,), inner_steps=1, inner_learning_rate=1.0)
     config.hnet.update(num_steps=4, chunk_steps=4, batch_size=4)
-    config.latents.update(base="hnet_maml", repeats=2, num_steps=2)
+    config.latents.update(base="hnet_maml", nearest="hnet", repeats=2, num_steps=2)
+    config.evaluate.few_shot_guides = config.evaluate.control_guides = ()
     config.hyperldm.update(hidden_dim=8, num_blocks=1, sampling_steps=3, num_samples=2)
     config.hyperldm.update(num_steps=60, chunk_steps=60, batch_size=8, few_shot_guidance=())
     config.evaluate.update(guidance_scales=(0.5, 2.0), few_shot_steps=(1,), few_shot_rates=(1.0,))
