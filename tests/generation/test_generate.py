@@ -148,34 +148,6 @@ def test_defaults_are_those_of_the_evaluation(model, weights):
     np.testing.assert_array_equal(plain.weights, weights.weights)
 
 
-@pytest.mark.parametrize("name", GUIDES)
-def test_every_language_method_generates(name, workdir, weights):
-    """A network a sentence, another for another sentence, the same again; several only where the
-    method samples."""
-    model = load_model(workdir, name)
-    one, again, other = (
-        generate(model, task, seed=1)
-        for task in (weights.task, weights.task, "How many digits are there?")
-    )
-    assert one.method == name and one.weights.shape == (SIZE,)
-    guide = model.guide
-    assert one.samples.shape == ({"generators": 3}.get(name, 4 if guide.random else 1), SIZE)
-    assert one.votes == (name == "generators")
-    np.testing.assert_array_equal(one.weights, again.weights)
-    assert np.abs(one.weights - other.weights).max() > 1e-5
-    if guide.scaled:
-        assert generate(model, weights.task, num_samples=2, guidance_scale=3).guidance_scale == 3
-        return
-    assert one.guidance_scale is None
-    if not guide.random:
-        np.testing.assert_array_equal(one.samples[0], one.weights)
-        told = "is made of 3 networks that answer together" if guide.votes else "generates one"
-        with pytest.raises(UserError, match=f"2 samples asked for, {name} {told}"):
-            generate(model, weights.task, num_samples=2)
-    with pytest.raises(UserError, match=f"guidance scale 3 given, {name} has none"):
-        generate(model, weights.task, guidance_scale=3)
-
-
 @pytest.fixture(scope="module")
 def other_run(tmp_path_factory):
     """A run whose questions a sentence encoder reads."""
@@ -185,18 +157,35 @@ def other_run(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", GUIDES)
-def test_sentences_are_read_by_the_runs_own_encoder_of_questions(name, other_run):
+def test_every_language_method_generates(name, other_run):
+    """A network a sentence, read by the run's own encoder of questions; another for another
+    sentence, the same again; several only where the method samples."""
     model = load_model(other_run, name)
     one, again, other = (
         generate(model, task, seed=1)
         for task in ("Which colour?", "which  COLOUR?", "How many digits are there?")
     )
+    assert one.method == name and one.weights.shape == (SIZE,)
+    guide = model.guide
+    assert one.samples.shape == ({"generators": 3}.get(name, 4 if guide.random else 1), SIZE)
+    assert one.votes == (name == "generators")
     np.testing.assert_array_equal(one.weights, again.weights)
     assert np.abs(one.weights - other.weights).max() > 1e-5
     # Images and answers are the other encoder's.
     assert one.encoder_fingerprint == model.encoder.fingerprint
     assert model.question_encoder.fingerprint != model.encoder.fingerprint
     assert set(one.templates) == set(KNOWN)
+    if guide.scaled:
+        assert generate(model, "Which?", num_samples=2, guidance_scale=3).guidance_scale == 3
+        return
+    assert one.guidance_scale is None
+    if not guide.random:
+        np.testing.assert_array_equal(one.samples[0], one.weights)
+        told = "is made of 3 networks that answer together" if guide.votes else "generates one"
+        with pytest.raises(UserError, match=f"2 samples asked for, {name} {told}"):
+            generate(model, "Which colour?", num_samples=2)
+    with pytest.raises(UserError, match=f"guidance scale 3 given, {name} has none"):
+        generate(model, "Which colour?", guidance_scale=3)
 
 
 def test_another_encoder_of_questions_is_refused(other_run, tmp_path):

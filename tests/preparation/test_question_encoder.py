@@ -1,5 +1,6 @@
 """Which encoder of questions a configuration names, and what is said of how it reads."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from toy_sentence_encoder import write_sentence_encoder
 from hyper_meta.core.configuration import load_settings
 from hyper_meta.core.types import UserError
 from hyper_meta.encoders import hub
+from hyper_meta.encoders.installed import SOURCES, read_installed
 from hyper_meta.encoders.sentence_encoder import (
     encode_sentences,
     load_sentence_encoder,
@@ -58,6 +60,15 @@ def test_a_name_of_the_hub_is_fetched_with_the_files_of_a_sentence_encoder(folde
     found = chosen.open_question_encoder(settings(question_encoder="intfloat/e5-small-v2"))
     assert asked == [("intfloat/e5-small-v2", hub.SENTENCE_ENCODER)]
     assert found.fingerprint == load_sentence_encoder(read_folder(folder), "toy").fingerprint
+
+
+def test_a_name_of_a_package_is_read_where_it_is_installed():
+    source = SOURCES["all-MiniLM-L6-v2"]
+    if importlib.util.find_spec(source.module) is None:
+        pytest.skip(f"{source.package} is not installed: launch/test.sh does it")
+    found = chosen.open_question_encoder(settings(question_encoder="all-MiniLM-L6-v2"))
+    known = load_sentence_encoder(read_installed("all-MiniLM-L6-v2"), "MiniLM")
+    assert found.fingerprint == known.fingerprint and found.config.hidden_size == 384
 
 
 def test_what_is_none_of_these_is_refused_with_the_known_names():

@@ -1,27 +1,23 @@
-"""The quickstart with questions read by all-MiniLM-L6-v2: prepared, trained, scored, and asked."""
+"""The quickstart with questions that a sentence encoder reads: prepared, trained, scored, asked."""
 
-import importlib.util
 import json
 
 import numpy as np
 import pytest
 from small_quickstart import CONFIG, SMALL
+from toy_sentence_encoder import TINY, write_sentence_encoder
 
 from hyper_meta.cli.main import main
-from hyper_meta.encoders.installed import SOURCES
 from hyper_meta.generation.generate import generate, load_model
-
-NAME = "all-MiniLM-L6-v2"
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, digits_vqa_dir, programs):
-    if importlib.util.find_spec(SOURCES[NAME].module) is None:
-        pytest.skip(f"{SOURCES[NAME].package} is not installed: launch/test.sh does it")
-    workdir = tmp_path_factory.mktemp("minilm") / "run"
+    workdir = tmp_path_factory.mktemp("sentence_encoder") / "run"
+    encoder = write_sentence_encoder(workdir.parent / "toy")
     settings = (
         *SMALL,
-        *(f"question_encoder={NAME}", "question_tokens=True", "methods=conditional"),
+        *(f"question_encoder={encoder}", "question_tokens=True", "methods=conditional"),
         *(f"data_dir={digits_vqa_dir}", f"compilation_cache={programs}"),
     )
     overrides = [f"--config.{setting}" for setting in settings]
@@ -38,7 +34,7 @@ def test_the_run_is_of_that_encoder(workdir):
 
 def test_new_sentences_are_read_by_it(workdir):
     model = load_model(workdir)
-    assert model.question_encoder.config.hidden_size == 384
+    assert model.question_encoder.config.hidden_size == TINY["hidden_size"]
     asked = "Which colour does the seven have?"
     one, again, other = (
         generate(model, task).weights for task in (asked, asked, "How many digits are there?")

@@ -14,8 +14,8 @@ from hyper_meta.core.types import UserError
 from hyper_meta.preparation.prepare import load_data
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart.py")
-METHODS = ("references", "conditional", "conditional_maml", "film", "ridge", "hnet_hyperclip")
-METHODS += ("hnet_hyperldm", "nearest_latent", "questions")
+METHODS = ("references", "conditional", "film", "ridge", "hnet_hyperclip", "hnet_hyperldm")
+METHODS += ("nearest_latent", "questions")
 SETTINGS = (
     *("film.num_steps=2", "film.chunk_steps=1", "conditional.inner_steps=1"),
     *("hyperclip.batch_size=4", "network.hidden_dim=3", "hnet.latent_dim=4"),
