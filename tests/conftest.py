@@ -79,18 +79,20 @@ def programs(shared_folder):
     """The folder of compiled programs, for the tests and for the processes that they start."""
     import jax
 
-    from hyper_meta.workflows.run import CACHE_BYTES
+    from hyper_meta.core import compilation
 
     folder = shared_folder / "programs"
     settings = {
         "jax_compilation_cache_dir": str(folder),
         # As runs set it: jax keeps a note beside each program only where there is a limit, and
         # where there is one keeps nothing more as soon as a note is missing.
-        "jax_compilation_cache_max_size": CACHE_BYTES,
+        "jax_compilation_cache_max_size": compilation.CACHE_BYTES,
         # To keep one more, jax reads the notes of all.
         "jax_persistent_cache_min_compile_time_secs": 0.2,
     }
     with pytest.MonkeyPatch.context() as patch:
+        # Of a command, which is a process of its own.
+        patch.setattr(compilation, "keep_quick_programs", lambda *folder: None)
         for name, value in settings.items():
             patch.setenv(name.upper(), str(value))
             jax.config.update(name, value)

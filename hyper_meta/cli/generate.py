@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyper_meta.cli.parser import Command, Work, refuse_others
+from hyper_meta.cli.parser import Command, Work, refuse_others, usage_error
 
 if TYPE_CHECKING:
     from hyper_meta.generation.weights_file import Weights
@@ -21,6 +22,9 @@ examples:
   hyper-meta generate --workdir runs/quickstart --task "Which colour does the seven have?" \\
       --method language_hyperldm_tokens --guidance-scale 4 \\
       --template "the seven is {}" --out seven.safetensors
+
+  many tasks at once, a file for each in a folder:
+  hyper-meta generate --workdir runs/quickstart --tasks questions.txt --out networks/
 
 in Python:
   from hyper_meta import generate, load_model, save_weights
@@ -37,10 +41,13 @@ sentence has words that the model has never seen, or where language seems to be 
 def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
     from hyper_meta.core import arguments as check
     from hyper_meta.core.configuration import stored_settings
-    from hyper_meta.generation.out import check_out
+    from hyper_meta.generation.out import check_out, check_out_folder, file_names
 
     refuse_others(arguments, others)
-    check.check_task(arguments.task)
+    if not arguments.task and arguments.tasks is None:
+        usage_error(arguments.prog, "the arguments --task or --tasks are required")
+    tasks = [*arguments.task, *_read_tasks(arguments.tasks)]
+    check.check_tasks(tasks)
     check.check_seed(arguments.seed)
     if arguments.samples is not None:
         check.check_num_samples(arguments.samples)
@@ -49,29 +56,60 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
     if arguments.template is not None:
         check.check_template(arguments.template)
     stored_settings(Path(arguments.workdir))
-    check_out(arguments.out)
-    return lambda: _generate(arguments)
+    if arguments.tasks is None and len(tasks) == 1:
+        files = {tasks[0]: Path(arguments.out)}
+    else:
+        check_out_folder(arguments.out)
+        files = {task: Path(arguments.out) / name for task, name in file_names(tasks).items()}
+    for path in files.values():
+        check_out(path)
+    return lambda: _generate(arguments, files)
 
 
-def _generate(arguments: argparse.Namespace) -> None:
+def _read_tasks(path: str | None) -> list[str]:
+    """The sentences of a text file, one in each line that is not empty."""
+    from hyper_meta.core.files import read_lines
+
+    return [] if path is None else read_lines(Path(path))
+
+
+def _generate(arguments: argparse.Namespace, files: Mapping[str, Path]) -> None:
+    from tqdm import tqdm
+
+    from hyper_meta.core.compilation import keep_quick_programs
+    from hyper_meta.core.configuration import stored_settings
+    from hyper_meta.core.progress import progress_bar
     from hyper_meta.generation.generate import generate, load_model
     from hyper_meta.generation.weights_file import save_weights
 
-    weights = generate(
-        load_model(arguments.workdir, arguments.method),
-        arguments.task,
-        num_samples=arguments.samples,
-        guidance_scale=arguments.guidance_scale,
-        template=arguments.template,
-        seed=arguments.seed,
-    )
-    save_weights(arguments.out, weights)
+    keep_quick_programs(stored_settings(Path(arguments.workdir)).compilation_cache)
+    model = load_model(arguments.workdir, arguments.method)
+    bar = progress_bar(files.items(), desc="generate", unit="network", disable=len(files) == 1)
+    for task, path in bar:
+        weights = generate(
+            model,
+            task,
+            num_samples=arguments.samples,
+            guidance_scale=arguments.guidance_scale,
+            template=arguments.template,
+            seed=arguments.seed,
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_weights(path, weights)
+        with tqdm.external_write_mode():
+            _tell(path, weights, task if len(files) > 1 else None)
+
+
+def _tell(path: Path, weights: Weights, task: str | None) -> None:
+    """What was written. task: where it is one of several."""
     num_samples, size = weights.samples.shape
-    told = f"wrote {arguments.out}: a network of {size:,} weights by {weights.method}"
+    told = f"wrote {path}: a network of {size:,} weights by {weights.method}"
     if num_samples > 1:
         told += f" and the {num_samples} samples behind it"
     if weights.guidance_scale is not None:
         told += f", guidance scale {weights.guidance_scale:g}"
+    if task is not None:
+        print(task)
     print(told)
     print(expectation(weights))
     for warning in weights.warnings:
@@ -89,7 +127,14 @@ def expectation(weights: Weights) -> str:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, metavar="DIR", help="of a finished run")
-    parser.add_argument("--task", required=True, metavar="SENTENCE", help="the question")
+    parser.add_argument(
+        "--task",
+        action="append",
+        default=[],
+        metavar="SENTENCE",
+        help="the question; given again, one more",
+    )
+    parser.add_argument("--tasks", metavar="FILE", help="with a question in each line")
     parser.add_argument(
         "--method",
         metavar="NAME",
@@ -103,7 +148,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="how many, best an even number, since their noise comes in opposite pairs; left out, "
         "as many as were evaluated",
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="a safetensors file")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="PATH",
+        help="a safetensors file; of several questions, the folder of one for each",
+    )
     parser.add_argument(
         "--guidance-scale",
         type=float,

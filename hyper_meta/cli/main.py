@@ -30,6 +30,7 @@ from hyper_meta.cli import (
     sweep,
 )
 from hyper_meta.cli.parser import USAGE_ERROR, complain, make_parser
+from hyper_meta.core import interrupts
 
 COMMANDS = (
     *pipeline.COMMANDS,
@@ -52,6 +53,9 @@ from nothing to a generated network:
 
 hyper-meta COMMAND --help shows more examples.
 """
+
+# As core.progress reads it.
+QUIET = "HYPER_META_QUIET"
 
 FAILED = 1
 # A shell's code for a process that a signal ended.
@@ -104,18 +108,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         COMMANDS, description="From a sentence to the weights of a classifier.", epilog=HELP
     )
     arguments, others = parser.parse_known_args(argv)
+    if getattr(arguments, "quiet", False):
+        os.environ[QUIET] = "1"
     try:
         work_fn = arguments.command.check(arguments, others)
         if argv is None and arguments.command.computes:
             _start_over_with_huge_pages()
+            interrupts.listen()
             hide_torch()
         work_fn()
         sys.stdout.flush()
+        if signal.SIGINT in interrupts.heard():  # and lost in a library's callback
+            raise KeyboardInterrupt
     except BrokenPipeError:
         # Whoever read it, such as head, has enough. Python would tell so when it ends, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
     except KeyboardInterrupt:
+        interrupts.leave_alone()
         complain("interrupted")
         return INTERRUPTED
     except Exception as error:

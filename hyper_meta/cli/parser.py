@@ -56,6 +56,8 @@ def make_parser(
         )
         place.set_defaults(command=command, prog=place.prog)
         command.add_options(place)
+        if command.computes:
+            place.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 

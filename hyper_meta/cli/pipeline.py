@@ -70,9 +70,21 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
 
         name = arguments.command.name
         last = "report" if name == "run" else name
-        pipeline.run(config, workdir, until=last, method=method)
+        names = pipeline.run(config, workdir, until=last, method=method)
+        _tell(name, names, workdir)
 
     return work
+
+
+def _tell(step: str, names: list[str], workdir: Path) -> None:
+    """What was done, where the report does not say it."""
+    from hyper_meta.core import processes
+
+    done = {"train": "trained", "evaluate": "trained and scored"}
+    if step in done and processes.is_main():
+        following = {"train": "evaluate", "evaluate": "report"}[step]
+        print(f"{done[step]} in {workdir}: {', '.join(names)}")
+        print(f"next: hyper-meta {following} --workdir {workdir}")
 
 
 def _check_processes(arguments: argparse.Namespace) -> None:

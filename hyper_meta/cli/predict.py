@@ -34,9 +34,11 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
 
 
 def _predict(arguments: argparse.Namespace, answers: list[str]) -> None:
+    from hyper_meta.core.compilation import keep_quick_programs
     from hyper_meta.generation.predict import predict
     from hyper_meta.generation.weights_file import load_weights
 
+    keep_quick_programs()
     weights = load_weights(arguments.weights)
     result = predict(weights, arguments.images, answers=answers, template=arguments.template)
     num_samples = len(weights.samples)

@@ -34,11 +34,12 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
     manual_dir = arguments.manual_dir and Path(arguments.manual_dir)
 
     def work() -> None:
+        from hyper_meta.core.compilation import keep_programs
         from hyper_meta.preparation.prepare import prepare
-        from hyper_meta.workflows.run import check_choices, use_compilation_cache
+        from hyper_meta.workflows.run import check_choices
 
         check_choices(config)
-        use_compilation_cache(config)
+        keep_programs(config.compilation_cache)
         prepare(config, data_dir, manual_dir)
 
     return work

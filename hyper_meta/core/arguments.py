@@ -40,6 +40,20 @@ def check_task(sentence: str) -> None:
         )
 
 
+def check_tasks(sentences: Sequence[str]) -> None:
+    """Raises UserError for no task sentences, one without a word, or one that is there twice."""
+    if not sentences:
+        raise UserError("no task sentence given, one or more are expected")
+    for sentence in sentences:
+        check_task(sentence)
+    seen: set[str] = set()
+    for sentence in sentences:
+        text = " ".join(sentence.split()).casefold()
+        if text in seen:
+            raise UserError(f"the task {sentence!r} is given twice: leave one out")
+        seen.add(text)
+
+
 def check_template(template: str) -> None:
     """Raises UserError for an answer template without a place for the answer."""
     if not isinstance(template, str) or "{}" not in template:

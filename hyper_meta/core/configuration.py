@@ -26,7 +26,7 @@ from hyper_meta.core.files import flatten, read_json, write_json
 from hyper_meta.core.settings import EncoderSettings, RunSettings, as_dict, read_settings, rules_of
 
 # Of config.json, with the names that settings have: another one is of another version's run.
-FORMAT = 5
+FORMAT = 6
 CONFIG_FILE = "config.json"
 # How a setting that is true or false may be given, in upper or lower case.
 TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})

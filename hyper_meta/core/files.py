@@ -113,6 +113,20 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is damaged, it is not JSON: {error}") from error
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty, without the space around them. Raises UserError
+    where it is missing, no file or no text."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file: a text file is expected")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no text in UTF-8: {error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique = dict(pairs)
     if len(unique) < len(pairs):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +52,9 @@ BUILDERS = {
 }
 
 
+_HASH = re.compile(rb"[0-9a-f]{64}")
+
+
 class File(NamedTuple):
     """A published file.
 
@@ -80,7 +85,8 @@ def build(name: str, data_dir: Path, manual_dir: Path | None = None) -> None:
         manual_dir=None if manual_dir is None else str(manual_dir), force_checksums_validation=True
     )
     for part in ("tasks", "scenes"):
-        builder = _builder(name, part, data_dir)
+        with _readable(name, data_dir):
+            builder = _builder(name, part, data_dir)
         try:
             builder.download_and_prepare(download_config=settings)
         except (OSError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
@@ -100,30 +106,36 @@ def needed(name: str, data_dir: Path, manual_dir: Path | None = None) -> list[Fi
 
 def is_prepared(name: str, data_dir: Path) -> bool:
     """Whether a data set was built under data_dir."""
-    return all(_builder(name, part, data_dir).is_prepared() for part in ("tasks", "scenes"))
+    with _readable(name, data_dir):
+        return all(_builder(name, part, data_dir).is_prepared() for part in ("tasks", "scenes"))
 
 
 def load_tasks(name: str, data_dir: Path) -> dict[str, list[Task]]:
     """The tasks of a prepared data set: {"train" | "test" | "validation" if it has one: tasks}."""
-    source = _builder(name, "tasks", data_dir).as_data_source()
     concept_of = _concept_fn(name)
-    return {split: [_task(row, concept_of) for row in rows] for split, rows in source.items()}
+    with _readable(name, data_dir):
+        source = _builder(name, "tasks", data_dir).as_data_source()
+        return {split: [_task(row, concept_of) for row in rows] for split, rows in source.items()}
 
 
 def count_images(name: str, data_dir: Path) -> int:
     """How many images a prepared data set has."""
-    return sum(
-        split.num_examples for split in _builder(name, "scenes", data_dir).info.splits.values()
-    )
+    with _readable(name, data_dir):
+        splits = _builder(name, "scenes", data_dir).info.splits.values()
+        return sum(split.num_examples for split in splits)
 
 
 def iterate_images(name: str, data_dir: Path, start: int = 0) -> Iterator[tuple[str, bytes]]:
     """(image id, encoded image) of a prepared data set, from the start-th on."""
     encoded = {"image": tfds.decode.SkipDecoding()}
-    for rows in _builder(name, "scenes", data_dir).as_data_source(decoders=encoded).values():
+    with _readable(name, data_dir):
+        source = _builder(name, "scenes", data_dir).as_data_source(decoders=encoded)
+    for rows in source.values():
         for position in range(min(start, len(rows)), len(rows)):
-            row = rows[position]
-            yield row["image_id"].decode(), row["image"]
+            with _readable(name, data_dir):
+                row = rows[position]
+                image = row["image_id"].decode(), row["image"]
+            yield image
         start = max(0, start - len(rows))
 
 
@@ -133,13 +145,35 @@ def dataset_fingerprint(name: str, data_dir: Path) -> str:
     The files themselves differ from build to build, since protobuf writes the fields of a record in
     any order. The result is stored beside the data set.
     """
-    place = Path(_builder(name, "scenes", data_dir).data_path) / "sha256.txt"
-    if not place.exists():
+    with _readable(name, data_dir):
+        place = Path(_builder(name, "scenes", data_dir).data_path) / "sha256.txt"
+    if not place.exists() or not _HASH.fullmatch(place.read_bytes()):
         digest = hashlib.sha256(repr(sorted(load_tasks(name, data_dir).items())).encode())
         for image_id, image in iterate_images(name, data_dir):
             digest.update(f"{image_id} {len(image)} ".encode() + image)
         write_bytes(place, digest.hexdigest().encode())
     return place.read_text()
+
+
+@contextlib.contextmanager
+def _readable(name: str, data_dir: Path) -> Iterator[None]:
+    """Around what reads the files of tensorflow-datasets, which raises errors of many kinds where
+    one is missing or damaged; they become a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        raise UserError(
+            f"the data set {name} in {data_dir} is damaged ({told}): remove "
+            f"{data_dir / _folder(name)}, and it is built anew"
+        ) from error
+
+
+def _folder(name: str) -> str:
+    """The folder of a data set, as tensorflow-datasets names it after its builder's module."""
+    return BUILDERS[name].module.rsplit(".", 1)[-1].removesuffix("_dataset_builder")
 
 
 def _builder(name: str, part: str, data_dir: Path) -> tfds.core.DatasetBuilder:

@@ -11,14 +11,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
+from hyper_meta.core import parallel
 from hyper_meta.core.arguments import (
     check_guidance_scale,
     check_num_samples,
@@ -51,7 +52,13 @@ from hyper_meta.methods.guide_store import (
 from hyper_meta.methods.guides import Guide, mean_points
 from hyper_meta.methods.places import seed_dir
 from hyper_meta.methods.registry import GUIDES, in_order
-from hyper_meta.methods.signs import fit_of, network_signs, some_answers, stack_signs
+from hyper_meta.methods.signs import (
+    MOST_ANSWERS,
+    fit_of,
+    network_signs,
+    some_answers,
+    stack_signs,
+)
 from hyper_meta.methods.trust import Judgement, Trust, judge
 from hyper_meta.models.sentences import measure_sentences, sentence_cosine
 from hyper_meta.networks.registry import configured_network
@@ -68,7 +75,7 @@ class Model:
     question_encoder: loaded; the same where no other was chosen.
     guide: the trained method; value: of its settings, chosen on validation tasks.
     trust: how far it can be trusted; images: features that this is judged on.
-    templates: {training sentence: answer template}.
+    templates: {training sentence: answer template}; sentences: the pooled features of these.
     answers: {template: the answers it was trained with}.
     """
 
@@ -81,7 +88,33 @@ class Model:
     trust: Trust
     images: Float[np.ndarray, "n D"]
     templates: dict[str, str]
+    sentences: Float[np.ndarray, "m Dq"]
     answers: dict[str, list[str]]
+
+    @functools.cached_property
+    def programs(self) -> Programs:
+        """What is compiled once for all sentences."""
+        return Programs(
+            read=jax.jit(
+                functools.partial(read_questions, with_tokens=self.config.question_tokens)
+            ),
+            embed=jax.jit(encode_texts),
+            generate=jax.jit(self.guide.generate),
+            nearness=jax.jit(_nearness),
+            signs=jax.jit(functools.partial(network_signs, self.guide.network, self.guide.votes)),
+        )
+
+
+class Programs(NamedTuple):
+    """read: (encoder of questions, token ids) -> features of sentences; embed: (encoder, token ids)
+    -> features of answers; generate: see `Guide`; nearness: see `_nearness`; signs: see
+    `methods.signs.network_signs`."""
+
+    read: Callable[..., SentenceFeatures]
+    embed: Callable[..., jax.Array]
+    generate: Callable[..., jax.Array]
+    nearness: Callable[..., jax.Array]
+    signs: Callable[..., dict[str, jax.Array]]
 
 
 @own_numerics()
@@ -121,7 +154,8 @@ def load_model(workdir: str | os.PathLike, method: str | None = None) -> Model:
         value=stored.value,
         trust=stored.trust,
         images=stored.images,
-        templates=noted(folder, name, "templates"),
+        templates=stored.templates,
+        sentences=stored.sentences,
         answers=noted(folder, name, "answers"),
     )
 
@@ -165,10 +199,10 @@ def generate(
     guide = model.guide
     num_samples, value = _sampling(model, num_samples, guidance_scale)
     check_length(model.question_encoder, task)
-    question = _read(model, [task])
+    question = _read(model, task)
     sample = functools.partial(guide.sample, question, value, seed=seed)
     points = sample(num_samples=num_samples)
-    networks = _networks(guide, points, value)
+    networks = _networks(model, points, value)
     near = nearest_sentences(model, question)
     if num_samples != guide.num_samples:  # what is expected is of as many as the evaluation drew
         points = sample(num_samples=guide.num_samples)
@@ -189,11 +223,11 @@ def generate(
     )
 
 
-def _networks(guide: Guide, points: Any, value: Any) -> np.ndarray:
+def _networks(model: Model, points: Any, value: Any) -> np.ndarray:
     """[1 + K, P] float32: the network of the mean point, or where networks vote the first of them,
     and those of all K points of one sentence, leaves [1, K, ...]. value: that they were made at.
     Raises UserError where it is too large for finite weights."""
-    run = jax.jit(guide.generate)
+    guide, run = model.guide, model.programs.generate
     if guide.votes:
         networks = run(guide.model, jax.tree.map(lambda leaf: leaf[0], points))
         networks = np.concatenate([networks[:1], networks])
@@ -246,10 +280,17 @@ def nearest_sentences(model: Model, question: SentenceFeatures) -> dict[str, flo
     """{training sentence: cosine of its standardised embedding with that of one question}, leading
     axis 1; the nearest first."""
     sentences = list(model.templates)
-    known = _read(model, sentences)
-    (cosine,) = np.asarray(sentence_cosine(measure_sentences(known), question, known))
+    cosine = np.asarray(model.programs.nearness(model.sentences, question))
     nearest_first = np.argsort(-cosine, stable=True)
     return {sentences[row]: float(cosine[row]) for row in nearest_first}
+
+
+def _nearness(
+    known: Float[jax.Array, "m Dq"], question: SentenceFeatures
+) -> Float[jax.Array, " m"]:
+    """The cosine of one question, leading axis 1, with m training sentences, standardised."""
+    sentences = SentenceFeatures(known)
+    return sentence_cosine(measure_sentences(sentences), question, sentences)[0]
 
 
 def nearest_templates(model: Model, sentences: Iterable[str]) -> dict[str, list[str]]:
@@ -274,13 +315,12 @@ def _judge(
     nearest, nearness = next(iter(near.items()))
     template = model.templates[nearest]
     answers = [template.replace("{}", name) for name in some_answers(model.answers[template])]
-    signs = jax.jit(network_signs, static_argnums=(0, 1))(
-        guide.network,
-        guide.votes,
-        _networks(guide, points, value),
+    token_ids = parallel.fill_rows(tokenize(encoder, answers), MOST_ANSWERS)
+    signs = model.programs.signs(
+        _networks(model, points, value),
         model.images,
-        jax.jit(encode_texts)(encoder, tokenize(encoder, answers)),
-        np.ones(len(answers), bool),
+        model.programs.embed(encoder, token_ids),
+        np.arange(MOST_ANSWERS) < len(answers),
     )
     signs |= {"nearness": nearness, "fit": fit_of(guide, question, points)}
     judged = judge(model.trust, task, stack_signs(jax.tree.map(np.atleast_1d, signs)))
@@ -290,12 +330,11 @@ def _judge(
     return dataclasses.replace(judged, warnings=(*judged.warnings, told))
 
 
-def _read(model: Model, sentences: Sequence[str]) -> SentenceFeatures:
-    """The features of n sentences, numpy, leading axis n."""
-    run = jax.jit(read_questions, static_argnames="with_tokens")
+def _read(model: Model, sentence: str) -> SentenceFeatures:
+    """The features of a sentence, numpy, leading axis 1."""
     encoder = model.question_encoder
-    token_ids = tokenize_questions(encoder, sentences)
-    return jax.device_get(run(encoder, token_ids, with_tokens=model.config.question_tokens))
+    token_ids = tokenize_questions(encoder, [sentence])
+    return jax.device_get(model.programs.read(encoder, token_ids))
 
 
 def _question_encoder(config: RunSettings, encoder: Encoder, fingerprint: str) -> QuestionEncoder:

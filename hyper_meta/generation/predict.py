@@ -76,6 +76,11 @@ def predict(
     networks = np.concatenate([weights.weights[None], weights.samples])
     features = _encode(encoder, pictures)
     logits = np.array(jax.jit(functools.partial(_logits, network))(networks, features, prompts))
+    if not np.isfinite(logits).all():
+        raise UserError(
+            f"the networks of these weights give no finite answers, their largest weight is "
+            f"{np.abs(networks).max():.3g}: generate them again"
+        )
     if weights.votes:
         logits[0] = jax.nn.log_softmax(logits[1:], axis=-1).mean(axis=0)
     chosen = logits.argmax(axis=-1)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hyper_meta.core.arguments import check_task
+from hyper_meta.core.compilation import keep_programs
 from hyper_meta.core.configuration import stored_settings
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, TaskBatch, UserError
@@ -37,7 +38,6 @@ from hyper_meta.models.sentences import stack_sentences, take
 from hyper_meta.preparation.fingerprint import check_data, data_fingerprint
 from hyper_meta.preparation.prepare import PRECOMPUTED, chosen_encoder, load_data, open_encoder
 from hyper_meta.preparation.question_encoder import open_question_encoder
-from hyper_meta.workflows.run import use_compilation_cache
 
 # Whose latents are shown where the chosen guide has none: the first of these that a run has.
 FALLBACKS = ("language_hyperldm_tokens", "hnet_hyperldm", "hvae_hyperldm", "hnet_language")
@@ -98,7 +98,7 @@ def open_run(workdir: str | os.PathLike, method: str | None = None) -> OpenedRun
     if method not in GUIDES:
         raise UserError(f"method {method!r} given, one of {sorted(GUIDES)} is expected")
     needed = dict.fromkeys((method, _fallback(config)))
-    use_compilation_cache(config)
+    keep_programs(config.compilation_cache)
     data = load_data(config)
     check_data(data_fingerprint(config, data), workdir)
     setup = Setup(config, folder, data.tasks, data.tables, restores_only=True)

@@ -28,12 +28,15 @@ SCORES = "scores.json"  # with it, an evaluation is finished, and not done again
 @dataclasses.dataclass(frozen=True)
 class StoredGuide:
     """A guide, the value of its settings that was chosen, how far it can be trusted, the features
-    of the images that this is judged on, and the notes that were saved with it."""
+    of the images that this is judged on, {training sentence: answer template} and the pooled
+    features of those sentences, and the notes that were saved with it."""
 
     guide: Guide
     value: Any
     trust: Trust
     images: Float[np.ndarray, "n D"]
+    templates: dict[str, str]
+    sentences: Float[np.ndarray, "m Dq"]
     notes: dict[str, Any]
 
 
@@ -44,13 +47,16 @@ def save_guides(
     chosen: Mapping[str, str],
     trusts: Mapping[str, Trust],
     images: Float[np.ndarray, "n D"],
+    templates: Mapping[str, str],
+    sentences: Float[np.ndarray, "m Dq"],
     notes: Mapping[str, Any],
 ) -> None:
     """Saves guides that are not there yet, and the index.
 
     folder: of the seed.
     chosen, trusts: by name, the setting that is best on validation tasks, and what is known of it
-    at that setting. images: features of those that sentences are judged on.
+    at that setting. images: features of those that sentences are judged on. templates, sentences:
+    see StoredGuide.
     notes: JSON values that every guide is saved with.
     """
     for guide in guides:
@@ -60,9 +66,10 @@ def save_guides(
             own = {
                 "setting": value,
                 "images": len(images),
+                "templates": dict(templates),
                 "trust": trust_notes(trusts[guide.name]),
             }
-            tree = {"guide": guide.model, "images": images}
+            tree = {"guide": guide.model, "images": images, "sentences": sentences}
             checkpoints.save_tree(path, tree, notes={**notes, **own})
     names = [guide.name for guide in guides]
     accuracy = {name: trusts[name].mean for name in names}
@@ -139,9 +146,11 @@ def load_guide(
             f"{folder / FOLDER / name} is damaged, its notes.json has {num_images!r} images: "
             f"{again(folder)}"
         )
+    templates = noted(folder, name, "templates")
     shapes = {
         "guide": maker.shapes(config, network, sentence),
         "images": jax.ShapeDtypeStruct((num_images, network.embed_dim), np.float32),
+        "sentences": jax.ShapeDtypeStruct((len(templates), *sentence.pooled.shape), np.float32),
     }
     tree, notes = checkpoints.restore_tree(folder / FOLDER / name, shapes)
     try:
@@ -154,4 +163,5 @@ def load_guide(
     value = noted(folder, name, "setting")
     value = tuple(value) if isinstance(value, list) else value
     guide = maker.make(config, network, tree["guide"])
-    return StoredGuide(guide, value, trust, tree["images"], notes)
+    arrays = {what: tree[what] for what in ("images", "sentences")}
+    return StoredGuide(guide, value, trust, **arrays, templates=templates, notes=notes)

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from hyper_meta.core import parallel
 from hyper_meta.core.files import write_bytes
+from hyper_meta.core.progress import progress_bar
 from hyper_meta.core.tensors import tensor_bytes
 from hyper_meta.core.types import Array, SentenceFeatures, UserError
 from hyper_meta.data.features import Features
@@ -150,7 +151,7 @@ def encode_parts(
 ) -> Iterator[Part]:
     """All parts in order, those that are kept in folder first. run: of `compile_encoding`."""
     size = batch_size(encoder) * jax.local_device_count()
-    with tqdm(total=images.count, desc="encoding images", unit="image", mininterval=1) as bar:
+    with progress_bar(total=images.count, desc="encoding images", unit="image") as bar:
         start = 0
         while start < images.count and (part := _read_part(folder, start, source)):
             yield part
@@ -241,7 +242,7 @@ def _encode_sentences(encoder: QuestionEncoder, sentences: Sequence[str], encode
     tokens = tokenize_questions(encoder, sentences)
     size = MOST_IN_BATCH * jax.local_device_count()
     run = compile_encoding(encoder, encode)
-    starts = tqdm(range(0, len(tokens), size), desc="encoding sentences", unit="batch")
+    starts = progress_bar(range(0, len(tokens), size), desc="encoding sentences", unit="batch")
     parts = [run(tokens[start : start + size], size) for start in starts]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 

@@ -19,13 +19,16 @@ from typing import Any
 
 import jax
 import numpy as np
-import tqdm
+from tqdm import tqdm
 
-from hyper_meta.core import parallel, processes
+from hyper_meta.core import interrupts, parallel, processes
 from hyper_meta.core.memory import check_fits, tree_bytes
+from hyper_meta.core.progress import LOG, progress_bar
 from hyper_meta.core.types import UserError
 from hyper_meta.train import checkpoints
 from hyper_meta.train.state import TrainState, keep_best
+
+COMPILING = "compiling"  # said of a bar that stands
 
 
 class Interrupted(Exception):
@@ -99,7 +102,8 @@ def run_stage(
     # The last row of an interrupted chunk holds its sums.
     sums = history.pop()["sums"] if history and "sums" in history[-1] else {}
     calls = _calls(stage, _compile(stage, steps_key), parallel.replicate(state), step, sums)
-    with _signals() as received, _bar(stage, step, progress) as bar:
+    calls = _heard_at_once(stage, step, calls)
+    with _signals() as received, interrupts.saving(), _bar(stage, step, progress) as bar:
         for trained, row in calls:
             _show(bar, row, row["step"] - step)
             step = row["step"]
@@ -113,6 +117,7 @@ def run_stage(
                 raise Interrupted(_advice(stage, directory, step, number))
             if over:
                 break
+    LOG.info("%s: ended at step %d, %s", stage.name, step, _figures(history[-1]))
     return state, history
 
 
@@ -162,6 +167,20 @@ def _calls(
             state, row = end_chunk(state, step, sums)
             sums = {}
         yield state, row
+
+
+def _heard_at_once(
+    stage: Stage, step: int, calls: Iterator[tuple[TrainState, dict]]
+) -> Iterator[tuple[TrainState, dict]]:
+    """The calls. The first compiles, for how long nobody knows, and a signal does not wait for it:
+    nothing is lost. Several processes wait for each other."""
+    told = f"stage {stage.name} stopped by {{}} while it was compiled, at step {step} of "
+    told += f"{stage.num_steps}: the same command goes on from there"
+    alone = jax.process_count() == 1
+    with interrupts.at_once(told) if alone else contextlib.nullcontext():
+        first = next(calls)
+    yield first
+    yield from calls
 
 
 def _steps_at_once(stage: Stage) -> int:
@@ -302,19 +321,29 @@ def _signals() -> Iterator[list[int]]:
         restore()
 
 
-def _bar(stage: Stage, first_step: int, progress: bool) -> tqdm.tqdm:
-    return tqdm.tqdm(
+def _bar(stage: Stage, first_step: int, progress: bool) -> tqdm:
+    LOG.info("%s: from step %d of %d", stage.name, first_step, stage.num_steps)
+    bar = progress_bar(
         desc=stage.name,
         total=stage.num_steps,
         initial=first_step,
-        file=sys.stderr,
-        # A log file has two lines a minute, a terminal a live bar.
-        mininterval=0.1 if sys.stderr.isatty() else 30,
-        disable=not (progress and processes.is_main()),
+        postfix=COMPILING,
+        disable=not progress,
     )
+    if first_step and not bar.disable:
+        bar.write(f"{stage.name}: going on from step {first_step}", file=sys.stderr)
+    return bar
 
 
-def _show(bar: tqdm.tqdm, row: dict, num_steps: int) -> None:
+def _show(bar: tqdm, row: dict, num_steps: int) -> None:
+    if getattr(bar, "postfix", None) == COMPILING:
+        bar.set_postfix_str("", refresh=False)
     bar.update(num_steps)
     if "sums" not in row:
-        bar.set_postfix({name: row[name] for name in ("loss", "validation_score") if name in row})
+        bar.set_postfix_str(_figures(row))
+
+
+def _figures(row: dict) -> str:
+    return ", ".join(
+        f"{name}={row[name]:.3g}" for name in ("loss", "validation_score") if name in row
+    )

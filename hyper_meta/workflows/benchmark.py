@@ -19,11 +19,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from hyper_meta.core import parallel
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import write_json
+from hyper_meta.core.progress import progress_bar
 from hyper_meta.core.settings import BenchmarkSettings
 from hyper_meta.eval.tables import as_text
 from hyper_meta.workflows.benchmark_tables import load_tables
@@ -48,7 +48,7 @@ def benchmark(config: BenchmarkSettings, only: list[str], out: Path | None) -> N
     described = machine()
     tables, source = load_tables(config)
     rows: dict[str, Any] = {}
-    for name in (bar := tqdm(names, desc="benchmark", unit="work")):
+    for name in (bar := progress_bar(names, desc="benchmark", unit="work")):
         bar.set_postfix_str(name)
         rows[name] = measure_work(makers[name](tables), described["peak_flops_per_second"])
         jax.clear_caches()

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from hyper_meta.core import parallel, processes
 from hyper_meta.core.files import read_json, write_bytes, write_json
+from hyper_meta.core.progress import LOG, progress_bar
 from hyper_meta.core.scores import Scores
 from hyper_meta.core.types import TaskBatch
 from hyper_meta.data.tasks import Task
@@ -59,7 +59,7 @@ def evaluate(
     fingerprints of their encoders.
     """
     rows = sorted(rows, key=lambda row: list(KINDS).index(row.kind))
-    bar = tqdm(rows, desc="evaluate", unit="row", mininterval=1, disable=not processes.is_main())
+    bar = progress_bar(rows, desc="evaluate", unit="row")
     kept = setup.folder / "rows"
     scored = [_score_once(setup, row, kept / f"{place}.json") for place, row in enumerate(bar)]
     if guides:
@@ -93,6 +93,7 @@ def _score_once(setup: Setup, row: Row, path: Path) -> dict[str, Any]:
 
     part = processes.from_main(read)
     if part is None:
+        LOG.info("evaluate: %s", row.id)
         part = score_row(row, setup.config.evaluate.shots)
         processes.from_main(lambda: write_json(path, part))
     return part
@@ -144,12 +145,20 @@ def _leave_guides(
     notes = {
         "encoder": source["encoder"],
         "question_encoder": source["question_encoder"],
-        "templates": {task.sentence: task.template for task in setup.tasks["train"]},
         "answers": _answers_by_template(setup.tasks["train"]),
     }
+    sentences, templates = _training_sentences(setup)
     what = {"chosen": chosen, "trusts": trusts, "images": images, "notes": notes}
+    what |= {"sentences": sentences, "templates": templates}
     processes.from_main(lambda: save_guides(setup.folder, guides, **what))
     return max(guides, key=lambda guide: trusts[guide.name].mean)
+
+
+def _training_sentences(setup: Setup) -> tuple[np.ndarray, dict[str, str]]:
+    """The pooled features of the training sentences [m, Dq] float32, and {sentence: template}."""
+    rows = {task.sentence: row for row, task in enumerate(setup.tasks["train"])}
+    pooled = np.asarray(setup.tables["train"].questions.pooled, np.float32)[list(rows.values())]
+    return pooled, {name: setup.tasks["train"][row].template for name, row in rows.items()}
 
 
 def _assess(

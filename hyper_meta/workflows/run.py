@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from filelock import FileLock
 
 from hyper_meta.core import parallel, processes
+from hyper_meta.core.compilation import keep_programs
 from hyper_meta.core.configuration import CONFIG_FILE, read_stored, write_settings
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import flatten
 from hyper_meta.core.locks import HOLDER, LOCK, held
+from hyper_meta.core.progress import LOG, logged
 from hyper_meta.core.settings import RunSettings, as_dict
 from hyper_meta.core.settings.watching import watched
 from hyper_meta.data.table import DataSet
@@ -41,8 +42,6 @@ from hyper_meta.workflows.evaluate import evaluate
 STEPS = ("train", "evaluate", "report")
 # What may differ between the config of a work directory and that of a command on it.
 FREE_KEYS = ("data_dir", "num_seeds", "compilation_cache")
-# Some 2,000 programs: to keep one, jax reads the notes of all that are kept.
-CACHE_BYTES = 2**28
 
 
 def run(
@@ -52,8 +51,9 @@ def run(
     until: str,
     method: str | None = None,
     before_training: Callable[[], None] = lambda: None,
-) -> None:
-    """Runs the pipeline up to and including a step of STEPS, going on where it was left.
+) -> list[str]:
+    """Runs the pipeline up to and including a step of STEPS, going on where it was left, and
+    returns the names of the methods.
 
     method: trains this one and what it needs, None for all of config.methods; before_training:
     called in process 0 once the work directory is claimed. Raises UserError for a setting that
@@ -63,7 +63,7 @@ def run(
     check_choices(config)
     names = in_order(config.methods if method is None else (method,), config)
     check_methods(names, config)
-    use_compilation_cache(config)
+    keep_programs(config.compilation_cache)
     processes.from_main(lambda: check_claim(config, workdir))
     with contextlib.ExitStack() as stack:
         processes.from_main(lambda: stack.enter_context(held(workdir)))
@@ -71,6 +71,8 @@ def run(
         # Not before the data are there: a mistake in them leaves the work directory free.
         processes.from_main(lambda: claim(config, workdir))
         processes.from_main(lambda: claim_data(data_fingerprint(config, data), workdir))
+        processes.from_main(lambda: stack.enter_context(logged(workdir)))
+        LOG.info("%s, %d devices: %s", until, parallel.num_devices(), ", ".join(names))
         processes.from_main(before_training)
         for seed in range(config.seed, config.seed + config.num_seeds):
             seeded = dataclasses.replace(config, seed=seed)
@@ -79,6 +81,8 @@ def run(
             jax.clear_caches()
         if until == "report":
             processes.from_main(lambda: _report(config, workdir, data))
+        LOG.info("%s is done", until)
+    return names
 
 
 def _report(config: RunSettings, workdir: Path, data: DataSet) -> None:
@@ -89,38 +93,6 @@ def _report(config: RunSettings, workdir: Path, data: DataSet) -> None:
         images=None if config.dataset == PRECOMPUTED else lambda ids: images_of(config, ids),
         num_resamples=config.evaluate.num_resamples,
     )
-
-
-def use_compilation_cache(config: RunSettings) -> None:
-    """Keeps compiled programs between runs in config.compilation_cache, unless that is empty.
-
-    Raises UserError where there can be no such folder.
-    """
-    if not config.compilation_cache:
-        return
-    folder = Path(config.compilation_cache).expanduser()
-    try:
-        _remove_half_kept(folder)
-    except OSError as error:
-        raise UserError(
-            f"compiled programs cannot be kept in {folder}: {error.strerror or error}. Give "
-            'another folder as --config.compilation_cache, or "" to keep none'
-        ) from error
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
-
-
-def _remove_half_kept(folder: Path) -> None:
-    """Removes the programs of processes that were killed while they kept them.
-
-    jax writes NAME-cache, then NAME-atime, under the lock .lockfile; where it misses the second, it
-    keeps no other program and warns of each.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lockfile"):
-        for program in folder.glob("*-cache"):
-            if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
-                program.unlink()
 
 
 def run_seed(

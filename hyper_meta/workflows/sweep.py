@@ -44,7 +44,8 @@ def run_sweep(
     combinations: Sequence[Combination], workdir: Path, *, rows: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Runs what is not finished, each in its folder of workdir, and writes sweep.json and sweep.md
-    as it goes on. Returns the lines of the table.
+    as it goes on. Returns the lines of the table, in which the combinations of former grids in the
+    same workdir stay.
 
     rows: ids or titles; none for each combination's best language row on validation tasks. Raises
     UserError before anything runs for a setting that names nothing known and a workdir that holds
@@ -66,7 +67,10 @@ def run_sweep(
     }
     if len(finished) < len(combinations):
         _check_data([c for c in combinations if c.name in finished], workdir)
-    _write(workdir, combinations, finished)
+    earlier = _earlier(workdir, combinations)
+    names = [*earlier, *(combination.name for combination in combinations)]
+    finished |= {name: lines for name, lines in earlier.items() if lines}
+    _write(workdir, names, finished)
     for number, combination in enumerate(combinations, 1):
         name = combination.name
         done = " (finished)" if name in finished else ""
@@ -83,8 +87,28 @@ def run_sweep(
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
         finished[name] = read_lines(combination, workdir, rows)
-        _write(workdir, combinations, finished)
+        _write(workdir, names, finished)
     return _ranked(finished)
+
+
+def _earlier(workdir: Path, combinations: Sequence[Combination]) -> dict[str, list[dict[str, Any]]]:
+    """{name: lines of the table, none of one that is not finished} of the other combinations that
+    were run in workdir and are still there."""
+    path = workdir / RECORD
+    if not path.exists():
+        return {}
+    record, ours = read_json(path), {combination.name for combination in combinations}
+    try:
+        others = [name for name in record["combinations"] if name not in ours]
+        return {
+            name: [line for line in record["lines"] if line["combination"] == name]
+            for name in others
+            if (workdir / name).exists()
+        }
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} does not hold what it should ({error!r}): choose another --workdir"
+        ) from error
 
 
 def _check_data(combinations: Sequence[Combination], workdir: Path) -> None:
@@ -225,14 +249,13 @@ def _ranked(finished: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]
 
 
 def _write(
-    workdir: Path, combinations: Sequence[Combination], finished: Mapping[str, list[dict[str, Any]]]
+    workdir: Path, names: Sequence[str], finished: Mapping[str, list[dict[str, Any]]]
 ) -> None:
-    """Writes sweep.json and sweep.md of what is finished so far."""
+    """Writes sweep.json and sweep.md of the combinations of these names that are finished."""
     lines = _ranked(finished)
-    names = [combination.name for combination in combinations]
-    record = {"units": UNITS, "note": NOTE, "combinations": names, "lines": lines}
+    record = {"units": UNITS, "note": NOTE, "combinations": list(names), "lines": lines}
     write_json(workdir / RECORD, record)
-    progress = f"{len(finished)} of {len(combinations)} combinations are finished."
+    progress = f"{len(finished)} of {len(names)} combinations are finished."
     sections = ["# Sweep", progress, as_markdown(sweep_table(lines)), NOTE]
     write_bytes(workdir / "sweep.md", ("\n\n".join(sections) + "\n").encode())
 

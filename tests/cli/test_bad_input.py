@@ -358,6 +358,42 @@ def test_options_of_generate(options, message, refused, workdir, tmp_path):
     assert message in refused(*generate_command(workdir, tmp_path / "old", *options))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read"),
+        (b"", "no task sentence given"),
+        (b"\n \n", "no task sentence given"),
+        (b"\xff\xfe", "is no text in UTF-8"),
+        (b"Which?\nwhere?\n which? \n", "the task 'which?' is given twice"),
+        ("folder", "is no file"),
+        ("pipe", "is no file"),
+    ],
+    ids=str,
+)
+def test_a_file_of_tasks(content, message, refused, workdir, tmp_path):
+    path = tmp_path / "tasks.txt"
+    if content == "folder":
+        path.mkdir()
+    elif content == "pipe":
+        os.mkfifo(path)
+    elif content is not None:
+        path.write_bytes(content)
+    command = ["generate", "--workdir", workdir, "--tasks", path, "--out", tmp_path / "o"]
+    assert message in refused(*command)
+
+
+def test_where_several_networks_go(refused, workdir, tmp_path):
+    command = ["generate", "--workdir", workdir, "--task", "Which?", "--task", "Where?", "--out"]
+    (tmp_path / "file").write_bytes(b"precious")
+    assert "is a file, the networks of several tasks go into a folder" in refused(
+        *command, tmp_path / "file"
+    )
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "2_where.safetensors").write_bytes(b"precious")
+    assert "2_where.safetensors" in refused(*command, tmp_path / "out")
+
+
 def test_a_scale_at_which_weights_overflow(workdir, tmp_path, capsys, monkeypatch):
     latents = np.full((1, 2, 6), np.inf, np.float32)
     monkeypatch.setattr(hyperldm, "sample_tasks", lambda *args, **kwargs: latents)

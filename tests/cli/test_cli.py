@@ -495,6 +495,26 @@ def test_options_of_generate(workdir, tmp_path, capsys):
     np.testing.assert_array_equal(load_weights(out).samples, weights.samples)
 
 
+def test_many_tasks_in_one_call(workdir, tmp_path, capsys):
+    """A file for each, the same as alone."""
+    asked = ["Where is the red digit?", "How many digits are there?", "Which colour?"]
+    (tmp_path / "tasks.txt").write_text(f"\ufeff{asked[1]}\n\n  {asked[2]} \r\n", "utf-8")
+    argv = ["generate", "--workdir", str(workdir), "--seed", "7", "--task"]
+    together = [*argv, asked[0], "--tasks", str(tmp_path / "tasks.txt")]
+    assert main([*together, "--out", str(tmp_path / "new" / "networks")]) == 0
+    out, err = capsys.readouterr()
+    files = sorted((tmp_path / "new" / "networks").iterdir())
+    names = ["1_where_is_the_red_digit", "2_how_many_digits_are_there", "3_which_colour"]
+    assert [path.stem for path in files] == names
+    assert "generate: 100%" in err and err.count("3/3") == 1
+    for task, path in zip(asked, files, strict=True):
+        assert f"{task}\nwrote {path}: a network" in out
+        assert main([*argv, task, "--out", str(tmp_path / "alone")]) == 0
+        assert (tmp_path / "alone").read_bytes() == path.read_bytes()
+    # Again, and into the files that are there.
+    assert main([*together, "--out", str(tmp_path / "new" / "networks")]) == 0
+
+
 def test_the_words_of_a_mistaken_option(capsys):
     for argv, message in (
         (["generate", "--workdir", "w", "--task", "q", "--out", "o", "--sample=3"], "--sample=3"),
@@ -502,6 +522,7 @@ def test_the_words_of_a_mistaken_option(capsys):
         (["run", "--workdir"], "--workdir: expected one argument"),
         (["ruin"], "invalid choice: 'ruin'"),
         ([], "required: COMMAND"),
+        (["generate", "--workdir", "w", "--out", "o"], "--task or --tasks are required"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(argv)

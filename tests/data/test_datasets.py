@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,13 +108,69 @@ def _build_small(folder):
         return datasets.dataset_fingerprint("digits_vqa", folder)
 
 
-def test_the_fingerprint_is_that_of_the_data_whoever_builds_them(tmp_path):
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """(folder of a small build, its fingerprint)"""
+    folder = tmp_path_factory.mktemp("small")
+    return folder, _build_small(folder)
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 40] = bytes(byte ^ 255 for byte in content[middle : middle + 40])
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "no records": ("*-train.array_record*", Path.unlink),
+    "empty records": ("*-train.array_record*", lambda path: path.write_bytes(b"")),
+    "cut records": ("*-train.array_record*", _cut),
+    "changed records": ("*-train.array_record*", _flip),
+    "other records": ("*-train.array_record*", lambda path: path.write_bytes(b"no records" * 999)),
+    "empty description": ("dataset_info.json", lambda path: path.write_bytes(b"")),
+    "cut description": ("dataset_info.json", _cut),
+    "no features": ("features.json", Path.unlink),
+    "cut features": ("features.json", _cut),
+}
+
+
+@pytest.mark.parametrize("part", ["tasks", "scenes"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_data_set_is_refused_with_what_to_remove(small, part, damage, tmp_path):
+    folder = shutil.copytree(small[0], tmp_path / "data")
+    pattern, change = DAMAGES[damage]
+    (path,) = (folder / "digits_vqa" / part).rglob(pattern)
+    change(path)
+    with pytest.raises(UserError) as caught:
+        assert datasets.is_prepared("digits_vqa", folder)
+        datasets.build("digits_vqa", folder)
+        datasets.load_tasks("digits_vqa", folder)
+        list(datasets.iterate_images("digits_vqa", folder))
+    told = str(caught.value)
+    assert told.startswith(f"the data set digits_vqa in {folder} is damaged (") and "\n" not in told
+    assert told.endswith(f"remove {folder / 'digits_vqa'}, and it is built anew")
+
+
+@pytest.mark.parametrize("content", [b"", b"0" * 63, b"\xff" * 64])
+def test_a_damaged_fingerprint_is_computed_anew(small, content, tmp_path):
+    folder = shutil.copytree(small[0], tmp_path / "data")
+    (path,) = folder.rglob("sha256.txt")
+    path.write_bytes(content)
+    assert datasets.dataset_fingerprint("digits_vqa", folder) == small[1]
+
+
+def test_the_fingerprint_is_that_of_the_data_whoever_builds_them(small, tmp_path):
     """Another process writes other bytes."""
-    fingerprint = _build_small(tmp_path / "one")
+    folder, fingerprint = small
     command = [sys.executable, __file__, str(tmp_path / "other")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == fingerprint
-    one, other = (sorted((tmp_path / name).rglob("*.array_record*")) for name in ("one", "other"))
+    one, other = (sorted(place.rglob("*.array_record*")) for place in (folder, tmp_path / "other"))
     assert len(one) == len(other) == 6
     assert [path.read_bytes() for path in one] != [path.read_bytes() for path in other]
 

@@ -244,17 +244,11 @@ def test_the_template_is_the_one_that_knows_the_answers(answers, expected, weigh
     assert result.template == expected
 
 
-def test_nearness_is_the_cosine_of_standardised_questions(model, monkeypatch):
+def test_nearness_is_the_cosine_of_standardised_questions(model):
     axes = np.eye(EMBED_DIM, dtype=np.float32)
     mean, std = 3 * axes[1], 1 + 9 * axes[0]
     # The sentences lie along the first axes of the standardised space.
-    raw = {sentence: axis * std + mean for sentence, axis in zip(TEMPLATES, axes, strict=False)}
-    monkeypatch.setattr(
-        "hyper_meta.generation.generate._read",
-        lambda model, sentences: SentenceFeatures(
-            np.stack([raw[sentence] for sentence in sentences])
-        ),
-    )
+    model = dataclasses.replace(model, sentences=axes[: len(TEMPLATES)] * std + mean)
     # Nearest to the third of them, but before standardising to the first.
     asked = (1.9 * axes[0] + 2 * axes[2]) * std + mean
     near = nearest_sentences(model, SentenceFeatures(asked[None]))
@@ -263,11 +257,28 @@ def test_nearness_is_the_cosine_of_standardised_questions(model, monkeypatch):
     assert list(nearest_templates(model, near)) == [TEMPLATES[sentence] for sentence in near]
 
 
+def test_sentences_of_training_lie_where_they_were_read(model):
+    for sentence in TEMPLATES:
+        near = nearest_sentences(model, _read(model, sentence))
+        assert next(iter(near)) == sentence
+        assert near[sentence] == pytest.approx(1, abs=1e-5)
+
+
+def test_nothing_is_compiled_anew_for_another_sentence(workdir):
+    model = load_model(workdir)
+    generate(model, "Which colour is the one?")
+    before = [program._cache_size() for program in model.programs]
+    assert before == [1] * len(before)
+    for task in ("How many digits are there?", "Where is the red digit?", "Which is it?"):
+        generate(model, task, seed=3)
+    assert [program._cache_size() for program in model.programs] == before
+
+
 def test_what_is_expected_is_that_of_the_signs_of_the_samples(model, weights):
     """Of the nearest training sentence's answers and the images that came with the guide."""
     assert weights.warnings == () and weights.baseline_accuracy == 0.5
     assert weights.accuracy_deviation == model.trust.calibration.deviation
-    near = next(iter(nearest_sentences(model, _read(model, [weights.task])).items()))
+    near = next(iter(nearest_sentences(model, _read(model, weights.task)).items()))
     template = TEMPLATES[near[0]]
     prompts = [template.replace("{}", answer) for answer in KNOWN[template]]
     answers = jax.jit(encode_texts)(model.encoder, tokenize(model.encoder, prompts))

@@ -76,10 +76,8 @@ def test_padded_tokens_equal_unpadded_ones(name, params):
     """Loss and gradient of two groups in one batch, against each task alone."""
     loop = InnerLoop(2 if name == "adapted" else 0, 0.05)
     objective = meta_objective(LEARNERS[name], loop)
-    run = jax.value_and_grad(objective, has_aux=True)
-    values, grads = jax.jit(run)(
-        params, [_batch([0, 1], [True, True]), _batch([2, 0], [True, False])]
-    )
+    run = jax.jit(jax.value_and_grad(objective, has_aux=True))
+    values, grads = run(params, [_batch([0, 1], [True, True]), _batch([2, 0], [True, False])])
     alone = [run(params, [_unpadded(number)]) for number in range(len(SIZES))]
     expected, expected_grads = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *alone)
     close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-5)

@@ -15,13 +15,6 @@ import time
 import numpy as np
 from small_quickstart import MARKS, STAGES
 
-# In every stage, between stages, and in evaluation.
-IN_EVERY_STAGE = tuple(
-    mark
-    for mark in MARKS
-    if mark.endswith(("/00000001", "_latents", "rows/6.json", "seed_0/guides"))
-)
-
 
 def kill_points(workdir, rng, *, marks=MARKS, others=0):
     """[file, seconds] of each kill: soon after each mark, and in between soon after the start."""
@@ -43,12 +36,16 @@ def run_and_kill(points, command):
 def assert_same_bits(workdir, other):
     """Scores, curves and figures of two finished runs are the same."""
     for name in ("scores.json", *(f"curves/{stage}.json" for stage in STAGES)):
-        left, right = ((run / "seed_0" / name).read_text() for run in (workdir, other))
-        assert left == right, name
+        assert_same_file(workdir / "seed_0", other / "seed_0", name)
     left, right = (np.load(run / "seed_0" / "shown.npz") for run in (workdir, other))
     assert left.files == right.files
     for name in left.files:
         np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def assert_same_file(folder, other, name):
+    """A file of two folders has the same text."""
+    assert (folder / name).read_text() == (other / name).read_text(), name
 
 
 def _run(arguments):

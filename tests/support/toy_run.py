@@ -16,7 +16,7 @@ from hyper_meta.core.settings import RunSettings, changed, read_settings
 from hyper_meta.encoders.clip import CLIP
 from hyper_meta.encoders.clip_config import CLIPConfig, TowerConfig
 from hyper_meta.encoders.folder import save_encoder
-from hyper_meta.encoders.questions import read_questions
+from hyper_meta.encoders.questions import read_questions, tokenize_questions
 from hyper_meta.encoders.tokenizer import train_tokenizer
 from hyper_meta.eval.calibration import Calibration
 from hyper_meta.methods.guide_store import save_guides
@@ -146,15 +146,22 @@ def make_run(folder: Path, sentence_encoder: Path | None = None) -> Path:
         chosen={name: next(iter(guide.settings)) for name, guide in guides.items()},
         trusts={name: make_trust(float(name == best.name)) for name in guides},
         images=np.random.default_rng(4).normal(size=(7, EMBED_DIM)).astype(np.float32),
+        templates=TEMPLATES,
+        sentences=read_sentences(config, encoders.questions).pooled,
         notes={
             "encoder": encoders.images.fingerprint,
             "question_encoder": encoders.questions.fingerprint,
-            "templates": TEMPLATES,
             "answers": KNOWN,
         },
     )
     write_settings(config, workdir)
     return workdir
+
+
+def read_sentences(config, encoder):
+    """The features of the training sentences."""
+    token_ids = tokenize_questions(encoder, list(TEMPLATES))
+    return jax.device_get(read_questions(encoder, token_ids, with_tokens=config.question_tokens))
 
 
 def make_trust(mean):

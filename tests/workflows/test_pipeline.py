@@ -3,16 +3,11 @@
 import json
 import shutil
 
-import jax
 import numpy as np
-import pytest
-from jax.experimental.compilation_cache import compilation_cache
-from killed import IN_EVERY_STAGE, assert_same_bits, kill_points, run_and_kill
-from ml_collections import ConfigDict
+from killed import assert_same_file, kill_points, run_and_kill
 from PIL import Image
 
 from hyper_meta.cli.main import main
-from hyper_meta.workflows import run as pipeline
 
 
 def test_the_quickstart_ends_in_a_report(finished_quickstart):
@@ -47,40 +42,6 @@ def test_a_finished_run_is_only_restored(finished_quickstart, quickstart_command
     assert "report" in capsys.readouterr().out
 
 
-@pytest.fixture
-def cached_in(programs):
-    """folder -> compiles a program with config.compilation_cache set to that folder."""
-
-    def compile_one(folder):
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        pipeline.use_compilation_cache(ConfigDict({"compilation_cache": str(folder)}))
-        compilation_cache.reset_cache()
-        jax.jit(lambda x: x + 1.5)(1.0)
-
-    shortest = jax.config.jax_persistent_cache_min_compile_time_secs
-    yield compile_one
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
-    jax.config.update("jax_compilation_cache_dir", str(programs))
-    compilation_cache.reset_cache()
-
-
-@pytest.mark.filterwarnings("error")
-def test_compiled_programs_are_kept_where_the_config_says(tmp_path, cached_in):
-    cached_in(tmp_path / "new")
-    assert list((tmp_path / "new").glob("*-cache"))
-
-
-@pytest.mark.filterwarnings("error")
-def test_what_a_killed_process_kept_of_a_program_is_in_nobodys_way(tmp_path, cached_in):
-    half = tmp_path / "jit_killed-cache"
-    half.write_bytes(b"half")
-    cached_in(tmp_path)
-    kept = list(tmp_path.glob("*-cache"))
-    assert kept and half not in kept
-    cached_in(tmp_path)
-    assert list(tmp_path.glob("*-cache")) == kept
-
-
 def test_no_folder_for_compiled_programs_is_refused_before_anything_is_written(
     tmp_path, quickstart_command, capsys
 ):
@@ -105,20 +66,32 @@ def test_a_sentence_becomes_weights_that_answer(finished_quickstart, tmp_path, c
 def test_killed_at_any_time_it_ends_with_the_same_bits(
     finished_quickstart, tmp_path, quickstart_command
 ):
-    """In a stage, after latents and in evaluation; tests/kills.py kills more often."""
-    workdir, command = tmp_path / "killed", quickstart_command(tmp_path / "killed")
-    points = kill_points(workdir, np.random.default_rng(0), marks=IN_EVERY_STAGE[1::3])
-    assert len(points) == 3
-    ended, errors = run_and_kill(points, command)
-    assert ended == ["killed"] * len(points), errors
-    assert main(command) == 0
-    assert_same_bits(workdir, finished_quickstart)
-    shutil.rmtree(workdir)
+    """Of one guide: in a stage, in the next, and in evaluation; against the quickstart, where it is
+    one of several. tests/kills.py kills the whole, more often."""
+    workdir, seed = tmp_path / "killed", tmp_path / "killed" / "seed_0"
+    _, *arguments = quickstart_command(workdir)
+    arguments.append("--config.methods=language_hyperldm_tokens")
 
+    def kill(*marks):
+        points = kill_points(workdir, np.random.default_rng(0), marks=marks)
+        ended, errors = run_and_kill(points, ["evaluate", *arguments])
+        assert ended == ["killed"] * len(marks), errors
 
-def test_one_method_is_trained_with_what_it_needs(quickstart_command, tmp_path):
-    """And with nothing that is evaluated or reported."""
-    _, *arguments = quickstart_command(tmp_path / "one")
+    kill("seed_0/hnet_language/00000001")
+    # One method is trained with what it needs, and nothing is evaluated.
     assert main(["train", *arguments, "--method", "language"]) == 0
-    left = {path.name for path in (tmp_path / "one" / "seed_0").iterdir()}
+    left = {path.name for path in seed.iterdir()}
     assert left == {"hnet_language", "language_latents", "curves", "reads"}
+    kill("seed_0/language_hyperldm_tokens/00000001", "seed_0/rows/2.json")
+    assert main(["evaluate", *arguments]) == 0
+    for stage in ("hnet_language", "language_hyperldm_tokens"):
+        assert_same_file(seed, finished_quickstart / "seed_0", f"curves/{stage}.json")
+    ours, whole = (
+        json.loads((run / "seed_0" / "scores.json").read_text())
+        for run in (workdir, finished_quickstart)
+    )
+    assert len(ours["rows"]) >= 6
+    for split in ("validation", "test"):
+        for row, scores in ours[split].items():
+            assert scores == whole[split][row], row
+    shutil.rmtree(workdir)

@@ -21,7 +21,7 @@ def workdir(tmp_path_factory, digits_vqa_dir, programs):
         *(f"data_dir={digits_vqa_dir}", f"compilation_cache={programs}"),
     )
     overrides = [f"--config.{setting}" for setting in settings]
-    command = ["run", "--config", str(CONFIG), "--workdir", str(workdir), *overrides]
+    command = ["evaluate", "--config", str(CONFIG), "--workdir", str(workdir), *overrides]
     assert main(command) == 0
     return workdir
 
@@ -29,7 +29,7 @@ def workdir(tmp_path_factory, digits_vqa_dir, programs):
 def test_the_run_is_of_that_encoder(workdir):
     data = json.loads((workdir / "data.json").read_text())
     assert data["question_tokens"] and data["question_encoder"] != data["encoder"]
-    assert (workdir / "report" / "report.md").exists()
+    assert (workdir / "seed_0" / "scores.json").exists()
 
 
 def test_new_sentences_are_read_by_it(workdir):

@@ -384,6 +384,30 @@ def test_the_same_command_goes_on(fake, tmp_path, capsys):
     assert fake.trained == {FIGURES[0]: list(PARTS), FIGURES[1]: ["hnet_hyperldm"]}
 
 
+def test_combinations_of_former_grids_stay_in_the_table(fake, tmp_path, capsys):
+    workdir = tmp_path / "w"
+
+    def names(*grids):
+        assert main(arguments(workdir, *grids, rows=[ROWS[0]])) == 0
+        record = json.loads((workdir / "sweep.json").read_text())
+        lines = [line["combination"] for line in record["lines"]]
+        assert sorted(lines) == sorted(record["combinations"])
+        written = (workdir / "sweep.md").read_text()
+        assert f"{len(lines)} of {len(lines)} combinations are finished" in written
+        assert all(f"| {name} |" in written for name in lines)
+        return lines
+
+    assert names("hyperldm.drop_rate=0.1,0.3") == [FIGURES[2], FIGURES[0]]
+    assert names("hyperldm.drop_rate=0.2") == [FIGURES[2], FIGURES[1], FIGURES[0]]
+    assert names("hyperldm.drop_rate=0.3,0.1") == [FIGURES[2], FIGURES[1], FIGURES[0]]
+    # What is removed is no more in it.
+    shutil.rmtree(workdir / FIGURES[2])
+    assert names("hyperldm.drop_rate=0.2") == [FIGURES[1], FIGURES[0]]
+    (workdir / "sweep.json").write_text('{"lines": 3}')
+    assert main(arguments(workdir, "hyperldm.drop_rate=0.2")) == 2
+    assert "does not hold what it should" in capsys.readouterr().err
+
+
 def test_a_table_is_of_one_data_set(fake, tmp_path, monkeypatch, capsys):
     """More values of a grid, where the files of the data set are the same and where they changed,
     which are read once for all that have the same."""

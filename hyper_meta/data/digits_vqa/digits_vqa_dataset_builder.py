@@ -32,8 +32,12 @@ QUERY_SHARE = 0.3
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Questions about scenes of coloured handwritten digits."""
 
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Tasks three times as large."}
+    VERSION = tfds.core.Version("1.1.1")
+    RELEASE_NOTES = {
+        "1.0.0": "First version.",
+        "1.1.0": "Tasks three times as large.",
+        "1.1.1": "The same pictures, packed faster.",
+    }
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name="tasks", description="Questions with labelled scenes."),
         tfds.core.BuilderConfig(name="scenes", description="The pictures."),
@@ -81,7 +85,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         for row, image in enumerate(render(scenes)):
             # As PNG bytes: given an array, tensorflow-datasets would encode it with TensorFlow.
             png = io.BytesIO()
-            Image.fromarray(image).save(png, "png")
+            Image.fromarray(image).save(png, "png", compress_level=1)
             name = image_id(split, row)
             yield name, {"image_id": name, "image": png.getvalue()}
 
