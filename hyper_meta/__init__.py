@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hyper_meta.core.errors import UserError
     from hyper_meta.data.tasks import Task
-    from hyper_meta.generation.generate import generate, load_model
+    from hyper_meta.generation.generate import generate
+    from hyper_meta.generation.model import load_model
     from hyper_meta.generation.predict import predict
     from hyper_meta.generation.weights_file import load_weights, save_weights
 
@@ -40,7 +41,7 @@ _MODULES = {
     "Task": "data.tasks",
     "UserError": "core.errors",
     "generate": "generation.generate",
-    "load_model": "generation.generate",
+    "load_model": "generation.model",
     "load_weights": "generation.weights_file",
     "predict": "generation.predict",
     "save_weights": "generation.weights_file",

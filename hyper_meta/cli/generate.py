@@ -79,7 +79,8 @@ def _generate(arguments: argparse.Namespace, files: Mapping[str, Path]) -> None:
     from hyper_meta.core.compilation import keep_quick_programs
     from hyper_meta.core.configuration import stored_settings
     from hyper_meta.core.progress import progress_bar
-    from hyper_meta.generation.generate import generate, load_model
+    from hyper_meta.generation.generate import generate
+    from hyper_meta.generation.model import load_model
     from hyper_meta.generation.weights_file import save_weights
 
     keep_quick_programs(stored_settings(Path(arguments.workdir)).compilation_cache)

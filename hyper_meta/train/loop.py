@@ -76,7 +76,6 @@ def run_stage(
     restored.
 
     Args:
-      stage: the stage.
       directory: the folder of its checkpoints.
       seed: seed of the initial parameters and of the steps.
       checkpoint_every: chunks from one checkpoint to the next; the last chunk always has one.
@@ -102,9 +101,8 @@ def run_stage(
     # The last row of an interrupted chunk holds its sums.
     sums = history.pop()["sums"] if history and "sums" in history[-1] else {}
     calls = _calls(stage, _compile(stage, steps_key), parallel.replicate(state), step, sums)
-    calls = _heard_at_once(stage, step, calls)
     with _signals() as received, interrupts.saving(), _bar(stage, step, progress) as bar:
-        for trained, row in calls:
+        for trained, row in _heard_at_once(stage, step, calls):
             _show(bar, row, row["step"] - step)
             step = row["step"]
             number = processes.largest(received[0] if received else 0)

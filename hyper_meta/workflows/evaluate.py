@@ -213,7 +213,7 @@ def _show(setup: Setup, guide: Guide, trained: Trained) -> None:
     value = guide.settings[chosen_setting(setup, guide)]
     points = guide.answering(points_of(setup, guide, "test", value))
     arrays = {"answers": _first_answers(setup, guide, points)}
-    if guide.space is not None:
+    if guide.space in trained.left:  # where its latents were adapted
         arrays |= {
             "latents": points[:, 0],
             "adapted": trained.space(guide.space).latents.mean(axis=1),

@@ -44,16 +44,16 @@ NAMES = [command.name for command in COMMANDS]
 def calls(monkeypatch):
     """What the commands call, instead of calling it: a list of (name, arguments)."""
     made = []
-    monkeypatch.setattr(
-        pipeline,
-        "run",
-        lambda config, workdir, until, method: made.append((config, workdir, until, method)),
-    )
+
+    def run(config, workdir, until, method):
+        made.append((config, workdir, until, method))
+        return ["references", "film"]
 
     def pretrain(config, workdir, out):
         made.append((config, workdir, out))
         return {"retrieval": 91.26, "chance": 12.3}
 
+    monkeypatch.setattr(pipeline, "run", run)
     monkeypatch.setattr(pretraining, "pretrain_encoder", pretrain)
     return made
 
@@ -221,8 +221,16 @@ def test_a_process_that_computes_starts_over_with_huge_pages_once(given, argv, s
 
 
 @pytest.mark.parametrize("command", PIPELINE_COMMANDS)
-def test_each_stage_is_a_command(command, calls, tmp_path):
-    assert main([command, "--config", QUICKSTART, "--workdir", str(tmp_path / "w")]) == 0
+def test_each_stage_is_a_command(command, calls, tmp_path, capsys):
+    workdir = tmp_path / "w"
+    assert main([command, "--config", QUICKSTART, "--workdir", str(workdir)]) == 0
+    told = {
+        "train": f"trained in {workdir}: references, film\n"
+        f"next: hyper-meta evaluate --workdir {workdir}\n",
+        "evaluate": f"trained and scored in {workdir}: references, film\n"
+        f"next: hyper-meta report --workdir {workdir}\n",
+    }
+    assert capsys.readouterr().out == told.get(command, "")
     ((config, workdir, until, method),) = calls
     assert method is None
     assert until == ("report" if command == "run" else command)

@@ -134,8 +134,6 @@ DAMAGES = {
     "other records": ("*-train.array_record*", lambda path: path.write_bytes(b"no records" * 999)),
     "empty description": ("dataset_info.json", lambda path: path.write_bytes(b"")),
     "cut description": ("dataset_info.json", _cut),
-    "no features": ("features.json", Path.unlink),
-    "cut features": ("features.json", _cut),
 }
 
 

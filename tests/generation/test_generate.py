@@ -35,10 +35,10 @@ from hyper_meta.encoders.folder import (
 from hyper_meta.generation.generate import (
     _read,
     generate,
-    load_model,
     nearest_sentences,
     nearest_templates,
 )
+from hyper_meta.generation.model import load_model
 from hyper_meta.generation.predict import predict
 from hyper_meta.generation.weights_file import load_weights, save_weights
 from hyper_meta.methods.registry import GUIDES
@@ -265,11 +265,14 @@ def test_sentences_of_training_lie_where_they_were_read(model):
 
 
 def test_nothing_is_compiled_anew_for_another_sentence(workdir):
+    """Of as many tokens, rounded up to a multiple of 8."""
     model = load_model(workdir)
-    generate(model, "Which colour is the one?")
+    short, long = "Which is it?", "Which colour is red?"
+    for task in (short, long):
+        generate(model, task)
     before = [program._cache_size() for program in model.programs]
-    assert before == [1] * len(before)
-    for task in ("How many digits are there?", "Where is the red digit?", "Which is it?"):
+    assert max(before) <= 2
+    for task in (short[:-1], long[:-1], short[1:]):
         generate(model, task, seed=3)
     assert [program._cache_size() for program in model.programs] == before
 

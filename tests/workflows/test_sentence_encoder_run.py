@@ -8,7 +8,8 @@ from small_quickstart import CONFIG, SMALL
 from toy_sentence_encoder import TINY, write_sentence_encoder
 
 from hyper_meta.cli.main import main
-from hyper_meta.generation.generate import generate, load_model
+from hyper_meta.generation.generate import generate
+from hyper_meta.generation.model import load_model
 
 
 @pytest.fixture(scope="module")
