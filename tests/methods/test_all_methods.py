@@ -21,12 +21,13 @@ from hyper_meta.methods.guides import chosen_setting, guide_of, guide_score, poi
 from hyper_meta.methods.interface import split_questions
 from hyper_meta.methods.novelty import novelty
 from hyper_meta.methods.places import trained_parts
-from hyper_meta.methods.registry import GUIDES, METHODS
+from hyper_meta.methods.registry import GUIDES, METHODS, in_order
 from hyper_meta.methods.signs import SIGNS, probe_images, stack_signs
 from hyper_meta.methods.trained import Trained
 from hyper_meta.methods.trust import trust_from
 from hyper_meta.models.sentences import take
 from hyper_meta.train import checkpoints
+from hyper_meta.workflows import evaluate as evaluation
 from hyper_meta.workflows.evaluate import evaluate
 
 SOURCE = {"encoder": "an encoder", "question_encoder": "another"}
@@ -151,13 +152,15 @@ def test_the_model_of_generate_is_left_behind(evaluated, everything):
         "space": trained.space("hnet").params,
         "hyperldm": trained.fitted("hnet_hyperldm").as_tree(),
     }
-    tree = {"guide": tree, "images": probe_images(setup)}
+    sentences = np.asarray(setup.tables["train"].questions.pooled)
+    tree = {"guide": tree, "images": probe_images(setup), "sentences": sentences}
     restored, notes = checkpoints.restore_tree(
         setup.folder / "guides" / "hnet_hyperldm",
         jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree),
     )
     jax.tree.map(np.testing.assert_array_equal, restored, tree)
     assert {name: notes[name] for name in SOURCE} == SOURCE
+    assert notes["templates"] == {t.sentence: t.template for t in setup.tasks["train"]}
     guide = guide_of(setup, trained, "hnet_hyperldm", GUIDES["hnet_hyperldm"])
     assert notes["setting"] == guide.settings[chosen_setting(setup, guide)]
 
@@ -183,6 +186,20 @@ def test_the_best_guide_on_validation_tasks_is_the_default_and_is_shown(evaluate
             adapted = trained.space(guide.space).latents.mean(axis=1)
             np.testing.assert_array_equal(shown["adapted"], adapted)
             assert len(shown["latents"]) == NUM_TASKS["test"]
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_a_guide_is_shown_in_a_run_of_its_method_alone(name, evaluated, everything, tmp_path):
+    """With what it needs, and nothing else that other methods leave."""
+    setup, _, trained = everything
+    needed = in_order((name,), setup.config)
+    alone = Trained({key: left for key, left in trained.left.items() if key in needed})
+    assert {*needed} - {*alone.left} <= {"mnet_multitask", "mnet_fomaml", "hnet_fomaml"}
+    guide = guide_of(setup, trained, name, GUIDES[name])
+    evaluation._show(dataclasses.replace(setup, folder=tmp_path), guide, alone)
+    with np.load(tmp_path / "shown.npz") as shown:
+        assert len(shown["answers"]) == NUM_TASKS["test"]
+        assert ("latents" in shown) == (guide.space in needed)
 
 
 @pytest.mark.parametrize("name", GUIDES)
