@@ -8,14 +8,14 @@ import importlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
-
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+from typing import TYPE_CHECKING, NamedTuple
 
 from hyper_meta.core.files import write_bytes
 from hyper_meta.core.types import UserError
 from hyper_meta.data.tasks import Task
+
+if TYPE_CHECKING:  # a quarter of a second, which generate and predict do not need
+    import tensorflow_datasets as tfds
 
 
 class Origin(NamedTuple):
@@ -81,6 +81,9 @@ def build(name: str, data_dir: Path, manual_dir: Path | None = None) -> None:
       UserError: an unknown name, a folder that cannot be written, or files that cannot be
         downloaded or have another hash.
     """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+
     settings = tfds.download.DownloadConfig(
         manual_dir=None if manual_dir is None else str(manual_dir), force_checksums_validation=True
     )
@@ -127,6 +130,8 @@ def count_images(name: str, data_dir: Path) -> int:
 
 def iterate_images(name: str, data_dir: Path, start: int = 0) -> Iterator[tuple[str, bytes]]:
     """(image id, encoded image) of a prepared data set, from the start-th on."""
+    import tensorflow_datasets as tfds
+
     encoded = {"image": tfds.decode.SkipDecoding()}
     with _readable(name, data_dir):
         source = _builder(name, "scenes", data_dir).as_data_source(decoders=encoded)

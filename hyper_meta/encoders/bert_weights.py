@@ -1,6 +1,7 @@
 """Hugging Face BERT and MPNet tensors to Flax parameters: one table for each, strict."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -98,6 +99,14 @@ def rows_of_config(config: BertConfig) -> dict[str, tuple[str, AxisChange]]:
 
 
 def _param_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
-    """{Flax path: shape}, without computing any array."""
-    variables = jax.eval_shape(Bert(config).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
-    return {path: leaf.shape for path, leaf in flatten_dict(variables["params"], sep="/").items()}
+    """{Flax path: shape}, without computing any array; of the layers, which are alike, one is
+    traced."""
+    shallow = Bert(replace(config, num_hidden_layers=1))
+    variables = jax.eval_shape(shallow.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+    shapes = {}
+    for path, leaf in flatten_dict(variables["params"], sep="/").items():
+        _, is_layer, rest = path.partition("layer_0/")
+        layers = range(config.num_hidden_layers)
+        paths = [f"layer_{i}/{rest}" for i in layers] if is_layer else [path]
+        shapes |= dict.fromkeys(paths, leaf.shape)
+    return shapes

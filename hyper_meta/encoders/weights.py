@@ -1,6 +1,7 @@
 """Hugging Face CLIP tensors to Flax parameters and back: one table, strict in both directions."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -126,8 +127,20 @@ def _rows(config: CLIPConfig) -> dict[str, tuple[str, AxisChange]]:
 
 
 def _param_shapes(config: CLIPConfig) -> dict[str, tuple[int, ...]]:
-    """{Flax path: shape}, without computing any array."""
+    """{Flax path: shape}, without computing any array; of the layers, which are alike, one is
+    traced."""
+    towers = {"text_model": config.text, "vision_model": config.vision}
+    text, vision = (replace(tower, num_hidden_layers=1) for tower in towers.values())
     pixels = jnp.zeros((1, config.image_size, config.image_size, 3))
     token_ids = jnp.zeros((1, 1), jnp.int32)
-    variables = jax.eval_shape(CLIP(config).init, jax.random.key(0), pixels, token_ids)
-    return {path: leaf.shape for path, leaf in flatten_dict(variables["params"], sep="/").items()}
+    shallow = CLIP(replace(config, text=text, vision=vision))
+    variables = jax.eval_shape(shallow.init, jax.random.key(0), pixels, token_ids)
+    shapes = {}
+    for path, leaf in flatten_dict(variables["params"], sep="/").items():
+        tower, _, rest = path.partition("/encoder/layers_0/")
+        paths = [path]
+        if rest:
+            depth = towers[tower].num_hidden_layers
+            paths = [f"{tower}/encoder/layers_{i}/{rest}" for i in range(depth)]
+        shapes |= dict.fromkeys(paths, leaf.shape)
+    return shapes
