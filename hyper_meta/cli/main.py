@@ -29,7 +29,7 @@ from hyper_meta.cli import (
     pretrain,
     sweep,
 )
-from hyper_meta.cli.parser import USAGE_ERROR, complain, make_parser
+from hyper_meta.cli.parser import USAGE_ERROR, complain, make_parser, refuse_empty
 from hyper_meta.core import interrupts
 
 COMMANDS = (
@@ -108,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         COMMANDS, description="From a sentence to the weights of a classifier.", epilog=HELP
     )
     arguments, others = parser.parse_known_args(argv)
+    refuse_empty(arguments)
     if getattr(arguments, "quiet", False):
         os.environ[QUIET] = "1"
     try:
@@ -198,5 +199,7 @@ def _exit_code(error: Exception) -> int | None:
 
 def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        from hyper_meta.core.files import reason
+
+        return f"{error.filename}: {reason(error)}" if error.filename else reason(error)
     return str(error)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 USAGE_ERROR = 2
+# Options whose own check says what is expected in place of nothing.
+SAID = ("template", "answers")
 
 OVERRIDES = """\
 Every setting of the config file can be overridden, in its own type; the file explains them all:
@@ -97,6 +99,15 @@ def one_line(message: str) -> str:
     """The message with single spaces; what would move the cursor of a terminal as its code."""
     text = " ".join(message.split())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def refuse_empty(arguments: argparse.Namespace) -> None:
+    """Ends with a message where an option is given without a value, as with an unset variable of a
+    shell."""
+    for name, value in vars(arguments).items():
+        if value == "" and name not in SAID:
+            option = "--" + name.replace("_", "-")
+            usage_error(arguments.prog, f"argument {option}: it is empty, a value is expected")
 
 
 def refuse_others(arguments: argparse.Namespace, others: list[str]) -> None:

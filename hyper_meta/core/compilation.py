@@ -8,6 +8,7 @@ import jax
 from filelock import FileLock
 
 from hyper_meta.core.errors import UserError
+from hyper_meta.core.files import reason
 
 # Some 2,000 programs: to keep one, jax reads the notes of all that are kept.
 CACHE_BYTES = 2**28
@@ -28,7 +29,7 @@ def keep_programs(folder: str) -> None:
         _remove_half_kept(path)
     except OSError as error:
         raise UserError(
-            f"compiled programs cannot be kept in {path}: {error.strerror or error}. Give "
+            f"compiled programs cannot be kept in {path}: {reason(error)}. Give "
             'another folder as --config.compilation_cache, or "" to keep none'
         ) from error
     jax.config.update("jax_compilation_cache_dir", str(path))

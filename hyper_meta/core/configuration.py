@@ -22,7 +22,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_dict import placeholder
 
 from hyper_meta.core.errors import UserError
-from hyper_meta.core.files import flatten, read_json, write_json
+from hyper_meta.core.files import check_exists, flatten, read_json, write_json
 from hyper_meta.core.settings import EncoderSettings, RunSettings, as_dict, read_settings, rules_of
 
 # Of config.json, with the names that settings have: another one is of another version's run.
@@ -68,8 +68,7 @@ def typed(config: ConfigDict, record: type[Settings]) -> Settings:
 
 def execute_file(path: Path) -> ConfigDict:
     """What get_config() of a Python file returns; it may import the files beside it."""
-    if not path.is_file():
-        raise UserError(f"config file {path} does not exist")
+    check_exists(path, "config file")
     before = set(sys.modules)
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)

@@ -53,8 +53,20 @@ def check_replaceable(path: Path, kind: str, is_ours: Callable[[Path], bool]) ->
 
 def check_exists(path: Path, name: str) -> None:
     """Raises UserError where there is no file. name: what the file is."""
-    if not path.is_file():
-        raise UserError(f"{name} {path} does not exist")
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise UserError(f"{name} {path} is a folder, a file is expected")
+    if path.exists():
+        raise UserError(f"{name} {path} is a device, a pipe or a socket, a file is expected")
+    raise UserError(f"{name} {path} does not exist")
+
+
+def reason(error: OSError) -> str:
+    """What an operating system's error says, in words that help."""
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return "a file stands where a folder is expected, choose another place"
+    return error.strerror or str(error)
 
 
 def check_writable(path: Path) -> None:
@@ -71,7 +83,7 @@ def _partial_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
@@ -108,7 +120,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_with_unique_keys)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {reason(error)}") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged, it is not JSON: {error}") from error
 
@@ -121,7 +133,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {reason(error)}") from error
     except ValueError as error:
         raise UserError(f"{path} is no text in UTF-8: {error}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hyper_meta.core.errors import UserError
-from hyper_meta.core.files import read_json, write_bytes
+from hyper_meta.core.files import read_json, reason, write_bytes
 
 LOCK, HOLDER = ".lock", ".holder.json"
 
@@ -37,7 +37,7 @@ def held(folder: Path) -> Iterator[None]:
         yield
         return
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {folder}: {reason(error)}") from error
     try:
         me = {"host": socket.gethostname(), "process": os.getpid()}
         try:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import io
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hyper_meta.core.files import write_bytes
+from hyper_meta.core.files import reason, write_bytes
 from hyper_meta.core.types import UserError
 from hyper_meta.data.tasks import Task
 
@@ -87,12 +89,21 @@ def build(name: str, data_dir: Path, manual_dir: Path | None = None) -> None:
     settings = tfds.download.DownloadConfig(
         manual_dir=None if manual_dir is None else str(manual_dir), force_checksums_validation=True
     )
+    _check_known(name)
+    # Where nothing is downloaded it takes half a minute, which needs no bars in bars.
+    tfds.display_progress_bar(BUILDERS[name].downloads)
     for part in ("tasks", "scenes"):
         with _readable(name, data_dir):
             builder = _builder(name, part, data_dir)
+        if builder.is_prepared():
+            continue
+        print(f"building the {part} of {name} in {data_dir}", file=sys.stderr)
         try:
-            builder.download_and_prepare(download_config=settings)
-        except (OSError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
+            with contextlib.redirect_stdout(io.StringIO()):  # what tensorflow-datasets says of it
+                builder.download_and_prepare(download_config=settings)
+        except OSError as error:
+            raise UserError(f"cannot build {name} in {data_dir}: {reason(error)}") from error
+        except (tfds.download.DownloadError, NonMatchingChecksumError) as error:
             raise UserError(f"cannot build {name} in {data_dir}: {error}") from error
 
 
@@ -181,9 +192,13 @@ def _folder(name: str) -> str:
     return BUILDERS[name].module.rsplit(".", 1)[-1].removesuffix("_dataset_builder")
 
 
-def _builder(name: str, part: str, data_dir: Path) -> tfds.core.DatasetBuilder:
+def _check_known(name: str) -> None:
     if name not in BUILDERS:
         raise UserError(f"unknown data set {name!r}, expected one of {sorted(BUILDERS)}")
+
+
+def _builder(name: str, part: str, data_dir: Path) -> tfds.core.DatasetBuilder:
+    _check_known(name)
     origin = BUILDERS[name]
     builder = importlib.import_module(origin.module).Builder
     return builder(config=origin.prefix + part, data_dir=str(data_dir), file_format="array_record")

@@ -22,6 +22,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from hyper_meta.core.files import reason
 from hyper_meta.core.types import SentenceFeatures, UserError
 from hyper_meta.data.features import MANIFEST, Features, check_finite, read_store
 from hyper_meta.data.meta_vqa.split_files import read_tasks
@@ -74,7 +75,7 @@ def folder_fingerprint(folder: Path) -> str:
             with (folder / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
-            raise UserError(f"cannot read {folder / name}: {error.strerror or error}") from error
+            raise UserError(f"cannot read {folder / name}: {reason(error)}") from error
     return digest.hexdigest()
 
 

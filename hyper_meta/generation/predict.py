@@ -17,6 +17,7 @@ from PIL import Image
 
 from hyper_meta.core import parallel
 from hyper_meta.core.arguments import check_answers, check_template
+from hyper_meta.core.files import reason
 from hyper_meta.core.numerics import own_numerics
 from hyper_meta.core.types import UserError
 from hyper_meta.data.images import CorruptImage, decode
@@ -124,7 +125,7 @@ def _open(path: str | os.PathLike) -> Image.Image:
             )
         return decode(str(path), file.read_bytes())
     except OSError as error:
-        raise UserError(f"cannot read image {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read image {path}: {reason(error)}") from error
     except CorruptImage as error:
         raise UserError(f"cannot read image {error}") from error
 

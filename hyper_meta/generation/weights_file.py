@@ -14,7 +14,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 
 from hyper_meta.core.arguments import check_template
-from hyper_meta.core.files import write_bytes
+from hyper_meta.core.files import check_exists, write_bytes
 from hyper_meta.core.tensors import tensor_bytes
 from hyper_meta.core.types import UserError
 from hyper_meta.generation.out import check_out
@@ -103,8 +103,7 @@ def load_weights(path: str | os.PathLike) -> Weights:
     Raises UserError where the file is missing, damaged, of another format, names a network that is
     not known here, or its weights are not finite or not those of that network.
     """
-    if not Path(path).is_file():
-        raise UserError(f"weights file {path} does not exist")
+    check_exists(Path(path), "weights file")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

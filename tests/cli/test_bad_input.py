@@ -483,7 +483,7 @@ def test_images_that_are_no_list(weights):
 
 def test_no_weights_file(refused, image, tmp_path):
     assert "does not exist" in refused(*predict_command(tmp_path / "none", image))
-    assert "does not exist" in refused(*predict_command(tmp_path, image))
+    assert "is a folder, a file is expected" in refused(*predict_command(tmp_path, image))
 
 
 @pytest.mark.parametrize("length", [0, 5, 100, -1])

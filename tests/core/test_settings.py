@@ -147,7 +147,7 @@ def test_a_range_ends_where_it_says(record, name):
     is_tuple = str(kind).startswith("tuple")
     good, bad = bounds(kind, rule)
     for value in good:
-        given = (value, value) if is_tuple else value
+        given = (value,) if is_tuple else value
         assert check_value(name, given, kind, rule) == given
     for value in bad:
         with pytest.raises(UserError) as caught:
@@ -265,7 +265,7 @@ def test_a_missing_setting_is_named(record, name):
     for group in groups:
         holder = holder[group]
     del holder[key]
-    with pytest.raises(UserError, match=f"the configuration lacks {name}:"):
+    with pytest.raises(UserError, match=f"the configuration lacks the settings {name}:"):
         read_settings(values, record)
 
 
@@ -279,6 +279,16 @@ def test_choices_are_those_of_the_registries():
 def test_a_setting_is_documented_in_one_line(record, name):
     _, rule = rules_of(record)[name]
     assert rule.doc and "\n" not in rule.doc
+
+
+def test_a_value_to_choose_from_stands_once_and_widths_may_repeat():
+    for name in ("hnet.learning_rates", "evaluate.shots", "evaluate.guidance_scales", "methods"):
+        value = read_settings(values_of(RunSettings))
+        for part in name.split("."):
+            value = getattr(value, part)
+        with pytest.raises(UserError, match=f"{name} has the value {value[0]} twice: leave one"):
+            read_settings(changed(RunSettings, **{name: (*value, value[0])}))
+    read_settings(changed(RunSettings, **{"hnet.hidden_dims": (8, 8)}))
 
 
 def test_a_network_may_have_settings_of_its_own():

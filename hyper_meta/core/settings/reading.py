@@ -69,7 +69,8 @@ def _read(config: Any, record: type, prefix: str) -> Any:
             )
     if missing := [prefix + name for name in kinds if name not in given]:
         raise UserError(
-            f"the configuration lacks {', '.join(missing)}: set it as the files in configs/ do"
+            f"the configuration lacks the settings {', '.join(missing)}: take a file of configs/ "
+            "of the same kind as a start"
         )
     values = {}
     for field in dataclasses.fields(record):
@@ -104,7 +105,8 @@ def _extended(record: type, others: tuple[tuple[str, Any], ...]) -> type:
     """The same class for the same fields, so that equal settings are equal."""
     if not others:
         return record
-    fields = [(name, kind, setting("of its own", may_be_empty=True)) for name, kind in others]
+    anything = {"may_be_empty": True, "may_repeat": True}
+    fields = [(name, kind, setting("of its own", **anything)) for name, kind in others]
     return dataclasses.make_dataclass(
         record.__name__, fields, bases=(record,), frozen=True, kw_only=True
     )

@@ -19,7 +19,8 @@ class Rule:
 
     doc: one line on the setting. above, at_least, below, at_most: bounds of a number, None for
     none; choices: the texts to choose from, () for any; may_be_empty: whether a text or a tuple
-    may hold nothing; is_share: whether the number is a share of a whole.
+    may hold nothing; may_repeat: whether a tuple may hold a value twice, as widths do, and values
+    to choose from do not; is_share: whether the number is a share of a whole.
     """
 
     doc: str
@@ -29,6 +30,7 @@ class Rule:
     at_most: float | None = None
     choices: tuple[str, ...] = ()
     may_be_empty: bool = False
+    may_repeat: bool = False
     is_share: bool = False
 
 
@@ -42,10 +44,16 @@ def count(doc: str, **bounds: Any) -> Any:
     return setting(doc, at_least=1, **bounds)
 
 
-def share(doc: str, *, may_be_zero: bool) -> Any:
+def widths(doc: str) -> Any:
+    """A field of the widths of several layers."""
+    return count(doc, may_repeat=True)
+
+
+def share(doc: str, *, may_be_zero: bool, may_be_one: bool = True) -> Any:
     """A field of a share from 0 to 1."""
     lower = {"at_least": 0} if may_be_zero else {"above": 0}
-    return setting(doc, **lower, at_most=1, is_share=True)
+    upper = {"at_most": 1} if may_be_one else {"below": 1}
+    return setting(doc, **lower, **upper, is_share=True)
 
 
 def rate(doc: str) -> Any:
@@ -70,7 +78,10 @@ def check_value(name: str, value: Any, kind: Any, rule: Rule) -> Any:
         raise UserError(f"{name}={value!r} given, a tuple of {element.__name__} is expected")
     if not value and not rule.may_be_empty:
         raise UserError(f"{name} is empty, one value or more are expected")
-    return tuple(_check_single(name, part, element, rule) for part in value)
+    values = tuple(_check_single(name, part, element, rule) for part in value)
+    if not rule.may_repeat and (twice := [part for part in values if values.count(part) > 1]):
+        raise UserError(f"{name} has the value {twice[0]} twice: leave one out")
+    return values
 
 
 def _check_single(name: str, value: Any, kind: type, rule: Rule) -> Any:
@@ -98,8 +109,9 @@ def _check_number(name: str, value: float, rule: Rule) -> None:
     if _in_range(value, rule):
         return
     if rule.is_share:
-        interval = "above 0 to 1" if rule.at_least is None else "0 to 1"
-        raise UserError(f"{name}={value} is no share, a number from {interval} is expected")
+        lower = "above 0" if rule.at_least is None else "0"
+        upper = "below 1" if rule.at_most is None else "1"
+        raise UserError(f"{name}={value} is no share, a number from {lower} to {upper} is expected")
     if isinstance(value, int) and rule.at_least is not None and value < rule.at_least:
         raise UserError(f"{name}={value} is too small, {rule.at_least} is least")
     raise UserError(f"{name}={value} given, {WORDS[type(value)]} {_range(rule)} is expected")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from hyper_meta.core.arguments import MAX_SEED
-from hyper_meta.core.settings.rules import count, rate, setting, share
+from hyper_meta.core.settings.rules import count, rate, setting, share, widths
 from hyper_meta.core.settings.training import (
     AdaptedTrainingSettings,
     ConditionalSettings,
@@ -112,7 +112,7 @@ class HVAESettings(TrainingSettings):
 
     weights: WeightsSettings
     latent_dim: int = count("Z")
-    hidden_dims: tuple[int, ...] = count("widths of encoder and decoder")
+    hidden_dims: tuple[int, ...] = widths("widths of encoder and decoder")
     beta: float = setting("weight of the KL divergence", at_least=0)
     standardise: bool = setting("weights by the deviation of each")
     components: int = count("principal components of the weights that it sees")
@@ -146,7 +146,7 @@ class RunSettings:
         "its name", choices=("digits_vqa", "meta_vqa", "meta_vqa_published", "precomputed")
     )
     data_dir: str = setting("where data sets and their features are")
-    validation_share: float = share("of the training tasks", may_be_zero=False)
+    validation_share: float = share("of the training tasks", may_be_zero=False, may_be_one=False)
     encoder: str = setting('"bundled", a folder, or a name on the Hub')
     encoder_dtype: str = setting("that the encoder computes in", choices=("float32", "bfloat16"))
     image_resize: str = setting("how an image becomes a square", choices=("crop", "square"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from hyper_meta.core.settings.rules import count, rate, setting, share
+from hyper_meta.core.settings.rules import count, rate, setting, share, widths
 
 CONDITIONS = ("pooled", "tokens")
 
@@ -45,14 +45,14 @@ class HNetSettings(AdaptedTrainingSettings):
     """Latent -> weights."""
 
     latent_dim: int = count("Z")
-    hidden_dims: tuple[int, ...] = count("widths of the generator")
+    hidden_dims: tuple[int, ...] = widths("widths of the generator")
 
 
 @record
 class ConditionalSettings(AdaptedTrainingSettings):
     """Question -> weights."""
 
-    hidden_dims: tuple[int, ...] = count("widths of the generator")
+    hidden_dims: tuple[int, ...] = widths("widths of the generator")
     standardise: bool = setting("questions by mean and deviation over the training questions")
 
 
@@ -61,7 +61,7 @@ class FilmSettings(TaskTrainingSettings):
     """Question -> scale and shift of the hidden units of one adapter."""
 
     condition: str = setting("what it reads of a question", choices=CONDITIONS)
-    hidden_dims: tuple[int, ...] = count("widths of the network that reads the question")
+    hidden_dims: tuple[int, ...] = widths("widths of the network that reads the question")
     standardise: bool = setting("questions by mean and deviation over the training questions")
 
 
@@ -71,7 +71,7 @@ class LanguageSettings(AdaptedTrainingSettings):
 
     condition: str = setting("what it reads of a question", choices=CONDITIONS)
     latent_dim: int = count("Z")
-    hidden_dims: tuple[int, ...] = count("widths of the generator")
+    hidden_dims: tuple[int, ...] = widths("widths of the generator")
     objective: str = setting("order of the inner gradients", choices=("fomaml", "maml"))
     adapted_share: float = share(
         "of the loss that is taken after the inner steps", may_be_zero=True
@@ -118,7 +118,7 @@ class HyperCLIPSettings(TrainingSettings):
     """Weights -> the space of questions."""
 
     guidance: GuidanceSettings
-    hidden_dims: tuple[int, ...] = count("widths of the encoder")
+    hidden_dims: tuple[int, ...] = widths("widths of the encoder")
     standardise: bool = setting("weights by mean and deviation of each")
     weight_decay: float = setting("of AdamW", at_least=0)
 
@@ -157,7 +157,7 @@ class NoisyHyperCLIPSettings(TrainingSettings):
     """Diffused latents -> the space of questions, which guides HyperLDM from within."""
 
     condition: str = setting("what it reads of a question", choices=CONDITIONS)
-    hidden_dims: tuple[int, ...] = count("widths of the encoder of latents")
+    hidden_dims: tuple[int, ...] = widths("widths of the encoder of latents")
     embed_dim: int = count("width of the common space")
     weight_decay: float = setting("of AdamW", at_least=0)
     ema_decay: float = setting("of the averaged parameters, 0 for none", at_least=0, below=1)
