@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+ENDING = (signal.SIGINT, signal.SIGTERM)
 GRACE = 1.0  # seconds in which the main thread may end by itself
 
 
@@ -78,6 +79,8 @@ def _planned(plan: _Plan) -> Iterator[None]:
 def _watch(pipe: int) -> None:
     while True:
         number, plan = os.read(pipe, 1)[0], _plans[-1]
+        if number not in ENDING:
+            continue
         if plan.spared:
             plan.spared -= 1
             continue

@@ -107,6 +107,11 @@ def are_equal(seed_folder: Path, methods: Iterable[str], settings: Mapping[str, 
     return True
 
 
+def was_read(seed_folder: Path, name: str) -> bool:
+    """Whether any training in the folder of a seed read a setting."""
+    return any(name in _read(path) for path in (seed_folder / FOLDER).glob("*.json"))
+
+
 def _read(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):

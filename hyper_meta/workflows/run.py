@@ -27,11 +27,12 @@ from hyper_meta.core.settings import RunSettings, as_dict
 from hyper_meta.core.settings.watching import watched
 from hyper_meta.data.table import DataSet
 from hyper_meta.eval.report import write_report
+from hyper_meta.methods.guide_store import FOLDER as GUIDES_FOLDER
 from hyper_meta.methods.guides import guide_of
 from hyper_meta.methods.interface import Setup
 from hyper_meta.methods.places import seed_dir
 from hyper_meta.methods.reads import FOLDER as READS
-from hyper_meta.methods.reads import Reads, note, while_training
+from hyper_meta.methods.reads import Reads, note, was_read, while_training
 from hyper_meta.methods.registry import GUIDES, METHODS, in_order
 from hyper_meta.methods.trained import Trained
 from hyper_meta.networks.registry import check_network
@@ -40,8 +41,10 @@ from hyper_meta.preparation.prepare import PRECOMPUTED, images_of, load_data
 from hyper_meta.workflows.evaluate import evaluate
 
 STEPS = ("train", "evaluate", "report")
-# What may differ between the config of a work directory and that of a command on it.
-FREE_KEYS = ("data_dir", "num_seeds", "compilation_cache")
+# What may differ between the config of a work directory and that of a command on it: always; and
+# before anything was scored, where no training read it.
+FREE_KEYS = ("data_dir", "num_seeds", "compilation_cache", "evaluate.num_resamples")
+UNSCORED_KEYS = ("methods", "evaluate.")
 
 
 def run(
@@ -136,18 +139,42 @@ def check_claim(config: Any, workdir: Path) -> None:
         if workdir.exists() and {path.name for path in workdir.iterdir()} - {LOCK, HOLDER}:
             raise UserError(f"{workdir} is not empty and holds no run: choose another --workdir")
         return
+    for key, (theirs, mine) in _differences(config, workdir).items():
+        if _may_change(key, workdir):
+            continue
+        told = "choose another --workdir or the same configuration"
+        if key.startswith(UNSCORED_KEYS) and _is_scored(workdir):
+            told = f"to score anew, remove scores.json and rows in {workdir}/seed_*; or {told}"
+        raise UserError(
+            f"{workdir} holds a run with {key}={theirs}, this command has {key}={mine}: {told}"
+        )
+
+
+def _differences(config: Any, workdir: Path) -> dict[str, tuple[Any, Any]]:
+    """{dotted name: (value of the work directory, of a config)} of what differs, as JSON has it."""
     mine, theirs = flatten(json.loads(json.dumps(as_dict(config)))), flatten(read_stored(workdir))
-    for key in sorted(mine.keys() | theirs.keys()):
-        if mine.get(key) != theirs.get(key) and key not in FREE_KEYS and _holds_results(workdir):
-            raise UserError(
-                f"{workdir} holds a run with {key}={theirs.get(key)}, this command has "
-                f"{key}={mine.get(key)}: choose another --workdir or the same configuration"
-            )
+    values = {key: (theirs.get(key), mine.get(key)) for key in sorted(mine.keys() | theirs.keys())}
+    return {key: pair for key, pair in values.items() if pair[0] != pair[1]}
+
+
+def _may_change(key: str, workdir: Path) -> bool:
+    if key in FREE_KEYS or not _holds_results(workdir):
+        return True
+    if not key.startswith(UNSCORED_KEYS) or _is_scored(workdir):
+        return False
+    return not any(was_read(folder.parent, key) for folder in workdir.glob(f"*/{READS}"))
+
+
+def _is_scored(workdir: Path) -> bool:
+    return any(workdir.glob("*/scores.json")) or any(workdir.glob("*/rows/*"))
 
 
 def claim(config: Any, workdir: Path) -> None:
     """Makes a work directory that of these settings, a record. Raises as `check_claim` does."""
     check_claim(config, workdir)
+    if (workdir / CONFIG_FILE).exists() and set(_differences(config, workdir)) - set(FREE_KEYS):
+        for folder in workdir.glob(f"*/{GUIDES_FOLDER}"):  # with settings that were chosen before
+            shutil.rmtree(folder)
     if not _holds_results(workdir):
         # Of trainings that had other settings and came to nothing.
         for folder in workdir.glob(f"*/{READS}"):
