@@ -17,7 +17,7 @@ SWALLOWS = """
 import ctypes, time
 @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 def compare(a, b):
-    time.sleep(3)
+    time.sleep(2)
     return 0
 ctypes.CDLL(None).qsort((ctypes.c_int * 100)(), 100, 4, compare)
 """
@@ -71,7 +71,7 @@ with interrupts.saving():
     try:
         time.sleep(60)
     except KeyboardInterrupt:
-        time.sleep(3)
+        time.sleep(1.5)
         print('saved', file=sys.stderr)
     sys.exit(7)
 """
@@ -93,7 +93,7 @@ try:
     time.sleep(60)
 except KeyboardInterrupt:
     interrupts.leave_alone()
-    time.sleep(2)
+    time.sleep(1.5)
     sys.exit(5)
 """
     code, err, _ = end(START + work)

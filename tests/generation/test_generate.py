@@ -271,7 +271,6 @@ def test_nothing_is_compiled_anew_for_another_sentence(workdir):
     for task in (short, long):
         generate(model, task)
     before = [program._cache_size() for program in model.programs]
-    assert max(before) <= 2
     for task in (short[:-1], long[:-1], short[1:]):
         generate(model, task, seed=3)
     assert [program._cache_size() for program in model.programs] == before

@@ -18,7 +18,12 @@ def workdir(tmp_path_factory, digits_vqa_dir, programs):
     encoder = write_sentence_encoder(workdir.parent / "toy")
     settings = (
         *SMALL,
-        *(f"question_encoder={encoder}", "question_tokens=True", "methods=conditional"),
+        *(
+            f"question_encoder={encoder}",
+            "question_tokens=True",
+            "evaluate.shots=",
+            "methods=conditional",
+        ),
         *(f"data_dir={digits_vqa_dir}", f"compilation_cache={programs}"),
     )
     overrides = [f"--config.{setting}" for setting in settings]

@@ -18,7 +18,7 @@ METHODS = ("references", "conditional", "film", "ridge", "hnet_hyperclip", "hnet
 METHODS += ("nearest_latent", "questions")
 SETTINGS = (
     *("film.num_steps=2", "film.chunk_steps=1", "conditional.inner_steps=1"),
-    *("hyperclip.batch_size=4", "network.hidden_dim=3", "hnet.latent_dim=4"),
+    *("hyperclip.batch_size=4", "network.hidden_dim=3", "hnet.latent_dim=4", "evaluate.shots="),
     *("dataset=precomputed", f"methods={','.join(METHODS)}"),
 )
 
