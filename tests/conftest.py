@@ -36,6 +36,8 @@ LONG = (
     *("test_bert.py", "test_installed.py", "test_sentence_encoder_run.py"),
     *("test_hyperldm.py", "test_hyperclip_stage.py", "test_hvae_stage.py", "test_pretrain.py"),
     *("test_inspection.py", "test_notebook.py", "test_linear_gaussian.py", "test_parallel.py"),
+    *("test_cli.py", "test_loop.py", "test_sentence_encoder.py", "test_token_learner.py"),
+    *("test_properties.py", "test_interrupts.py", "test_bad_arguments.py"),
 )
 
 
