@@ -211,7 +211,7 @@ def test_a_sentence_that_is_not_read_to_its_end_is_refused(workdir, other_run):
 def test_networks_that_give_no_number_are_refused(name, weights):
     image = np.zeros((8, 8, 3), np.uint8)
     large = dataclasses.replace(weights, **{name: getattr(weights, name) * np.float32(1e30)})
-    with pytest.raises(UserError, match="give no finite answers, their largest weight is .*e[+](29|3.):"):
+    with pytest.raises(UserError, match="no finite answers, their largest weight is .*e[+]"):
         predict(large, [image], answers=["red", "green"])
 
 
