@@ -31,6 +31,7 @@ from hyper_meta.cli import (
 )
 from hyper_meta.cli.parser import USAGE_ERROR, complain, make_parser, refuse_empty
 from hyper_meta.core import interrupts
+from hyper_meta.core.arguments import QUIET
 
 COMMANDS = (
     *pipeline.COMMANDS,
@@ -53,9 +54,6 @@ from nothing to a generated network:
 
 hyper-meta COMMAND --help shows more examples.
 """
-
-# As core.progress reads it.
-QUIET = "HYPER_META_QUIET"
 
 FAILED = 1
 # A shell's code for a process that a signal ended.

@@ -1,4 +1,5 @@
-"""Checks of the arguments of `generate` and `predict`, before anything is computed."""
+"""Checks of the arguments of `generate` and `predict`, before anything is computed; and what other
+arguments set."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 
 from hyper_meta.core.errors import UserError
 
+QUIET = "HYPER_META_QUIET"  # in the environment, by --quiet: no progress bars
 # JAX makes a key from 32 bits of a seed; beyond that, other seeds would give the same numbers.
 MAX_SEED = 2**32 - 1
 

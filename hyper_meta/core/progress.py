@@ -14,8 +14,8 @@ from typing import Any
 from tqdm import tqdm
 
 from hyper_meta.core import processes
+from hyper_meta.core.arguments import QUIET
 
-QUIET = "HYPER_META_QUIET"  # in the environment: no bars, see cli.main
 LOG_FILE = "log.txt"
 LOG = logging.getLogger("hyper_meta")
 

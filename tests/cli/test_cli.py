@@ -18,6 +18,7 @@ import hyper_meta
 from hyper_meta.cli import pipeline as pipeline_commands
 from hyper_meta.cli.main import COMMANDS, main
 from hyper_meta.core import configuration
+from hyper_meta.core.arguments import QUIET
 from hyper_meta.core.configuration import execute_file, load_settings
 from hyper_meta.core.settings import (
     BenchmarkSettings,
@@ -503,7 +504,7 @@ def test_options_of_generate(workdir, tmp_path, capsys):
     np.testing.assert_array_equal(load_weights(out).samples, weights.samples)
 
 
-def test_many_tasks_in_one_call(workdir, tmp_path, capsys):
+def test_many_tasks_in_one_call(workdir, tmp_path, capsys, monkeypatch):
     """A file for each, the same as alone."""
     asked = ["Where is the red digit?", "How many digits are there?", "Which colour?"]
     (tmp_path / "tasks.txt").write_text(f"\ufeff{asked[1]}\n\n  {asked[2]} \r\n", "utf-8")
@@ -519,8 +520,11 @@ def test_many_tasks_in_one_call(workdir, tmp_path, capsys):
         assert f"{task}\nwrote {path}: a network" in out
         assert main([*argv, task, "--out", str(tmp_path / "alone")]) == 0
         assert (tmp_path / "alone").read_bytes() == path.read_bytes()
-    # Again, and into the files that are there.
-    assert main([*together, "--out", str(tmp_path / "new" / "networks")]) == 0
+    # Again, into the files that are there, and without a bar.
+    monkeypatch.setenv(QUIET, "")
+    capsys.readouterr()
+    assert main([*together, "--out", str(tmp_path / "new" / "networks"), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_the_words_of_a_mistaken_option(capsys):
