@@ -17,6 +17,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from typing import IO
 
 from hyper_meta.cli import (
     benchmark,
@@ -138,18 +139,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _unexpected(error: Exception) -> str:
-    """What is said of a fault of this program, whose traceback goes into a file."""
+    """What is said of a fault of this program, whose traceback goes to the end of the log of the
+    work directory, else into a file of its own."""
     kind = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     said = f"{kind} (a fault of hyper-meta, not yours: please report it"
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="hyper-meta-", suffix=".log", delete=False, errors="backslashreplace"
-        ) as file:
+        with _open_log(error) as file:
             traceback.print_exception(error, file=file)
     except OSError:
         traceback.print_exception(error)
         return f"{said})"
     return f"{said} with {file.name}, where it came from)"
+
+
+def _open_log(error: Exception) -> IO[str]:
+    text = {"encoding": "utf-8", "errors": "backslashreplace"}
+    if path := getattr(error, "log_file", None):  # see core.progress.logged
+        return open(path, "a", **text)
+    return tempfile.NamedTemporaryFile(
+        "w", prefix="hyper-meta-", suffix=".log", delete=False, **text
+    )
 
 
 def _start_over_with_huge_pages() -> None:

@@ -40,9 +40,11 @@ def progress_bar(
 @contextlib.contextmanager
 def logged(folder: Path) -> Iterator[None]:
     """Within, what is said to LOG goes to the end of LOG_FILE in a folder, with the time; so does
-    the error that ends it. Where nothing can be written, nothing is said."""
+    the error that ends it, which gets the path of that file as its attribute `log_file`. Where
+    nothing can be written, nothing is said."""
+    path = folder / LOG_FILE
     try:
-        handler = _Handler(folder / LOG_FILE, encoding="utf-8", errors="backslashreplace")
+        handler = _Handler(path, encoding="utf-8", errors="backslashreplace")
     except OSError:
         yield
         return
@@ -54,6 +56,7 @@ def logged(folder: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         LOG.info("ended by %s", f"{type(error).__name__}: {error}")
+        error.log_file = path  # type: ignore[attr-defined]
         raise
     finally:
         LOG.removeHandler(handler)

@@ -25,8 +25,6 @@ from hyper_meta.encoders.questions import (
 from hyper_meta.generation.predict import fetch_encoder
 from hyper_meta.methods.guide_store import (
     INDEX,
-    SCORES,
-    again,
     choose_guide,
     load_guide,
     noted,
@@ -145,8 +143,6 @@ def _advice(config: RunSettings, folder: Path) -> str:
             f"of its methods ({', '.join(config.methods)}) none generates networks from a "
             f"sentence, take a run with one of {', '.join(GUIDES)}"
         )
-    if (folder / SCORES).exists():
-        return again(folder)
     return f"run hyper-meta evaluate --workdir {folder.parent} first"
 
 

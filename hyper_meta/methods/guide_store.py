@@ -22,7 +22,7 @@ from hyper_meta.networks.base import BaseNetwork
 from hyper_meta.train import checkpoints
 
 INDEX, FOLDER = "guides.json", "guides"
-SCORES = "scores.json"  # with it, an evaluation is finished, and not done again
+SCORES = "scores.json"  # with it, all rows are scored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +77,11 @@ def save_guides(
     write_json(folder / INDEX, {"best": best, "accuracy": accuracy})
 
 
-def again(folder: Path) -> str:
-    """What to do where the guides in the folder of a seed are damaged."""
-    return (
-        f"remove {folder / FOLDER} and {folder / SCORES}, and run hyper-meta evaluate --workdir "
-        f"{folder.parent}"
-    )
+def _of_no_use(folder: Path, name: str, problem: str) -> UserError:
+    """An error for what an evaluation left in the folder of a seed under this name."""
+    path = folder / name
+    told = f"run hyper-meta evaluate --workdir {folder.parent}"
+    return UserError(f"{path} {problem}: " + (f"remove it, and {told}" if path.exists() else told))
 
 
 def choose_guide(folder: Path, name: str | None) -> str:
@@ -94,9 +93,7 @@ def choose_guide(folder: Path, name: str | None) -> str:
     try:
         best, known = index["best"], list(index["accuracy"])
     except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder / INDEX} is damaged, it has no {error}: {again(folder)}"
-        ) from error
+        raise _of_no_use(folder, INDEX, f"is damaged, it has no {error}") from error
     if name is not None and name not in known:
         raise UserError(
             f"method {name!r} given, this run has the guides {', '.join(known)}: name one of them, "
@@ -107,12 +104,15 @@ def choose_guide(folder: Path, name: str | None) -> str:
 
 def read_notes(folder: Path, name: str) -> dict[str, Any]:
     """The notes that a guide was saved with, before its arrays are read."""
-    path = folder / FOLDER / name / "notes.json"
+    guide = f"{FOLDER}/{name}"
+    path = folder / guide / "notes.json"
+    if not path.parent.exists():
+        raise _of_no_use(folder, guide, "is missing")
     if not path.is_file():
-        raise UserError(f"{path.parent} is damaged, it has no notes.json: {again(folder)}")
+        raise _of_no_use(folder, guide, "is damaged, it has no notes.json")
     notes = read_json(path)
     if not isinstance(notes, dict):
-        raise UserError(f"{path.parent} is damaged, its notes.json is no object: {again(folder)}")
+        raise _of_no_use(folder, guide, "is damaged, its notes.json is no object")
     return notes
 
 
@@ -120,9 +120,7 @@ def noted(folder: Path, name: str, what: str) -> Any:
     """One of the notes that a guide was saved with."""
     notes = read_notes(folder, name)
     if what not in notes:
-        raise UserError(
-            f"{folder / FOLDER / name} is damaged, its notes.json says no {what}: {again(folder)}"
-        )
+        raise _of_no_use(folder, f"{FOLDER}/{name}", f"is damaged, its notes.json says no {what}")
     return notes[what]
 
 
@@ -142,10 +140,8 @@ def load_guide(
     """
     num_images = noted(folder, name, "images")
     if not isinstance(num_images, int):
-        raise UserError(
-            f"{folder / FOLDER / name} is damaged, its notes.json has {num_images!r} images: "
-            f"{again(folder)}"
-        )
+        problem = f"is damaged, its notes.json has {num_images!r} images"
+        raise _of_no_use(folder, f"{FOLDER}/{name}", problem)
     templates = noted(folder, name, "templates")
     shapes = {
         "guide": maker.shapes(config, network, sentence),
@@ -156,10 +152,8 @@ def load_guide(
     try:
         trust = trust_from(notes["trust"])
     except (KeyError, UserError) as error:
-        raise UserError(
-            f"{folder / FOLDER / name} is of another version of hyper-meta ({error}): "
-            f"{again(folder)}"
-        ) from error
+        problem = f"is of another version of hyper-meta ({error})"
+        raise _of_no_use(folder, f"{FOLDER}/{name}", problem) from error
     value = noted(folder, name, "setting")
     value = tuple(value) if isinstance(value, list) else value
     guide = maker.make(config, network, tree["guide"])

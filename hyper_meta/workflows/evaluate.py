@@ -19,14 +19,16 @@ from hyper_meta.core import parallel, processes
 from hyper_meta.core.files import read_json, write_bytes, write_json
 from hyper_meta.core.progress import LOG, progress_bar
 from hyper_meta.core.scores import Scores
+from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import TaskBatch
 from hyper_meta.data.tasks import Task
 from hyper_meta.eval.novelty import FILE
 from hyper_meta.eval.rows import KINDS, MULTITASK, RowRecord
-from hyper_meta.eval.seeds import SCORES_FORMAT
+from hyper_meta.eval.seeds import SCORES_FORMAT, read_seed
 from hyper_meta.eval.trust import FILE as TRUST_FILE
 from hyper_meta.methods.cache import Program
-from hyper_meta.methods.guide_store import save_guides
+from hyper_meta.methods.guide_store import FOLDER as GUIDES_FOLDER
+from hyper_meta.methods.guide_store import INDEX, SCORES, save_guides
 from hyper_meta.methods.guides import (
     Guide,
     answers_of,
@@ -36,11 +38,13 @@ from hyper_meta.methods.guides import (
 )
 from hyper_meta.methods.interface import Row, Setup, choose, compile_scores
 from hyper_meta.methods.novelty import novelty
+from hyper_meta.methods.registry import GUIDES
 from hyper_meta.methods.signs import ask, probe_images
 from hyper_meta.methods.trained import Trained
 from hyper_meta.methods.trust import Trust, assess
 
 CONTROLS = "questions"  # the method of the guides' controls
+SHOWN = "shown.npz"
 NUM_SHOWN = 4  # query examples of a task, fewer than any task has
 
 
@@ -53,7 +57,7 @@ def evaluate(
 ) -> None:
     """Scores all rows and writes scores.json, and, where there are guides, themselves, what the
     pictures show of the best, how new their networks are, and how far they can be trusted. Rows
-    that were scored before an interruption are not scored again.
+    that were scored before are not scored again.
 
     trained: what the methods left; guides: of its language methods; source: of the features, the
     fingerprints of their encoders.
@@ -61,7 +65,11 @@ def evaluate(
     rows = sorted(rows, key=lambda row: list(KINDS).index(row.kind))
     bar = progress_bar(rows, desc="evaluate", unit="row")
     kept = setup.folder / "rows"
-    scored = [_score_once(setup, row, kept / f"{place}.json") for place, row in enumerate(bar)]
+    before = processes.from_main(lambda: _scored_before(setup))
+    scored = [
+        before.get(row.id) or _score_once(setup, row, kept / f"{place}.json")
+        for place, row in enumerate(bar)
+    ]
     if guides:
         best = _leave_guides(setup, guides, scored, source)
         _show(setup, best, trained)
@@ -78,10 +86,39 @@ def evaluate(
 
     def write() -> None:
         shutil.rmtree(kept, ignore_errors=True)
-        # Last, since its presence says that the stage is done.
-        write_json(setup.folder / "scores.json", content)
+        # Last, since its presence says that all rows are scored.
+        write_json(setup.folder / SCORES, content)
 
     processes.from_main(write)
+
+
+def is_evaluated(config: RunSettings, folder: Path, names: list[str]) -> bool:
+    """Whether the folder of a seed holds all that `evaluate` leaves where these methods are."""
+    guides = [name for name in names if name in GUIDES]
+    left = [SCORES]
+    if guides:
+        left += [INDEX, TRUST_FILE, SHOWN, *(f"{GUIDES_FOLDER}/{name}" for name in guides)]
+    if CONTROLS in names and set(guides) & set(config.evaluate.control_guides):
+        left.append(FILE)
+    return all((folder / name).exists() for name in left)
+
+
+def _scored_before(setup: Setup) -> dict[str, dict[str, Any]]:
+    """What `score_row` returned, by id of the row, where scores.json holds it; else {}."""
+    path = setup.folder / SCORES
+    if not path.exists():
+        return {}
+    read_seed(setup.folder, setup.tasks)  # raises where it is damaged
+    saved = read_json(path)
+    return {
+        row["id"]: {
+            "row": row,
+            "validation": saved["validation"][row["id"]],
+            "test": saved["test"][row["id"]],
+            "shots": saved["shots"].get(row["id"], {}),
+        }
+        for row in saved["rows"]
+    }
 
 
 def _score_once(setup: Setup, row: Row, path: Path) -> dict[str, Any]:
@@ -220,7 +257,7 @@ def _show(setup: Setup, guide: Guide, trained: Trained) -> None:
         }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    processes.from_main(lambda: write_bytes(setup.folder / "shown.npz", buffer.getvalue()))
+    processes.from_main(lambda: write_bytes(setup.folder / SHOWN, buffer.getvalue()))
 
 
 def _leave_novelty(setup: Setup, guides: list[Guide], trained: Trained) -> None:

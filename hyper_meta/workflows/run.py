@@ -38,7 +38,7 @@ from hyper_meta.methods.trained import Trained
 from hyper_meta.networks.registry import check_network
 from hyper_meta.preparation.fingerprint import claim_data, data_fingerprint
 from hyper_meta.preparation.prepare import PRECOMPUTED, images_of, load_data
-from hyper_meta.workflows.evaluate import evaluate
+from hyper_meta.workflows.evaluate import evaluate, is_evaluated
 
 STEPS = ("train", "evaluate", "report")
 # What may differ between the config of a work directory and that of a command on it: always; and
@@ -102,8 +102,7 @@ def run_seed(
     config: RunSettings, folder: Path, data: DataSet, names: list[str], *, evaluates: bool
 ) -> None:
     """Trains the named methods of one seed in this order and, if asked, evaluates them."""
-    done = processes.from_main(lambda: (folder / "scores.json").exists())
-    if evaluates and done:
+    if evaluates and processes.from_main(lambda: is_evaluated(config, folder, names)):
         return
     reads = Reads(folder)
     watching = watched(config, functools.partial(note, reads))

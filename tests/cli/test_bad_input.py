@@ -239,16 +239,14 @@ def test_no_model_yet(refused, workdir, tmp_path):
     (workdir / "seed_3" / "guides.json").unlink()
     line = refused(*generate_command(workdir, tmp_path / "o"))
     assert "holds no finished model: run hyper-meta evaluate" in line
-    # Where it is evaluated already, evaluate alone would do nothing.
-    (workdir / "seed_3" / "scores.json").write_text("{}")
-    line = refused(*generate_command(workdir, tmp_path / "o"))
-    seed = workdir / "seed_3"
-    again = f"remove {seed}/guides and {seed}/scores.json, and run hyper-meta evaluate --workdir "
-    assert f"holds no finished model: {again}{workdir}" in line
+    seed, again = workdir / "seed_3", f"run hyper-meta evaluate --workdir {workdir}"
     (seed / "guides.json").write_text('{"best": "ridge", "accuracy": {"ridge": 1}}')
     (seed / "guides" / "ridge" / "notes.json").unlink()
     line = refused(*generate_command(workdir, tmp_path / "o"))
-    assert f"guides/ridge is damaged, it has no notes.json: {again}" in line
+    assert f"guides/ridge is damaged, it has no notes.json: remove it, and {again}" in line
+    shutil.rmtree(seed / "guides")
+    line = refused(*generate_command(workdir, tmp_path / "o"))
+    assert f"guides/ridge is missing: {again}" in line
     (seed / "guides.json").unlink()
     config = json.loads((workdir / "config.json").read_text())
     (workdir / "config.json").write_text(json.dumps(config | {"methods": ["references"]}))

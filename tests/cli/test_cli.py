@@ -20,6 +20,7 @@ from hyper_meta.cli.main import COMMANDS, main
 from hyper_meta.core import configuration
 from hyper_meta.core.arguments import QUIET
 from hyper_meta.core.configuration import execute_file, load_settings
+from hyper_meta.core.progress import logged
 from hyper_meta.core.settings import (
     BenchmarkSettings,
     EncoderSettings,
@@ -424,6 +425,24 @@ def test_a_fault_of_the_program_leaves_its_traceback_in_a_file(
     assert main(command) == 1
     said = capsys.readouterr().err
     assert "in fail" in said and said.splitlines()[-1].endswith("please report it)")
+
+
+def test_once_a_work_directory_has_a_log_the_traceback_of_a_fault_is_there(
+    monkeypatch, tmp_path, capsys
+):
+    def fail(config, workdir, until, method):
+        with logged(workdir):
+            raise ValueError("a fault")
+
+    monkeypatch.setattr(pipeline, "run", fail)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    assert main(["run", "--config", QUICKSTART, "--workdir", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    path = tmp_path / "log.txt"
+    assert said.count("\n") == 1 and f"please report it with {path}, " in said
+    ended, traceback = path.read_text().split("\n", 1)
+    assert ended.endswith("ended by ValueError: a fault")
+    assert traceback.startswith("Traceback") and "in fail" in traceback
 
 
 def test_pretrain(calls, tmp_path, capsys):

@@ -63,6 +63,25 @@ def test_a_sentence_becomes_weights_that_answer(finished_quickstart, tmp_path, c
     assert "of 3 samples agree" in printed and 'read as "the colour is {}"' in printed
 
 
+def test_what_is_missing_beside_the_scores_is_made_again(
+    finished_quickstart, tmp_path, quickstart_command, monkeypatch
+):
+    """By evaluate, and nothing is scored again."""
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished_quickstart, workdir)
+    seed = workdir / "seed_0"
+    index = json.loads((seed / "guides.json").read_text())
+    shutil.rmtree(seed / "guides" / index["best"])
+    for name in ("guides.json", "shown.npz", "trust.json"):
+        (seed / name).unlink()
+    monkeypatch.setattr("hyper_meta.workflows.evaluate.score_row", None)
+    assert main(["evaluate", *quickstart_command(workdir)[1:]]) == 0
+    notes = f"guides/{index['best']}/notes.json"
+    for name in ("guides.json", "scores.json", "shown.npz", "trust.json", notes):
+        assert (seed / name).read_bytes() == (finished_quickstart / "seed_0" / name).read_bytes()
+    shutil.rmtree(workdir)
+
+
 def test_killed_at_any_time_it_ends_with_the_same_bits(
     finished_quickstart, tmp_path, quickstart_command
 ):
