@@ -3,7 +3,7 @@
     from hyper_meta import generate, load_model, predict
 
     model = load_model("runs/quickstart")
-    weights = generate(model, "Which colour does the seven have?", num_samples=8)
+    weights = generate(model, "Colour of the top left digit?", num_samples=8)
     predict(weights, ["scene.png"], answers=["red", "green", "blue"])
 
 This is the public API. A name is imported when it is first used, so that `import hyper_meta` itself

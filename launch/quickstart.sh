@@ -67,26 +67,6 @@ make_environment() {
   echo "installed in $((SECONDS - start)) s"
 }
 
-# Writes four scenes with a seven, in handwriting that nothing was trained on, to ask about.
-write_scenes() {
-  .venv/bin/python - "$1" <<'PYTHON'
-import sys
-from pathlib import Path
-
-import numpy as np
-from PIL import Image
-
-from hyper_meta.data.digits_vqa.scenes import render, sample_scenes, take_scenes
-
-folder = Path(sys.argv[1])
-folder.mkdir(parents=True, exist_ok=True)
-scenes = sample_scenes(np.random.default_rng(0), 100, handwriting="test")
-with_seven = np.flatnonzero((scenes.digit == 7).sum(axis=1) == 1)[:4]
-for number, image in enumerate(render(take_scenes(scenes, with_seven)), start=1):
-    Image.fromarray(image).save(folder / f"scene{number}.png")
-PYTHON
-}
-
 main() {
   local workdir=runs/quickstart argument previous=
   for argument in "$@"; do
@@ -96,14 +76,14 @@ main() {
   done
   make_environment
   .venv/bin/hyper-meta run --config configs/quickstart.py --workdir "$workdir" "$@"
-  write_scenes "$workdir/scenes"
+  echo
+  .venv/bin/python examples/scenes.py "$workdir/scenes"
   cat <<EOF
-
-To type next:
+$workdir/scenes/answers.png shows them. To type next:
   source .venv/bin/activate
-  hyper-meta generate --workdir $workdir --task "Which colour does the seven have?" \\
-      --out seven.safetensors
-  hyper-meta predict --weights seven.safetensors \\
+  hyper-meta generate --workdir $workdir --task "Colour of the top left digit?" \\
+      --out colour.safetensors
+  hyper-meta predict --weights colour.safetensors \\
       --answers red,orange,yellow,green,blue,purple,pink,white $workdir/scenes/scene*.png
 EOF
 }

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 HELP = """\
 examples:
   hyper-meta generate --workdir runs/quickstart \\
-      --task "Which colour does the seven have?" --out seven.safetensors
+      --task "Colour of the top left digit?" --out colour.safetensors
 
   by another method than the best on validation tasks, closer to the sentence, and with how answers
   are to be read:
-  hyper-meta generate --workdir runs/quickstart --task "Which colour does the seven have?" \\
+  hyper-meta generate --workdir runs/quickstart --task "Colour of the top left digit?" \\
       --method language_hyperldm_tokens --guidance-scale 4 \\
-      --template "the seven is {}" --out seven.safetensors
+      --template "the digit is {}" --out colour.safetensors
 
   many tasks at once, a file for each in a folder:
   hyper-meta generate --workdir runs/quickstart --tasks questions.txt --out networks/
@@ -29,9 +29,9 @@ examples:
 in Python:
   from hyper_meta import generate, load_model, save_weights
   model = load_model("runs/quickstart")
-  weights = generate(model, "Which colour does the seven have?")
+  weights = generate(model, "Colour of the top left digit?")
   print(weights.expected_accuracy, weights.warnings)
-  save_weights("seven.safetensors", weights)
+  save_weights("colour.safetensors", weights)
 
 It says how often such a network is right by what is known of other sentences, and warns where the
 sentence has words that the model has never seen, or where language seems to be of no help.

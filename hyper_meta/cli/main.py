@@ -50,8 +50,8 @@ HELP = """\
 from nothing to a generated network:
   hyper-meta run --config configs/quickstart.py --workdir runs/quickstart
   hyper-meta generate --workdir runs/quickstart \\
-      --task "Which colour does the seven have?" --out seven.safetensors
-  hyper-meta predict --weights seven.safetensors --answers red,green,blue scene1.png scene2.png
+      --task "Colour of the top left digit?" --out colour.safetensors
+  hyper-meta predict --weights colour.safetensors --answers red,green,blue scene1.png scene2.png
 
 hyper-meta COMMAND --help shows more examples.
 """

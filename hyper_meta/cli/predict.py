@@ -9,14 +9,14 @@ from hyper_meta.cli.parser import Command, Work, refuse_others
 
 HELP = """\
 examples:
-  hyper-meta predict --weights seven.safetensors --answers red,green,blue scene1.png scene2.png
+  hyper-meta predict --weights colour.safetensors --answers red,green,blue scene1.png scene2.png
 
-  hyper-meta predict --weights seven.safetensors --answers red,green,blue \\
+  hyper-meta predict --weights colour.safetensors --answers red,green,blue \\
       --template "the colour is {}" photos/*.jpg
 
 in Python:
   from hyper_meta import load_weights, predict
-  predict(load_weights("seven.safetensors"), ["scene1.png"], answers=["red", "green", "blue"])
+  predict(load_weights("colour.safetensors"), ["scene1.png"], answers=["red", "green", "blue"])
 """
 
 

@@ -38,7 +38,7 @@ def check_task(sentence: str) -> None:
     if not isinstance(sentence, str) or not sentence.strip():
         raise UserError(
             f"the task sentence is {sentence!r}, a question such as "
-            '"Which colour does the seven have?" is expected'
+            '"Colour of the top left digit?" is expected'
         )
 
 

@@ -1,7 +1,7 @@
 """From a sentence to the weights of a classifier:
 
     model = load_model("runs/quickstart")
-    weights = generate(model, "Which colour does the seven have?")
+    weights = generate(model, "Colour of the top left digit?")
 
 Whatever is wrong with an argument or a file is a UserError, raised before anything is computed.
 """

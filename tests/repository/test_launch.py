@@ -15,8 +15,11 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+
+from hyper_meta.data.digits_vqa.scenes import COLOURS
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
@@ -708,14 +711,21 @@ def test_containerfile_installs_the_extra(tmp_path, extra, wanted):
     assert (tmp_path / "hyper_meta/__init__.py").exists()
 
 
-def test_the_quickstart_ends_with_pictures_to_ask_about(tmp_path):
-    """The Python in quickstart.sh, with the Python of the tests in the place of .venv's."""
-    (tmp_path / ".venv/bin").mkdir(parents=True)
-    (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
-    command = f"source {LAUNCH / 'quickstart.sh'} && write_scenes scenes"
-    site = [*sys.path, str(ROOT)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, site))}
-    subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, check=True)
-    with Image.open(tmp_path / "scenes/scene4.png") as image:
-        assert image.mode == "RGB"
-    assert len(list((tmp_path / "scenes").iterdir())) == 4
+def test_the_quickstart_ends_with_pictures_and_their_right_answers(tmp_path):
+    assert "examples/scenes.py" in (LAUNCH / "quickstart.sh").read_text()
+    command = [sys.executable, "examples/scenes.py", str(tmp_path / "scenes")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    answers = [line.split()[-1] for line in done.stdout.splitlines()]
+    assert len(answers) == len(set(answers)) == 4
+    for number, answer in enumerate(answers, start=1):
+        with Image.open(tmp_path / f"scenes/scene{number}.png") as image:
+            assert image.mode == "RGB"
+            corner = np.asarray(image, float)[: image.height // 2, : image.width // 2].reshape(
+                -1, 3
+            )
+        # The pixel that differs most from the background is ink.
+        ink = corner[np.abs(corner - np.median(corner, axis=0)).sum(axis=1).argmax()]
+        distance = {name: np.abs(ink - rgb).sum() for name, rgb in COLOURS.items()}
+        assert min(distance, key=distance.get) == answer
+    with Image.open(tmp_path / "scenes/answers.png") as image:
+        assert image.width >= 1200
