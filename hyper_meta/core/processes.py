@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from flax import serialization
 from jax.experimental import multihost_utils
-from orbax.checkpoint import multihost
 
 from hyper_meta.core.errors import UserError
 
@@ -107,6 +106,8 @@ def gather_rows(tree: Any) -> Any:
 
 def _broadcast(sent: bytes) -> bytes:
     """The bytes of process 0. A collective times out early, so all wait for process 0 first."""
+    from orbax.checkpoint import multihost  # which takes long to import
+
     everyone = set(range(jax.process_count()))
     multihost.sync_global_processes(f"main_{next(_waits)}", timeout=PATIENCE, processes=everyone)
     size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(sent))))

@@ -1,17 +1,13 @@
 """Hugging Face CLIP tensors to Flax parameters and back: one table, strict in both directions."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float, Shaped
 
 from hyper_meta.core.types import UserError
-from hyper_meta.encoders.clip import CLIP
 from hyper_meta.encoders.clip_config import CLIPConfig
 from hyper_meta.encoders.tensors import SAME, TRANSPOSED, AxisChange, params_of, rows_of
 
@@ -89,7 +85,7 @@ def params_from_tensors(
       UserError: tensors are missing, unexpected, of other shapes than config implies, or not
         floating point; the message names them.
     """
-    rows, shapes = _rows(config), _param_shapes(config)
+    rows, shapes = _rows(config), param_shapes(config)
     given = {name: array for name, array in tensors.items() if not name.endswith(".position_ids")}
     return params_of(given, rows, shapes, "CLIP")
 
@@ -102,7 +98,7 @@ def tensors_from_params(
     Raises:
       UserError: params is not the tree of `CLIP(config)`.
     """
-    rows, shapes = _rows(config), _param_shapes(config)
+    rows, shapes = _rows(config), param_shapes(config)
     flat = {path: np.asarray(array) for path, array in flatten_dict(params, sep="/").items()}
     if {path: array.shape for path, array in flat.items()} != shapes:
         raise UserError("the parameters are not those of a CLIP with the given config")
@@ -126,21 +122,36 @@ def _rows(config: CLIPConfig) -> dict[str, tuple[str, AxisChange]]:
     return rows_of(scopes)
 
 
-def _param_shapes(config: CLIPConfig) -> dict[str, tuple[int, ...]]:
-    """{Flax path: shape}, without computing any array; of the layers, which are alike, one is
-    traced."""
-    towers = {"text_model": config.text, "vision_model": config.vision}
-    text, vision = (replace(tower, num_hidden_layers=1) for tower in towers.values())
-    pixels = jnp.zeros((1, config.image_size, config.image_size, 3))
-    token_ids = jnp.zeros((1, 1), jnp.int32)
-    shallow = CLIP(replace(config, text=text, vision=vision))
-    variables = jax.eval_shape(shallow.init, jax.random.key(0), pixels, token_ids)
-    shapes = {}
-    for path, leaf in flatten_dict(variables["params"], sep="/").items():
-        tower, _, rest = path.partition("/encoder/layers_0/")
-        paths = [path]
-        if rest:
-            depth = towers[tower].num_hidden_layers
-            paths = [f"{tower}/encoder/layers_{i}/{rest}" for i in range(depth)]
-        shapes |= dict.fromkeys(paths, leaf.shape)
+def param_shapes(config: CLIPConfig) -> dict[str, tuple[int, ...]]:
+    """{Flax path: shape} of the parameters of `CLIP(config)`. Tracing it would take long."""
+    text, vision = config.text.hidden_size, config.vision.hidden_size
+    num_patches = (config.image_size // config.patch_size) ** 2
+    shapes = {
+        "logit_scale": (),
+        "text_projection/kernel": (text, config.projection_dim),
+        "visual_projection/kernel": (vision, config.projection_dim),
+        "text_model/token_embedding/embedding": (config.vocab_size, text),
+        "text_model/position_embedding": (config.max_position_embeddings, text),
+        "vision_model/class_embedding": (vision,),
+        "vision_model/patch_embedding/kernel": (3 * config.patch_size**2, vision),
+        "vision_model/position_embedding": (num_patches + 1, vision),
+        **_dense_shapes("text_model/final_layer_norm/scale", text),
+        **_dense_shapes("vision_model/pre_layernorm/scale", vision),
+        **_dense_shapes("vision_model/post_layernorm/scale", vision),
+    }
+    for name, tower in (("text_model", config.text), ("vision_model", config.vision)):
+        width, inner = tower.hidden_size, tower.intermediate_size
+        for i in range(tower.num_hidden_layers):
+            layer = f"{name}/encoder/layers_{i}"
+            for part in ("layer_norm1", "layer_norm2"):
+                shapes |= _dense_shapes(f"{layer}/{part}/scale", width)
+            for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                shapes |= _dense_shapes(f"{layer}/self_attn/{part}/kernel", width, width)
+            shapes |= _dense_shapes(f"{layer}/mlp/fc1/kernel", width, inner)
+            shapes |= _dense_shapes(f"{layer}/mlp/fc2/kernel", inner, width)
     return shapes
+
+
+def _dense_shapes(path: str, *shape: int) -> dict[str, tuple[int, ...]]:
+    """Those of a kernel or a scale, and of the bias beside it."""
+    return {path: shape, f"{path.rpartition('/')[0]}/bias": shape[-1:]}

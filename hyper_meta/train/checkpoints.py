@@ -1,9 +1,12 @@
 """Checkpoints that are complete or absent.
 
-A checkpoint is a folder: arrays/ written by Orbax, notes.json, and checksums.json over both. It is
-written under a temporary name and then renamed, so a process killed at any moment leaves the
-previous checkpoint intact. Checksums are verified before anything is read.
+A checkpoint is a folder: arrays, notes.json, and checksums.json over both. The arrays of a stage
+are in arrays/, written by Orbax; those of a tree that is read elsewhere, such as a guide, are in
+arrays.safetensors. It is written under a temporary name and then renamed, so a process killed at
+any moment leaves the previous checkpoint intact. Checksums are verified before anything is read.
 """
+
+from __future__ import annotations
 
 import contextlib
 import errno
@@ -12,21 +15,26 @@ import logging
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import traverse_util
+from safetensors.numpy import load_file
 
+from hyper_meta.core.tensors import tensor_bytes
 from hyper_meta.core.types import UserError
+
+if TYPE_CHECKING:
+    # Imported where it is used: what reads trees alone does not wait for it.
+    import orbax.checkpoint as ocp
 
 _NUM_KEPT = 2
 _UNFINISHED = ".unfinished"
 _CHECKSUMS = "checksums.json"
-_WRITTEN = {"arrays", "notes.json"}  # beside it
+_STATE, _TREE, _NOTES = "arrays", "arrays.safetensors", "notes.json"
 
 
 def create_folder(directory: Path) -> None:
@@ -57,7 +65,7 @@ def save(directory: Path, step: int, *, state: Any, history: list[dict]) -> None
     directory = Path(directory)
     for leftover in directory.glob(f"*{_UNFINISHED}"):
         shutil.rmtree(leftover, ignore_errors=True)
-    save_tree(_folder(directory, step), state, notes=history)
+    _save(_folder(directory, step), state, history, _write_state)
     for old in _steps(directory)[:-_NUM_KEPT]:
         shutil.rmtree(_folder(directory, old), ignore_errors=True)
 
@@ -103,6 +111,10 @@ def save_tree(path: Path, tree: Any, *, notes: Any) -> None:
     Raises:
       UserError: path exists, no permission, or a full disk.
     """
+    _save(path, tree, notes, _write_tree)
+
+
+def _save(path: Path, tree: Any, notes: Any, write: Callable[[Path, dict], None]) -> None:
     path = Path(path).absolute()
     if path.exists():
         raise UserError(f"{path} exists already: delete it, or save to another place")
@@ -113,14 +125,14 @@ def save_tree(path: Path, tree: Any, *, notes: Any) -> None:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
             _check_space(unfinished, sum(leaf.nbytes for leaf in leaves.values()))
-            _write(unfinished, traverse_util.unflatten_dict(leaves, sep="/"), notes)
+            _write(unfinished, leaves, notes, write)
             unfinished.rename(path)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def restore_tree(path: Path, abstract_tree: Any) -> tuple[Any, Any]:
-    """The tree and notes of a folder of save_tree.
+    """The tree and notes of a folder of save_tree, or of a checkpoint.
 
     Args:
       path: the folder.
@@ -142,9 +154,8 @@ def restore_tree(path: Path, abstract_tree: Any) -> tuple[Any, Any]:
                 f"{path} is damaged, its {damaged} is not as it was saved: "
                 "delete that folder to go on from the checkpoint before it"
             )
-        notes = json.loads((path / "notes.json").read_text())
-        saved = _read(path)
-    leaves = _named_leaves(saved)
+        notes = json.loads((path / _NOTES).read_text())
+        leaves = _read(path)
     expected = _named_leaves(abstract_tree)
     _check_matches(path, leaves, expected)
     structure = jax.tree.structure(abstract_tree)
@@ -171,23 +182,42 @@ def _named_leaves(tree: Any) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, arrays: dict, notes: Any) -> None:
-    with _checkpointer() as checkpointer, _without_patterns(folder) as plain:
-        checkpointer.save(plain / "arrays", args=ocp.args.PyTreeSave(arrays))
-    saved, leaves = _named_leaves(_read(folder)), _named_leaves(arrays)
+def _write(
+    folder: Path, leaves: dict[str, np.ndarray], notes: Any, write: Callable[[Path, dict], None]
+) -> None:
+    write(folder, leaves)
+    saved = _read(folder)
     for name, leaf in leaves.items():
-        if name not in saved or saved[name].tobytes() != leaf.tobytes():
+        there = saved.get(name)
+        if _describe(there) != _describe(leaf) or there.tobytes() != leaf.tobytes():
             raise OSError(errno.EIO, f"{name} is read back with other values")
-    (folder / "notes.json").write_text(json.dumps(notes))
+    (folder / _NOTES).write_text(json.dumps(notes))
     files = [path for path in folder.rglob("*") if path.is_file()]
     checksums = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
     (folder / _CHECKSUMS).write_text(json.dumps(checksums))
 
 
-def _read(folder: Path) -> Any:
-    """The arrays of a folder as Orbax returns them."""
+def _write_state(folder: Path, leaves: dict[str, np.ndarray]) -> None:
+    import orbax.checkpoint as ocp
+
+    arrays = traverse_util.unflatten_dict(leaves, sep="/")
     with _checkpointer() as checkpointer, _without_patterns(folder) as plain:
-        return checkpointer.restore(plain / "arrays", args=ocp.args.PyTreeRestore())
+        checkpointer.save(plain / _STATE, args=ocp.args.PyTreeSave(arrays))
+
+
+def _write_tree(folder: Path, leaves: dict[str, np.ndarray]) -> None:
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}
+    (folder / _TREE).write_bytes(tensor_bytes(arrays, {}))
+
+
+def _read(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of a folder, by their names."""
+    if (folder / _TREE).exists():
+        return load_file(folder / _TREE)
+    import orbax.checkpoint as ocp
+
+    with _checkpointer() as checkpointer, _without_patterns(folder) as plain:
+        return _named_leaves(checkpointer.restore(plain / _STATE, args=ocp.args.PyTreeRestore()))
 
 
 @contextlib.contextmanager
@@ -205,6 +235,8 @@ def _without_patterns(folder: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _checkpointer() -> Iterator[ocp.Checkpointer]:
     """An Orbax checkpointer without log messages; its errors are raised."""
+    import orbax.checkpoint as ocp
+
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -236,9 +268,8 @@ def _damaged_file(path: Path) -> str | None:
         checksums = json.loads((path / _CHECKSUMS).read_text())
     except (FileNotFoundError, ValueError):
         return _CHECKSUMS
-    if not isinstance(checksums, dict) or not _WRITTEN <= {
-        Path(name).parts[0] for name in checksums
-    }:
+    listed = {Path(name).parts[0] for name in checksums} if isinstance(checksums, dict) else set()
+    if _NOTES not in listed or not listed & {_STATE, _TREE}:
         return _CHECKSUMS
     for name, checksum in checksums.items():
         file = path / name

@@ -261,7 +261,7 @@ def largest_file(folder: Path) -> Path:
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "changed"])
 def test_damaged_model(damage, refused, workdir, tmp_path):
-    victim = largest_file(workdir / "seed_3" / "guides" / "hnet_hyperldm" / "arrays")
+    victim = largest_file(workdir / "seed_3" / "guides" / "hnet_hyperldm")
     content = victim.read_bytes()
     if damage == "gone":
         victim.unlink()

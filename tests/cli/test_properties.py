@@ -128,16 +128,20 @@ def test_a_damaged_weights_file_is_finite_weights_or_refused(weights_file, chang
     assert path.read_bytes() == content
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+@pytest.fixture(scope="module", params=["tree", "state"])
+def checkpoint(request, tmp_path_factory):
     tree = {"a": np.arange(6, dtype=np.float32), "b": {"c": np.ones((2, 3), np.int32)}}
-    path = tmp_path_factory.mktemp("checkpoint") / "tree"
-    checkpoints.save_tree(path, tree, notes={"step": 1})
+    folder = tmp_path_factory.mktemp("checkpoint")
+    path = folder / "00000001"
+    if request.param == "tree":
+        checkpoints.save_tree(path, tree, notes={"step": 1})
+    else:
+        checkpoints.save(folder, 1, state=tree, history=[])
     files = {file: file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
     return path, tree, files
 
 
-@settings(max_examples=150, **COMMON)
+@settings(max_examples=100, **COMMON)
 @given(which=st.integers(0, 10**6), changes=DAMAGE)
 def test_a_damaged_checkpoint_is_what_was_saved_or_refused(checkpoint, which, changes):
     path, tree, files = checkpoint

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from hyper_meta.core.types import UserError
 from hyper_meta.encoders.clip import CLIP
 from hyper_meta.encoders.clip_config import clip_config_from_dict, clip_config_to_dict
-from hyper_meta.encoders.weights import params_from_tensors, tensors_from_params
+from hyper_meta.encoders.weights import param_shapes, params_from_tensors, tensors_from_params
 
 SMALL_TEXT = {
     "hidden_size": 48,
@@ -51,6 +52,15 @@ CONFIGS = {
         "vision_config": {"num_hidden_layers": 2},
     },
 }
+
+
+@pytest.mark.parametrize("config_dict", CONFIGS.values(), ids=CONFIGS)
+def test_the_shapes_are_those_of_the_network(config_dict):
+    config = clip_config_from_dict(config_dict)
+    pixels = jnp.zeros((1, config.image_size, config.image_size, 3))
+    traced = jax.eval_shape(CLIP(config).init, jax.random.key(0), pixels, jnp.zeros((1, 1), int))
+    expected = {path: leaf.shape for path, leaf in flatten_dict(traced["params"], sep="/").items()}
+    assert param_shapes(config) == expected
 
 
 def hugging_face_model(config_dict):

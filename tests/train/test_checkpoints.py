@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections import namedtuple
 from pathlib import Path
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from safetensors.numpy import load_file
 
 from hyper_meta.core.types import UserError
 from hyper_meta.train import checkpoints
@@ -72,6 +74,8 @@ def test_what_cannot_be_read_back_is_not_called_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "_read", lambda folder: {"a": np.ones(3)})
     with pytest.raises(UserError, match="a is read back with other values"):
         checkpoints.save_tree(tmp_path / "tree", {"a": np.zeros(3)}, notes={})
+    with pytest.raises(UserError, match="a is read back with other values"):
+        checkpoints.save(tmp_path, 1, state={"a": np.zeros(3)}, history=[])
     assert not list(tmp_path.iterdir())
 
 
@@ -238,8 +242,26 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(small_disk, monkeypatch
 
 
 def test_trees_other_than_states_are_saved_with_notes(tmp_path):
-    tree = {"latents": np.arange(6.0).reshape(2, 3), "ids": [np.arange(2)]}
+    tree = {"latents": np.arange(6.0).reshape(2, 3).T, "ids": [np.arange(2), np.float32(3)]}
     checkpoints.save_tree(tmp_path / "made" / "here", tree, notes={"split": "train"})
     restored, notes = checkpoints.restore_tree(tmp_path / "made" / "here", tree)
     _assert_same(restored, tree)
     assert notes == {"split": "train"}
+    # As the library reads them; and those that Orbax wrote are read as well.
+    read = load_file(tmp_path / "made" / "here" / "arrays.safetensors")
+    assert {*read} == {"latents", "ids/0", "ids/1"}
+    np.testing.assert_array_equal(read["latents"], tree["latents"])
+    checkpoints.save(tmp_path / "stage", 3, state=tree, history=[])
+    _assert_same(checkpoints.restore_tree(tmp_path / "stage" / "00000003", tree)[0], tree)
+
+
+def test_a_tree_is_read_without_orbax(tmp_path):
+    """Which takes long to import."""
+    checkpoints.save_tree(tmp_path / "tree", {"a": np.zeros(3)}, notes={})
+    script = (
+        "import sys, numpy as np, pathlib\n"
+        "from hyper_meta.train import checkpoints\n"
+        "checkpoints.restore_tree(pathlib.Path(sys.argv[1]), {'a': np.zeros(3)})\n"
+        "assert not any(name.startswith('orbax') for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script, tmp_path / "tree"], check=True)
