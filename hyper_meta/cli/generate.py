@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 HELP = """\
 examples:
+  hyper-meta generate --task "Colour of the top left digit?" --out colour.safetensors
+
+  by a model of your own, a run's or one that was exported (--model):
   hyper-meta generate --workdir runs/quickstart \\
       --task "Colour of the top left digit?" --out colour.safetensors
 
@@ -55,7 +58,9 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
         check.check_guidance_scale(arguments.guidance_scale)
     if arguments.template is not None:
         check.check_template(arguments.template)
-    stored_settings(Path(arguments.workdir))
+    for given in (arguments.workdir, arguments.model):
+        if given is not None and (given is arguments.workdir or Path(given).exists()):
+            stored_settings(Path(given))
     if arguments.tasks is None and len(tasks) == 1:
         files = {tasks[0]: Path(arguments.out)}
     else:
@@ -81,10 +86,14 @@ def _generate(arguments: argparse.Namespace, files: Mapping[str, Path]) -> None:
     from hyper_meta.core.progress import progress_bar
     from hyper_meta.generation.generate import generate
     from hyper_meta.generation.model import load_model
+    from hyper_meta.generation.saved_model import bundled_model_path, find_model
     from hyper_meta.generation.weights_file import save_weights
 
-    keep_quick_programs(stored_settings(Path(arguments.workdir)).compilation_cache)
-    model = load_model(arguments.workdir, arguments.method)
+    place = Path(arguments.workdir) if arguments.workdir else bundled_model_path()
+    if arguments.model:
+        place = find_model(arguments.model)
+    keep_quick_programs(stored_settings(place).compilation_cache)
+    model = load_model(place, arguments.method)
     bar = progress_bar(files.items(), desc="generate", unit="network", disable=len(files) == 1)
     for task, path in bar:
         weights = generate(
@@ -126,8 +135,22 @@ def expectation(weights: Weights) -> str:
     return f"{told} (a network without language: {weights.baseline_accuracy:.0%})"
 
 
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--workdir",
+        metavar="DIR",
+        help="of a finished run; without it and --model, the model of Digits-VQA that comes along",
+    )
+    source.add_argument(
+        "--model",
+        metavar="FOLDER",
+        help="of a model that was exported, or its name on the Hugging Face Hub, OWNER/NAME",
+    )
+
+
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="of a finished run")
+    _add_source(parser)
     parser.add_argument(
         "--task",
         action="append",

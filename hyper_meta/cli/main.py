@@ -22,6 +22,7 @@ from typing import IO
 from hyper_meta.cli import (
     benchmark,
     compare,
+    export_model,
     generate,
     methods,
     pipeline,
@@ -40,6 +41,7 @@ COMMANDS = (
     pretrain.COMMAND,
     generate.COMMAND,
     predict.COMMAND,
+    export_model.COMMAND,
     compare.COMMAND,
     sweep.COMMAND,
     methods.COMMAND,

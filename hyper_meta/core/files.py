@@ -109,6 +109,12 @@ def whole_folder(path: Path, *, failure: str) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def check_empty(folder: Path) -> None:
+    """Raises UserError for a folder that exists and is not empty, or is a file."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists: remove it or choose another folder")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON values, indented."""
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())

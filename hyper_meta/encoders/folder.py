@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from transformers import CLIPImageProcessorPil, CLIPTokenizer
 
-from hyper_meta.core.files import whole_folder
+from hyper_meta.core.files import check_empty, whole_folder
 from hyper_meta.core.images import to_rgb
 from hyper_meta.core.types import Array, SentenceFeatures, UserError
 from hyper_meta.encoders.clip import CLIP
@@ -123,8 +123,7 @@ def save_encoder(
     exists (unless it is an empty folder) or the arguments contradict each other.
     """
     folder = Path(path).absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists; remove it or choose another folder")
+    check_empty(folder)
     _check_tokenizer(tokenizer, config)
     tensors = tensors_from_params(params, config)
     with whole_folder(folder, failure=f"cannot write the encoder {folder}") as partial:

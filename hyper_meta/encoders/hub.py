@@ -1,4 +1,4 @@
-"""Encoders from the Hugging Face Hub: only the files of an encoder, and weights as safetensors."""
+"""Encoders and models from the Hugging Face Hub: only their files, and weights as safetensors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from hyper_meta.encoders.weights_files import PATTERNS as WEIGHTS
 class Kind(NamedTuple):
     """patterns: of the files that are wanted; marks: without one of each of these, or with only a
     part of the weights, a folder in the cache may have been left by another program that wanted
-    less, or by a download that was cut off."""
+    less, or by a download that was cut off. has_weights: whether it has weights by transformers'
+    names."""
 
     patterns: tuple[str, ...]
     marks: tuple[tuple[str, ...], ...]
+    has_weights: bool = True
 
 
 CLIP = Kind(
@@ -53,7 +55,7 @@ def is_hub_name(name: str) -> bool:
 
 
 def fetch(name: str, kind: Kind = CLIP) -> Path:
-    """The folder of an encoder in Hugging Face's cache, downloaded if it is not there.
+    """The folder of an encoder or a model in Hugging Face's cache, downloaded if it is not there.
 
     A model without safetensors on its main branch is taken from the pull request in which the Hub
     offers them. The hash of every file is checked at every call.
@@ -74,8 +76,8 @@ def fetch(name: str, kind: Kind = CLIP) -> Path:
         folder = _cached(repo, revision, kind) or _download(repo, revision, kind)
     except (HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"cannot get the encoder {name} from the Hugging Face Hub (downloaded elsewhere, its "
-            f"folder can be given): {error}"
+            f"cannot get {name} from the Hugging Face Hub (downloaded elsewhere, its folder can be "
+            f"given): {error}"
         ) from error
     for name in _file_names(folder):
         if any(fnmatch.fnmatch(name, part) for part in kind.patterns):
@@ -91,7 +93,8 @@ def _file_names(folder: Path) -> list[str]:
 def _is_whole(folder: Path, kind: Kind) -> bool:
     names = _file_names(folder)
     try:
-        weights_names(names, lambda name: (folder / name).read_bytes())
+        if kind.has_weights:
+            weights_names(names, lambda name: (folder / name).read_bytes())
     except UserError:
         return False
     return all(
@@ -122,7 +125,9 @@ def _cached_refs(repo: str) -> list[str]:
 
 def _download(repo: str, revision: str | None, kind: Kind) -> Path:
     folder = _snapshot(repo, revision, kind)
-    if _has_weights(_file_names(folder)):
+    if not kind.has_weights and not _is_whole(folder, kind):
+        raise UserError(f"{repo} is none that hyper-meta has saved: it lacks files of one")
+    if not kind.has_weights or _has_weights(_file_names(folder)):
         return folder
     if revision is not None:
         raise UserError(f"{repo} has no {WHOLE_FILE} in {revision}: choose another revision")

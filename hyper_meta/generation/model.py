@@ -23,6 +23,14 @@ from hyper_meta.encoders.questions import (
     read_questions,
 )
 from hyper_meta.generation.predict import fetch_encoder
+from hyper_meta.generation.saved_model import (
+    bundled_model_path,
+    find_model,
+    is_saved,
+    push_model,
+    read_place,
+    save_model,
+)
 from hyper_meta.methods.guide_store import (
     INDEX,
     choose_guide,
@@ -46,7 +54,7 @@ from hyper_meta.preparation.question_encoder import open_question_encoder
 class Model:
     """A trained guide with all that it needs to turn a sentence into weights.
 
-    config: of its run.
+    config: of its run; place: the folder that it was loaded from.
     encoder: of images and answers, loaded; encoder_choice: where it is.
     question_encoder: loaded; the same where no other was chosen.
     guide: the trained method; value: of its settings, chosen on validation tasks.
@@ -56,6 +64,7 @@ class Model:
     """
 
     config: RunSettings
+    place: Path
     encoder: Encoder
     encoder_choice: EncoderChoice
     question_encoder: QuestionEncoder
@@ -80,6 +89,20 @@ class Model:
             signs=jax.jit(functools.partial(network_signs, self.guide.network, self.guide.votes)),
         )
 
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Writes all that `load_model` needs to a new folder, with a card; see `saved_model`.
+
+        Raises UserError for a folder that holds something, and where it cannot be written.
+        """
+        save_model(self, Path(folder))
+
+    def push_to_hub(self, repo: str, *, private: bool = False) -> None:
+        """The same to the Hugging Face Hub, as OWNER/NAME, with the token of `hf auth login`.
+
+        Raises UserError where the Hub refuses.
+        """
+        push_model(self, repo, private=private)
+
 
 class Programs(NamedTuple):
     """read: (encoder of questions, token ids) -> features of sentences; embed: (encoder, token ids)
@@ -94,21 +117,25 @@ class Programs(NamedTuple):
 
 
 @own_numerics()
-def load_model(workdir: str | os.PathLike, method: str | None = None) -> Model:
-    """The model that a finished run left in its work directory, that of its first seed.
+def load_model(model: str | os.PathLike | None = None, method: str | None = None) -> Model:
+    """The model that a finished run left in its work directory, that of its first seed; or one that
+    was saved.
 
+    model: the work directory of a run, the folder of a saved model, or its name on the Hub,
+    "OWNER/NAME" or "hf://OWNER/NAME"; None for the one that comes with this package, of Digits-VQA.
     method: one of the run's language methods, None for the one that was best on its validation
     tasks. Raises UserError where there is no finished run, no such method in it, it is damaged, or
     an encoder is not the one of the run.
     """
-    config = stored_settings(Path(workdir))
-    folder = seed_dir(Path(workdir), config.seed)
+    place = bundled_model_path() if model is None else find_model(os.fspath(model))
+    config = read_place(place, stored_settings(place))
+    folder = place if is_saved(place) else seed_dir(place, config.seed)
     if not (folder / INDEX).is_file():
-        raise UserError(f"{workdir} holds no finished model: {_advice(config, folder)}")
+        raise UserError(f"{place} holds no finished model: {_advice(config, folder)}")
     name = choose_guide(folder, method)
     if config.dataset == PRECOMPUTED:
         raise UserError(
-            f"{workdir} is a run on precomputed features: there is no encoder for a new sentence"
+            f"{place} is a run on precomputed features: there is no encoder for a new sentence"
         )
     choice = chosen_encoder(config)
     encoder = fetch_encoder(choice, noted(folder, name, "encoder"))
@@ -123,6 +150,7 @@ def load_model(workdir: str | os.PathLike, method: str | None = None) -> Model:
     )
     return Model(
         config=config,
+        place=place,
         encoder=encoder,
         encoder_choice=choice,
         question_encoder=question_encoder,

@@ -60,21 +60,46 @@ def save_guides(
     notes: JSON values that every guide is saved with.
     """
     for guide in guides:
-        path = folder / FOLDER / guide.name
-        if not path.exists():
-            value = guide.settings[chosen[guide.name]]
-            own = {
-                "setting": value,
-                "images": len(images),
-                "templates": dict(templates),
-                "trust": trust_notes(trusts[guide.name]),
-            }
-            tree = {"guide": guide.model, "images": images, "sentences": sentences}
-            checkpoints.save_tree(path, tree, notes={**notes, **own})
-    names = [guide.name for guide in guides]
-    accuracy = {name: trusts[name].mean for name in names}
-    best = max(names, key=lambda name: accuracy[name])
-    write_json(folder / INDEX, {"best": best, "accuracy": accuracy})
+        if not (folder / FOLDER / guide.name).exists():
+            save_guide(
+                folder,
+                guide,
+                value=guide.settings[chosen[guide.name]],
+                trust=trusts[guide.name],
+                images=images,
+                templates=templates,
+                sentences=sentences,
+                notes=notes,
+            )
+    write_index(folder, {guide.name: trusts[guide.name].mean for guide in guides})
+
+
+def save_guide(
+    folder: Path,
+    guide: Guide,
+    *,
+    value: Any,
+    trust: Trust,
+    images: Float[np.ndarray, "n D"],
+    templates: Mapping[str, str],
+    sentences: Float[np.ndarray, "m Dq"],
+    notes: Mapping[str, Any],
+) -> None:
+    """Saves a guide at one value of its settings; the rest as `save_guides`."""
+    own = {
+        "setting": value,
+        "images": len(images),
+        "templates": dict(templates),
+        "trust": trust_notes(trust),
+    }
+    tree = {"guide": guide.model, "images": images, "sentences": sentences}
+    checkpoints.save_tree(folder / FOLDER / guide.name, tree, notes={**notes, **own})
+
+
+def write_index(folder: Path, accuracy: Mapping[str, float]) -> None:
+    """Writes which guides there are, with their accuracies on validation tasks, and the best."""
+    best = max(accuracy, key=lambda name: accuracy[name])
+    write_json(folder / INDEX, {"best": best, "accuracy": dict(accuracy)})
 
 
 def _of_no_use(folder: Path, name: str, problem: str) -> UserError:

@@ -1,0 +1,98 @@
+"""The card of a model: what it is, what it was trained on, how good it is, what it cannot do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from hyper_meta.core.files import read_json
+from hyper_meta.eval.markdown import NOTES, headline
+from hyper_meta.eval.results import titles_of
+from hyper_meta.eval.tables import as_markdown, main_table
+from hyper_meta.methods.registry import METHODS
+
+if TYPE_CHECKING:
+    from hyper_meta.generation.model import Model
+
+RESULTS = "results.json"  # of a run that has a report
+
+
+def model_card(model: Model) -> str:
+    """In Markdown, as the Hugging Face Hub shows it."""
+    sections = [
+        "---\nlibrary_name: hyper_meta\ntags: [hypernetwork, meta-learning, zero-shot]\n---",
+        f"# From a sentence to a classifier: {model.guide.name} on {model.config.dataset}",
+        "This model turns a question about pictures into the weights of a network that answers it, "
+        "without a labelled example. It was trained with "
+        "[hyper_meta](https://arxiv.org/abs/2210.08942), by the method "
+        f"`{model.guide.name}`: {METHODS[model.guide.name].summary}.",
+        "## Use",
+        _use(model),
+        "## What it is made of",
+        _made_of(model),
+        "## How good it is",
+        *_results(model),
+        "## What it cannot do",
+        _limits(model),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _use(model: Model) -> str:
+    sentence = next(iter(model.templates))
+    answers = next(iter(model.answers.values()))[:3]
+    return f"""\
+```python
+from hyper_meta import generate, load_model, predict
+
+weights = generate(load_model("."), {sentence!r})  # this folder, or OWNER/NAME on the Hub
+print(weights.expected_accuracy, weights.warnings)
+predict(weights, ["picture.png"], answers={answers!r})
+```"""
+
+
+def _made_of(model: Model) -> str:
+    size = sum(np.size(leaf) for leaf in jax.tree.leaves(model.guide.model))
+    questions = model.config.question_encoder or "the same encoder"
+    return "\n".join(
+        f"* {line}"
+        for line in (
+            f"{len(model.templates):,} training sentences of the data set "
+            f"`{model.config.dataset}`, seed {model.config.seed}",
+            f"{size:,} parameters, which generate networks of {model.guide.network.num_weights:,} "
+            f"weights (`{model.config.network.name}`)",
+            f"Image encoder `{model.config.encoder}`, whose own licence holds (fingerprint "
+            f"`{model.encoder.fingerprint[:12]}`); questions are read by {questions}",
+            "All settings are in `config.json`; arrays are safetensors with checksums, and nothing "
+            "here is code.",
+        )
+    )
+
+
+def _results(model: Model) -> list[str]:
+    expected = (
+        f"On validation tasks its networks are right in {model.trust.mean:.0%}; what is to be "
+        "expected of a new sentence is said when it is generated."
+    )
+    path = model.place / RESULTS
+    if not path.exists():
+        return [expected]
+    results = read_json(path)
+    title = titles_of(results)[model.guide.name]
+    named = f"In the table of its run, this model is the row *{title}*. {headline(results)}"
+    return [expected, named, as_markdown(main_table(results, "test")), NOTES]
+
+
+def _limits(model: Model) -> str:
+    return "\n".join(
+        f"* {line}"
+        for line in (
+            "It knows pictures and words like those it was trained on. A sentence with unknown "
+            "words is warned of.",
+            "Known words in a combination that no training sentence asks for are understood worse "
+            "than the expected accuracy says: that is learnt on known combinations.",
+            "Probabilities are not calibrated.",
+        )
+    )
