@@ -1,6 +1,7 @@
 """How often the networks of your sentences are right, on scenes that nothing was trained on.
 
-    python examples/sentences.py runs/quickstart
+    python examples/sentences.py                   # by the model that comes along
+    python examples/sentences.py runs/quickstart   # by one of yours
 
 Beside each accuracy stand the controls that would earn it without understanding: the most common
 answer, and with the same answers the network of nonsense words and that of another question.
@@ -40,10 +41,10 @@ def accuracy(weights, family, images, labels):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("workdir")
+    parser.add_argument("model", nargs="?", help="work directory, or folder of a saved model")
     parser.add_argument("--scenes", type=int, default=1500)
     options = parser.parse_args()
-    model = load_model(options.workdir)
+    model = load_model(options.model)
     scenes = sample_scenes(
         np.random.default_rng(0),
         options.scenes,

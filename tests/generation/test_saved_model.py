@@ -15,6 +15,7 @@ from toy_sentence_encoder import write_sentence_encoder
 
 from hyper_meta.cli.main import main
 from hyper_meta.core.types import UserError
+from hyper_meta.data.digits_vqa.scenes import COLOURS, render, sample_scenes
 from hyper_meta.generation import saved_model
 from hyper_meta.generation.generate import generate
 from hyper_meta.generation.model import load_model
@@ -185,6 +186,35 @@ def test_it_is_pushed_as_it_is_saved(workdir, saved, monkeypatch):
     assert calls == [("me/model", True, True), "me/model"]
     with pytest.raises(UserError, match="'model' given, a name such as you/"):
         model.push_to_hub("model")
+
+
+def _share_right(weights, *, seed):
+    """On 300 scenes in unseen handwriting: of those with a digit at the top left, its colour."""
+    scenes = sample_scenes(np.random.default_rng(seed), 300, handwriting="test")
+    rows = np.flatnonzero(scenes.digit[:, 0] >= 0)
+    images = render(scenes)
+    answers = predict(weights, [images[row] for row in rows], answers=list(COLOURS)).answer
+    right = np.array(list(COLOURS))[scenes.colour[rows, 0]]
+    return np.mean(np.array(answers) == right)
+
+
+def test_the_model_that_comes_along_understands_its_first_example():
+    folder = saved_model.bundled_model_path()
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert size <= 12e6
+    model = load_model()
+    assert _share_right(generate(model, "Colour of the top left digit?"), seed=5) > 0.9
+    assert _share_right(generate(model, "Blib the dwerf of fnoo?"), seed=5) < 0.6
+
+
+def test_without_a_run_the_command_takes_it(tmp_path, capsys):
+    out = tmp_path / "colour.safetensors"
+    asked = ["--task", "Colour of the top left digit?", "--out", str(out)]
+    assert main(["generate", *asked]) == 0
+    weights = load_weights(out)
+    expected = generate(load_model(), "Colour of the top left digit?")
+    np.testing.assert_array_equal(weights.samples, expected.samples)
+    assert weights.encoder.name == "bundled"
 
 
 def test_the_commands(workdir, tmp_path, capsys):
