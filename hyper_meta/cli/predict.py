@@ -51,6 +51,7 @@ def _predict(arguments: argparse.Namespace, answers: list[str]) -> None:
         strict=True,
     ):
         agreeing = f"{round(share * num_samples)} of {num_samples} samples agree"
+        agreeing = agreeing if num_samples > 1 else ""
         rows.append((image, answer, f"{probability:.2f}", agreeing))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
