@@ -19,6 +19,7 @@ from hyper_meta.core import parallel
 from hyper_meta.core.arguments import check_answers, check_template
 from hyper_meta.core.files import reason
 from hyper_meta.core.numerics import own_numerics
+from hyper_meta.core.progress import progress_bar
 from hyper_meta.core.types import UserError
 from hyper_meta.data.images import CorruptImage, decode
 from hyper_meta.encoders.folder import (
@@ -56,16 +57,19 @@ def predict(
     *,
     answers: Sequence[str],
     template: str | None = None,
+    progress: bool = False,
 ) -> Predictions:
     """Answers the task of the weights for images of any size.
 
     images: N files, PIL images or uint8 arrays [H, W, 3]; answers: A of them; template: None for
-    the one of the weights that fits the answers best.
+    the one of the weights that fits the answers best; progress: whether a bar counts the images.
+    Files are held IMAGE_BATCH at a time, and all are opened before anything is computed: UserError
+    is raised where one cannot be read. The probabilities are not calibrated.
     """
     check_answers(answers)
     template = choose_template(weights.templates, answers) if template is None else template
     check_template(template)
-    pictures = read_images(images)
+    check_images(images, progress)
     encoder = fetch_encoder(weights.encoder, weights.encoder_fingerprint)
     network = weights.network
     if network.embed_dim != encoder.config.projection_dim:
@@ -75,7 +79,7 @@ def predict(
         )
     prompts = _embed_answers(encoder, template, answers)
     networks = np.concatenate([weights.weights[None], weights.samples])
-    features = _encode(encoder, pictures)
+    features = _encode(encoder, images, progress)
     logits = np.array(jax.jit(functools.partial(_logits, network))(networks, features, prompts))
     if not np.isfinite(logits).all():
         raise UserError(
@@ -101,8 +105,8 @@ def choose_template(templates: Mapping[str, Sequence[str]], answers: Sequence[st
     )
 
 
-def read_images(images: Sequence[Any]) -> list[Image.Image | np.ndarray]:
-    """Opens the images that are given as files; raises UserError for one that cannot be read."""
+def check_images(images: Sequence[Any], progress: bool) -> None:
+    """Raises UserError for what is no list of images, and for files that cannot be read."""
     if isinstance(images, np.ndarray) and images.ndim < 4:
         raise UserError(
             f"the images are one array {images.shape}: a list of arrays [H, W, 3] is expected, or "
@@ -110,22 +114,33 @@ def read_images(images: Sequence[Any]) -> list[Image.Image | np.ndarray]:
         )
     if isinstance(images, (str, os.PathLike, Image.Image)) or not len(images):
         raise UserError(f"the images are {images!r}, a list of one or more is expected")
-    return [_open(image) if isinstance(image, (str, os.PathLike)) else image for image in images]
+    files = [image for image in images if isinstance(image, (str, os.PathLike))]
+    for file in files:
+        _check_file(Path(file))
+    for file in progress_bar(files, desc="open", unit="image", disable=not progress):
+        _open(file)
 
 
-def _open(path: str | os.PathLike) -> Image.Image:
+def _check_file(path: Path) -> None:
     try:
-        file = Path(path)
-        if file.exists() and not (file.is_file() or file.is_dir()):
-            raise UserError(f"cannot read image {path}: it is a device, a pipe or a socket")
-        if file.is_file() and file.stat().st_size > MOST_BYTES:
-            raise UserError(
-                f"cannot read image {path}: it has {file.stat().st_size:,} bytes, at most "
-                f"{MOST_BYTES:,} are read"
-            )
-        return decode(str(path), file.read_bytes())
+        size = path.stat().st_size
     except OSError as error:
         raise UserError(f"cannot read image {path}: {reason(error)}") from error
+    if not (path.is_file() or path.is_dir()):
+        raise UserError(f"cannot read image {path}: it is a device, a pipe or a socket")
+    if path.is_file() and size > MOST_BYTES:
+        raise UserError(
+            f"cannot read image {path}: it has {size:,} bytes, at most {MOST_BYTES:,} are read"
+        )
+
+
+def _open(image: Any) -> Image.Image | np.ndarray:
+    if not isinstance(image, (str, os.PathLike)):
+        return image
+    try:
+        return decode(str(image), Path(image).read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read image {image}: {reason(error)}") from error
     except CorruptImage as error:
         raise UserError(f"cannot read image {error}") from error
 
@@ -163,15 +178,17 @@ def _embed_answers(encoder: Encoder, template: str, answers: Sequence[str]) -> n
     return np.asarray(jax.jit(encode_texts)(encoder, token_ids))
 
 
-def _encode(encoder: Encoder, images: Sequence[Image.Image | np.ndarray]) -> np.ndarray:
+def _encode(encoder: Encoder, images: Sequence[Any], progress: bool) -> np.ndarray:
     """[N, D] float32, in batches of one size."""
     size = min(IMAGE_BATCH, len(images))
     run = jax.jit(encode_images)
     parts = []
-    for start in range(0, len(images), size):
-        pixels = preprocess(encoder, images[start : start + size])
-        filled = parallel.fill_rows(pixels, size)
-        parts.append(np.asarray(run(encoder, filled))[: len(pixels)])
+    with progress_bar(total=len(images), desc="predict", unit="image", disable=not progress) as bar:
+        for start in range(0, len(images), size):
+            pixels = preprocess(encoder, [_open(image) for image in images[start : start + size]])
+            filled = parallel.fill_rows(pixels, size)
+            parts.append(np.asarray(run(encoder, filled))[: len(pixels)])
+            bar.update(len(pixels))
     return np.concatenate(parts)
 
 

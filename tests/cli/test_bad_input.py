@@ -467,7 +467,9 @@ def damaged_image(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["missing", "text", "empty", "folder", "cut", "cut_jpeg"])
 def test_unreadable_image(kind, refused, file, image, tmp_path):
     bad = damaged_image(tmp_path, kind)
-    assert f"cannot read image {bad}" in refused(*predict_command(file, image, bad))
+    line = refused(*predict_command(file, image, bad))
+    expected = "the folder {} holds no images" if kind == "folder" else "cannot read image {}"
+    assert expected.format(bad) in line
 
 
 def test_images_that_are_no_list(weights):

@@ -29,7 +29,6 @@ KINDS = {"Bool", "Float", "Int", "Key", "Num", "Shaped", "UInt", "UInt8"}
 GIVEN = {
     "encoders.folder preprocess(images)",
     "generation.predict predict(images)",
-    "generation.predict read_images()",
 }
 
 
