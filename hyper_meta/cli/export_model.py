@@ -41,7 +41,10 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
 
 def _export(arguments: argparse.Namespace) -> None:
     from hyper_meta.generation.model import load_model
+    from hyper_meta.generation.saved_model import check_repo
 
+    if arguments.push_to_hub:
+        check_repo(arguments.push_to_hub)
     model = load_model(arguments.workdir, arguments.method)
     model.save_pretrained(arguments.out)
     print(f"wrote {arguments.out}: {model.guide.name}, with its card in README.md")

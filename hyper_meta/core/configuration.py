@@ -47,6 +47,11 @@ def load_settings(
     several times, the last value holds. Raises UserError for a file that is missing or fails, or is
     of another kind, an unknown name, and a value of the wrong type or range.
     """
+    if file is None and not (workdir / CONFIG_FILE).is_file():
+        raise UserError(
+            f"{workdir} holds no run, it has no {CONFIG_FILE}: name the configuration with "
+            "--config, or the --workdir of a run"
+        )
     config = stored_config(workdir) if file is None else execute_file(Path(file))
     apply_overrides(config, split_overrides(overrides))
     return typed(config, record)
@@ -127,8 +132,8 @@ def read_stored(workdir: Path) -> dict[str, Any]:
     path = workdir / CONFIG_FILE
     if not path.is_file():
         raise UserError(
-            f"{workdir} holds no run, it has no config.json: "
-            "name the configuration with --config, or the --workdir of a run"
+            f"{workdir} holds no run, it has no {CONFIG_FILE}: name the folder of a run, or of a "
+            "model that was exported"
         )
     content = read_json(path)
     if not isinstance(content, dict):

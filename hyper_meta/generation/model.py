@@ -33,6 +33,7 @@ from hyper_meta.generation.saved_model import (
 )
 from hyper_meta.methods.guide_store import (
     INDEX,
+    again,
     choose_guide,
     load_guide,
     noted,
@@ -171,7 +172,7 @@ def _advice(config: RunSettings, folder: Path) -> str:
             f"of its methods ({', '.join(config.methods)}) none generates networks from a "
             f"sentence, take a run with one of {', '.join(GUIDES)}"
         )
-    return f"run hyper-meta evaluate --workdir {folder.parent} first"
+    return again(folder)
 
 
 def _question_encoder(config: RunSettings, encoder: Encoder, fingerprint: str) -> QuestionEncoder:

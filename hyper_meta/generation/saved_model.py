@@ -74,10 +74,15 @@ def save_model(model: Model, folder: Path) -> None:
         (partial / CARD).write_text(text, encoding="utf-8")
 
 
-def push_model(model: Model, repo: str, *, private: bool) -> None:
-    """Uploads a model to the Hub, as OWNER/NAME. Raises UserError where the Hub refuses."""
+def check_repo(repo: str) -> None:
+    """Raises UserError for what is no name of a model on the Hub."""
     if not hub.is_hub_name(repo) or "@" in repo:
         raise UserError(f"{repo!r} given, a name such as you/digits-from-sentences is expected")
+
+
+def push_model(model: Model, repo: str, *, private: bool) -> None:
+    """Uploads a model to the Hub, as OWNER/NAME. Raises UserError where the Hub refuses."""
+    check_repo(repo)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "model"
         save_model(model, folder)
@@ -120,7 +125,7 @@ def read_place(place: Path, config: RunSettings) -> RunSettings:
 
 def is_saved(place: Path) -> bool:
     """Whether a folder is that of a saved model, not the work directory of a run."""
-    return (place / INDEX).is_file()
+    return (place / INDEX).is_file() or (place / FOLDER).is_dir()
 
 
 def _with_encoders(config: RunSettings, folder: Path) -> RunSettings:

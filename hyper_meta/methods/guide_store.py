@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from hyper_meta.core.configuration import CONFIG_FILE
 from hyper_meta.core.files import read_json, write_json
 from hyper_meta.core.settings import RunSettings
 from hyper_meta.core.types import SentenceFeatures, UserError
@@ -102,11 +103,19 @@ def write_index(folder: Path, accuracy: Mapping[str, float]) -> None:
     write_json(folder / INDEX, {"best": best, "accuracy": dict(accuracy)})
 
 
+def again(folder: Path) -> str:
+    """What to do where something is wrong with what a folder of a seed, or of a model that was
+    exported, should hold."""
+    if (folder / CONFIG_FILE).exists():
+        return "get this model again from where it was exported"
+    return f"run hyper-meta evaluate --workdir {folder.parent}"
+
+
 def _of_no_use(folder: Path, name: str, problem: str) -> UserError:
-    """An error for what an evaluation left in the folder of a seed under this name."""
+    """An error for what was left in a folder under this name."""
     path = folder / name
-    told = f"run hyper-meta evaluate --workdir {folder.parent}"
-    return UserError(f"{path} {problem}: " + (f"remove it, and {told}" if path.exists() else told))
+    removed = "remove it, and " if path.exists() else ""
+    return UserError(f"{path} {problem}: {removed}{again(folder)}")
 
 
 def choose_guide(folder: Path, name: str | None) -> str:
@@ -173,7 +182,9 @@ def load_guide(
         "images": jax.ShapeDtypeStruct((num_images, network.embed_dim), np.float32),
         "sentences": jax.ShapeDtypeStruct((len(templates), *sentence.pooled.shape), np.float32),
     }
-    tree, notes = checkpoints.restore_tree(folder / FOLDER / name, shapes)
+    path = folder / FOLDER / name
+    advice = f"remove it, and {again(folder)}"
+    tree, notes = checkpoints.restore_tree(path, shapes, advice=advice)
     try:
         trust = trust_from(notes["trust"])
     except (KeyError, UserError) as error:

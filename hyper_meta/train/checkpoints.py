@@ -131,12 +131,18 @@ def _save(path: Path, tree: Any, notes: Any, write: Callable[[Path, dict], None]
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def restore_tree(path: Path, abstract_tree: Any) -> tuple[Any, Any]:
+def restore_tree(
+    path: Path,
+    abstract_tree: Any,
+    *,
+    advice: str = "delete that folder to go on from the checkpoint before it",
+) -> tuple[Any, Any]:
     """The tree and notes of a folder of save_tree, or of a checkpoint.
 
     Args:
       path: the folder.
       abstract_tree: pytree of arrays or jax.ShapeDtypeStruct with the saved structure.
+      advice: what to do where it is damaged.
 
     Returns:
       The tree, with numpy leaves, and the notes.
@@ -150,10 +156,7 @@ def restore_tree(path: Path, abstract_tree: Any) -> tuple[Any, Any]:
         raise UserError(f"no checkpoint at {path}: run the stage that writes it first")
     with _explained(f"cannot read {path}"):
         if damaged := _damaged_file(path):
-            raise UserError(
-                f"{path} is damaged, its {damaged} is not as it was saved: "
-                "delete that folder to go on from the checkpoint before it"
-            )
+            raise UserError(f"{path} is damaged, its {damaged} is not as it was saved: {advice}")
         notes = json.loads((path / _NOTES).read_text())
         leaves = _read(path)
     expected = _named_leaves(abstract_tree)

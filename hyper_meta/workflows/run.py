@@ -134,6 +134,10 @@ def check_methods(names: Iterable[str], config: RunSettings) -> None:
 def check_claim(config: Any, workdir: Path) -> None:
     """Raises UserError for a work directory that holds something else, or what was trained with
     other settings, naming what differs."""
+    if (workdir / GUIDES_FOLDER).exists():
+        raise UserError(
+            f"{workdir} holds a model that was exported, no run: choose another --workdir"
+        )
     if not (workdir / CONFIG_FILE).exists():
         if workdir.exists() and {path.name for path in workdir.iterdir()} - {LOCK, HOLDER}:
             raise UserError(f"{workdir} is not empty and holds no run: choose another --workdir")

@@ -122,6 +122,44 @@ def test_nothing_is_replaced(workdir, tmp_path, what):
     assert main(["export-model", "--workdir", str(workdir), "--out", str(place)]) == 2
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["guides.json", *(f"guides/hnet_hyperldm/{name}" for name in ("notes.json", "checksums.json"))]
+    + ["guides/hnet_hyperldm/arrays.safetensors", "guides"],
+)
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_damaged_model_is_told_of(saved, name, damage, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    path = folder / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif damage == "gone":
+        path.unlink()
+    else:
+        path.write_text("{}")
+    with pytest.raises(UserError, match="get this model again from where it was exported"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("command", ["run", "train", "evaluate", "report"])
+def test_a_saved_model_is_no_work_directory(saved, command, capsys):
+    before = {path: path.stat().st_mtime_ns for path in saved.rglob("*")}
+    arguments = ["--method", "hnet_hyperldm"] if command == "train" else []
+    assert main([command, "--workdir", str(saved), *arguments]) == 2
+    assert "holds a model that was exported, no run" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in saved.rglob("*")} == before
+
+
+def test_a_name_that_the_hub_cannot_have_is_told_before_anything_is_written(
+    workdir, tmp_path, capsys
+):
+    out = tmp_path / "model"
+    asked = ["--workdir", str(workdir), "--out", str(out), "--push-to-hub", "me"]
+    assert main(["export-model", *asked]) == 2
+    assert "'me' given, a name such as you/" in capsys.readouterr().err and not out.exists()
+
+
 def test_an_encoder_of_the_hub_is_named_with_its_revision(workdir, tmp_path, monkeypatch):
     model = load_model(workdir)
     commit = tmp_path / ("a" * 40)
