@@ -159,8 +159,28 @@ LINES = [
     ),
     (
         "generate --workdir {T}/dir --task q --out {T}/o",
-        "dir holds no run, it has no config.json: name the configuration",
+        "dir holds no run, it has no config.json: name the folder of a run, or of a model",
     ),
+    (
+        "generate --model {T}/dir --task q --out {T}/o",
+        "dir holds no run, it has no config.json: name the folder of a run, or of a model",
+    ),
+    ("generate --model {T}/none --task q --out {T}/o", "none holds no run, it has no config.json"),
+    ("generate --model hf://none --task q --out {T}/o", "'none' given, a name such as"),
+    (
+        "generate --model {R} --workdir {R} --task q --out {T}/o",
+        "argument --workdir: not allowed with argument --model",
+    ),
+    ("export-model --workdir {T}/dir --out {T}/o", "dir holds no run, it has no config.json"),
+    ("export-model --workdir {R} --out {T}", "exists: remove it or choose another folder"),
+    ("export-model --workdir {R} --out {I}", "exists: remove it or choose another folder"),
+    ("export-model --workdir {R} --out {T}/o --method fim", "method 'fim' given, this run has"),
+    ("export-model --workdir {R} --out {T}/o --push-to-hub me", "'me' given, a name such as you/"),
+    (
+        "predict --weights {I} --answers a,b --json --csv {I}",
+        "argument --csv: not allowed with argument --json",
+    ),
+    ("predict --weights {I} --answers a,b {T}/dir", "the folder dir holds no images, such as .png"),
     ("generate --workdir {R} --task q --out {T}/dir", "cannot write dir: it is a folder"),
     (
         "generate --workdir {R} --task q --out ''",
