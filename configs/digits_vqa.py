@@ -100,6 +100,7 @@ def get_config() -> ConfigDict:
 
     # FiLM: question -> scale and shift of the hidden units of one adapter.
     config.film = ConfigDict(training)
+    config.film.learning_rates = (3e-3,)
     config.film.condition = "pooled"  # or "tokens"
     config.film.hidden_dims = (128,)
     config.film.standardise = True
@@ -116,6 +117,7 @@ def get_config() -> ConfigDict:
     config.conditional_tokens.drop_rate = 0.0  # of sentences in training, so that e0 is learnt
     config.conditional_tokens.strengths = (1.0,)  # best; at 1 what is read, at 0 e0
     config.film_tokens = ConfigDict(config.film)
+    config.film_tokens.learning_rates = (1e-3,)
     config.film_tokens.condition = "tokens"
 
     # Several of them side by side, whose log-probabilities are averaged.
