@@ -27,11 +27,12 @@ def main():
     for number, image in enumerate(render(chosen)):
         name, answer = f"scene{number + 1}.png", list(COLOURS)[chosen.colour[number, 0]]
         Image.fromarray(image).save(folder / name)
-        axes = figure.add_subplot(1, NUM_SCENES, number + 1, title=f"{name}\ntop left: {answer}")
+        axes = figure.add_subplot(1, NUM_SCENES, number + 1)
+        axes.set_title(f"{name}\ntop left: {answer}", pad=8)
         axes.imshow(image)
         axes.set_axis_off()
         print(f"{folder / name}: the top left digit is {answer}")
-    figure.savefig(folder / "answers.png", dpi=150)
+    figure.savefig(folder / "answers.png", dpi=150, bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ examples:
   by another method than the best on validation tasks, closer to the sentence, and with how answers
   are to be read:
   hyper-meta generate --workdir runs/quickstart --task "Colour of the top left digit?" \\
-      --method language_hyperldm_tokens --guidance-scale 4 \\
-      --template "the digit is {}" --out colour.safetensors
+      --method language_hyperldm_tokens --guidance-scale 2 \\
+      --template "the colour is {}" --out colour.safetensors
 
   many tasks at once, a file for each in a folder:
   hyper-meta generate --workdir runs/quickstart --tasks questions.txt --out networks/

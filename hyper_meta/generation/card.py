@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from hyper_meta.core.files import read_json
-from hyper_meta.eval.markdown import NOTES, headline
-from hyper_meta.eval.results import titles_of
-from hyper_meta.eval.tables import as_markdown, main_table
+from hyper_meta.eval.markdown import NOTES
+from hyper_meta.eval.results import ALL, titles_of
+from hyper_meta.eval.tables import as_markdown, interval, main_table
 from hyper_meta.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -80,8 +80,16 @@ def _results(model: Model) -> list[str]:
     if not path.exists():
         return [expected]
     results = read_json(path)
-    title = titles_of(results)[model.guide.name]
-    named = f"In the table of its run, this model is the row *{title}*. {headline(results)}"
+    row = model.guide.name
+    groups = results["summaries"]["test"][row][ALL]
+    shares = ", ".join(
+        f"{interval(figures)} on {figures['tasks']} tasks ({name})"
+        for name, figures in groups.items()
+    )
+    named = (
+        f"Its accuracy on the test tasks of its run, in percent with 95% intervals: {shares}. "
+        f"It is the row *{titles_of(results)[row]}* among all methods of the run:"
+    )
     return [expected, named, as_markdown(main_table(results, "test")), NOTES]
 
 

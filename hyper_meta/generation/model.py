@@ -51,7 +51,7 @@ from hyper_meta.preparation.prepare import PRECOMPUTED, EncoderChoice, chosen_en
 from hyper_meta.preparation.question_encoder import open_question_encoder
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Model:
     """A trained guide with all that it needs to turn a sentence into weights.
 
@@ -76,6 +76,9 @@ class Model:
     templates: dict[str, str]
     sentences: Float[np.ndarray, "m Dq"]
     answers: dict[str, list[str]]
+
+    def __repr__(self) -> str:
+        return f"Model({self.guide.name!r}, of {self.config.dataset}, from {str(self.place)!r})"
 
     @functools.cached_property
     def programs(self) -> Programs:

@@ -33,7 +33,7 @@ TRUST = ("expected_accuracy", "accuracy_deviation", "baseline_accuracy")
 SIZES = ("hidden_dim", "rank")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Weights:
     """Networks generated for one task, and what is needed to use them.
 
@@ -66,6 +66,10 @@ class Weights:
     accuracy_deviation: float | None = None
     baseline_accuracy: float | None = None
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        size = f"{len(self.weights):,} weights of {self.network.name!r}"
+        return f"Weights({self.task!r}, {size}, {len(self.samples)} samples by {self.method!r})"
 
 
 def save_weights(path: str | os.PathLike, weights: Weights) -> None:

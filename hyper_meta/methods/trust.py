@@ -74,8 +74,11 @@ def is_near(trust: Trust, expected: float) -> bool:
 
 
 def judge(trust: Trust, sentence: str, signs: Float[np.ndarray, "1 S"]) -> Judgement:
-    """What is to be expected of the networks of a sentence. signs: SIGNS of it."""
+    """What is to be expected of the networks of a sentence. signs: SIGNS of it, which say nothing
+    of one without a known word: of that no more is expected than of a network without language."""
     (expected,) = expected_accuracy(trust.calibration, signs).tolist()
+    if trust.baseline is not None and not words_of([sentence]) & set(trust.words):
+        expected = min(expected, trust.baseline)
     warnings = []
     if is_near(trust, expected):
         warnings.append(

@@ -80,6 +80,8 @@ def test_the_card_has_the_table_of_the_run(finished_quickstart, tmp_path):
     for row in results["rows"]:
         mean = results["summaries"]["test"][row["id"]]["all"]["all"]["mean"]
         assert f"| {row['title']} | {mean:.1f} [" in card
+        if row["id"] == model.guide.name:
+            assert f"with 95% intervals: {mean:.1f} [" in card and f"row *{row['title']}*" in card
     # Saved from there again, it is the same.
     load_model(tmp_path / "model").save_pretrained(tmp_path / "again")
     files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
@@ -253,6 +255,13 @@ def test_without_a_run_the_command_takes_it(tmp_path, capsys):
     expected = generate(load_model(), "Colour of the top left digit?")
     np.testing.assert_array_equal(weights.samples, expected.samples)
     assert weights.encoder.name == "bundled"
+    # Short, for whoever looks at them at a prompt.
+    assert repr(load_model()).startswith("Model('distilled', of digits_vqa, from '")
+    assert "16,576 weights of 'adapter', 1 samples by 'distilled'" in repr(weights)
+    # Nonsense is told from sentences by its words alone.
+    nonsense = generate(load_model(), "Blorp zzz qux")
+    assert nonsense.expected_accuracy <= nonsense.baseline_accuracy
+    assert any("may not have been understood" in warning for warning in nonsense.warnings)
 
 
 def test_the_commands(workdir, tmp_path, capsys):

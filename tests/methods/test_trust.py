@@ -57,6 +57,8 @@ def test_a_sentence_is_judged_by_its_signs_and_words():
     told = "in none of the 3 sentences that this model was trained and checked on"
     told += ": the accuracy to be expected is less certain"
     assert odd.warnings == (f"the word 'dog' is {told}",)
+    nonsense = judge(TRUST, "Blib dwerf fnoo?", signs(0.4))
+    assert nonsense.expected_accuracy == 0.4 and "(40%) is near" in nonsense.warnings[0]
     both = judge(TRUST, "Any cat or dog?", signs(-9.0))
     assert both.expected_accuracy == 0 and len(both.warnings) == 2
     assert both.warnings[1] == f"the words 'any', 'cat', 'or' and 'dog' are {told}"
