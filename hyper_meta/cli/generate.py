@@ -58,9 +58,8 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
         check.check_guidance_scale(arguments.guidance_scale)
     if arguments.template is not None:
         check.check_template(arguments.template)
-    for given in (arguments.workdir, arguments.model):
-        if given is not None and (given is arguments.workdir or Path(given).exists()):
-            stored_settings(Path(given))
+    if arguments.workdir:
+        stored_settings(Path(arguments.workdir))
     if arguments.tasks is None and len(tasks) == 1:
         files = {tasks[0]: Path(arguments.out)}
     else:
@@ -82,18 +81,13 @@ def _generate(arguments: argparse.Namespace, files: Mapping[str, Path]) -> None:
     from tqdm import tqdm
 
     from hyper_meta.core.compilation import keep_quick_programs
-    from hyper_meta.core.configuration import stored_settings
     from hyper_meta.core.progress import progress_bar
     from hyper_meta.generation.generate import generate
     from hyper_meta.generation.model import load_model
-    from hyper_meta.generation.saved_model import bundled_model_path, find_model
     from hyper_meta.generation.weights_file import save_weights
 
-    place = Path(arguments.workdir) if arguments.workdir else bundled_model_path()
-    if arguments.model:
-        place = find_model(arguments.model)
-    keep_quick_programs(stored_settings(place).compilation_cache)
-    model = load_model(place, arguments.method)
+    model = load_model(arguments.workdir or arguments.model, arguments.method)
+    keep_quick_programs(model.config.compilation_cache)
     bar = progress_bar(files.items(), desc="generate", unit="network", disable=len(files) == 1)
     for task, path in bar:
         weights = generate(

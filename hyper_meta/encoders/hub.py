@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import re
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,10 +80,21 @@ def fetch(name: str, kind: Kind = CLIP) -> Path:
             f"cannot get {name} from the Hugging Face Hub (downloaded elsewhere, its folder can be "
             f"given): {error}"
         ) from error
-    for name in _file_names(folder):
-        if any(fnmatch.fnmatch(name, part) for part in kind.patterns):
-            _check_hash(folder / name)
+    for name in _wanted(folder, kind):
+        _check_hash(folder / name)
     return folder
+
+
+def copy_files(folder: Path, to: Path, kind: Kind) -> None:
+    """Copies what is read of a folder, and no other file that is in it."""
+    for name in _wanted(folder, kind):
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, to / name)
+
+
+def _wanted(folder: Path, kind: Kind) -> list[str]:
+    names = _file_names(folder)
+    return [name for name in names if any(fnmatch.fnmatch(name, part) for part in kind.patterns)]
 
 
 def _file_names(folder: Path) -> list[str]:
@@ -126,7 +138,7 @@ def _cached_refs(repo: str) -> list[str]:
 def _download(repo: str, revision: str | None, kind: Kind) -> Path:
     folder = _snapshot(repo, revision, kind)
     if not kind.has_weights and not _is_whole(folder, kind):
-        raise UserError(f"{repo} is none that hyper-meta has saved: it lacks files of one")
+        raise UserError(f"{repo} holds no model of hyper-meta, or not all files of one")
     if not kind.has_weights or _has_weights(_file_names(folder)):
         return folder
     if revision is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
@@ -55,7 +56,13 @@ predict(weights, ["picture.png"], answers={answers!r})
 
 def _made_of(model: Model) -> str:
     size = sum(np.size(leaf) for leaf in jax.tree.leaves(model.guide.model))
-    questions = model.config.question_encoder or "the same encoder"
+    config = model.config
+    encoder = f"Image encoder {_named(config.encoder, 'encoder')}, whose own licence holds"
+    if config.encoder == "bundled":
+        encoder = "The small image encoder that comes with hyper_meta"
+    questions = "the same encoder"
+    if config.question_encoder:
+        questions = _named(config.question_encoder, "question_encoder")
     return "\n".join(
         f"* {line}"
         for line in (
@@ -63,12 +70,17 @@ def _made_of(model: Model) -> str:
             f"`{model.config.dataset}`, seed {model.config.seed}",
             f"{size:,} parameters, which generate networks of {model.guide.network.num_weights:,} "
             f"weights (`{model.config.network.name}`)",
-            f"Image encoder `{model.config.encoder}`, whose own licence holds (fingerprint "
-            f"`{model.encoder.fingerprint[:12]}`); questions are read by {questions}",
+            f"{encoder} (fingerprint `{model.encoder.fingerprint[:12]}`); questions are read by "
+            f"{questions}",
             "All settings are in `config.json`; arrays are safetensors with checksums, and nothing "
             "here is code.",
         )
     )
+
+
+def _named(encoder: str, folder: str) -> str:
+    """By its name, or by the folder of the model that it comes in: nobody knows where it was."""
+    return f"in `{folder}/`" if Path(encoder).exists() else f"`{encoder}`"
 
 
 def _results(model: Model) -> list[str]:

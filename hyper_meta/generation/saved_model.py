@@ -9,7 +9,6 @@ its revision.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +35,10 @@ BUILT_IN = ("", "bundled", *SOURCES)
 # The settings of a run that say where its files were.
 PLACES = {"data_dir": "~/.cache/hyper_meta", "compilation_cache": "~/.cache/hyper_meta/compiled"}
 MODEL = hub.Kind(
-    (CONFIG_FILE, INDEX, CARD, f"{FOLDER}/*", *(f"{name}/*" for name in ENCODERS)),
+    (
+        *(CONFIG_FILE, INDEX, CARD, f"{FOLDER}/*.safetensors", f"{FOLDER}/*.json"),
+        *(f"{name}/{part}" for name, kind in ENCODERS.items() for part in kind.patterns),
+    ),
     (
         *((CONFIG_FILE,), (INDEX,), (f"{FOLDER}/*/arrays.safetensors",)),
         *((f"{FOLDER}/*/notes.json",), (f"{FOLDER}/*/checksums.json",)),
@@ -114,13 +116,15 @@ def find_model(name: str) -> Path:
 
 
 def read_place(place: Path, config: RunSettings) -> RunSettings:
-    """The settings of a saved model, with its own encoders in full."""
-    own = {
-        name: str((place / name).absolute())
-        for name in ENCODERS
-        if getattr(config, name) == name and (place / name).is_dir()
-    }
-    return dataclasses.replace(config, **own)
+    """The settings of a run or a saved model, with encoders that are folders in full."""
+    full = {}
+    for name in ENCODERS:
+        given = getattr(config, name)
+        if is_saved(place) and given == name:
+            full[name] = str((place / name).absolute())
+        elif given not in BUILT_IN and Path(given).expanduser().exists():
+            full[name] = str(Path(given).expanduser().absolute())
+    return dataclasses.replace(config, **full)
 
 
 def is_saved(place: Path) -> bool:
@@ -129,15 +133,15 @@ def is_saved(place: Path) -> bool:
 
 
 def _with_encoders(config: RunSettings, folder: Path) -> RunSettings:
-    """The settings as a saved model has them; an encoder that is a folder is copied to `folder`."""
+    """The settings as a saved model has them; of an encoder that is a folder, the files that are
+    read are copied to `folder`."""
     named = dict(PLACES)
     for name, kind in ENCODERS.items():
         given = getattr(config, name)
-        path = Path(given).expanduser()
         if given in BUILT_IN:
             continue
-        if path.exists():
-            shutil.copytree(path, folder / name)
+        if Path(given).exists():
+            hub.copy_files(Path(given), folder / name, kind)
             named[name] = name
         elif "@" not in given:
             named[name] = f"{given}@{hub.fetch(given, kind).name}"  # named by its commit

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ def saved(workdir, tmp_path_factory):
     config = json.loads((there / "config.json").read_text())
     config["encoder"] = config["encoder"].replace(str(workdir.parent), str(there.parent))
     (there / "config.json").write_text(json.dumps(config))
+    (Path(config["encoder"]) / "pytorch_model.bin").write_bytes(b"a pickle")  # of no use
     load_model(there).save_pretrained(parent / "model")
     shutil.rmtree(parent / "there")
     return parent / "model"
@@ -64,8 +66,10 @@ def test_it_holds_safetensors_json_and_a_card_alone(saved, workdir):
     kinds = {path.suffix for path in saved.rglob("*") if path.is_file()}
     assert kinds <= {".safetensors", ".json", ".md", ".txt"}
     text = "".join(path.read_text() for path in saved.glob("*.*"))
-    assert str(workdir.parent) not in text  # nobody else's business
+    # Where it was is nobody else's business.
+    assert str(workdir.parent) not in text and str(saved.parent) not in text
     card = (saved / "README.md").read_text()
+    assert "Image encoder in `encoder/`, whose own licence holds" in card
     model = load_model(saved)
     assert f"`{model.guide.name}`" in card and model.encoder.fingerprint[:12] in card
     assert f"{model.guide.network.num_weights:,} weights" in card
@@ -144,6 +148,13 @@ def test_a_damaged_model_is_told_of(saved, name, damage, tmp_path):
         load_model(folder)
 
 
+def test_an_encoder_is_looked_for_in_the_model(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "encoder")
+    with pytest.raises(UserError, match=f"encoder folder {tmp_path}/model/encoder does not exist"):
+        load_model(tmp_path / "model")
+
+
 @pytest.mark.parametrize("command", ["run", "train", "evaluate", "report"])
 def test_a_saved_model_is_no_work_directory(saved, command, capsys):
     before = {path: path.stat().st_mtime_ns for path in saved.rglob("*")}
@@ -201,7 +212,7 @@ def test_a_model_is_loaded_from_the_hub(served, workdir, tmp_path, monkeypatch):
 def test_what_is_no_model_of_the_hub_is_refused(saved, tmp_path, monkeypatch):
     hub = Hub({"main": {"config.json": (saved / "config.json").read_bytes()}})
     use_hub(monkeypatch, hub.url, tmp_path)
-    with pytest.raises(UserError, match="some/clip is none that hyper-meta has saved"):
+    with pytest.raises(UserError, match="some/clip holds no model of hyper-meta"):
         load_model("some/clip")
     use_hub(monkeypatch, NOBODY, tmp_path / "empty")
     with pytest.raises(UserError, match="there is no folder runs/quikstart, and cannot get"):
