@@ -21,9 +21,11 @@ from typing import IO
 
 from hyper_meta.cli import (
     benchmark,
+    check,
     compare,
     export_model,
     generate,
+    import_tasks,
     methods,
     pipeline,
     predict,
@@ -36,6 +38,8 @@ from hyper_meta.core import interrupts
 from hyper_meta.core.arguments import QUIET
 
 COMMANDS = (
+    check.COMMAND,
+    import_tasks.COMMAND,
     *pipeline.COMMANDS,
     prepare.COMMAND,
     pretrain.COMMAND,

@@ -124,7 +124,7 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises UserError where it is missing, not JSON, or has a key
     twice in one object: of two values none is right in silence."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_with_unique_keys)
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason(error)}") from error
     except ValueError as error:
@@ -145,7 +145,9 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for json's object_pairs_hook. Raises ValueError where a key stands in it
+    twice."""
     unique = dict(pairs)
     if len(unique) < len(pairs):
         names = [name for name, _ in pairs]

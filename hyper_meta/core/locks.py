@@ -1,4 +1,5 @@
-"""A work directory belongs to one process at a time."""
+"""A work directory belongs to one process at a time, and so does a folder in which data are
+prepared."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,15 +41,40 @@ def held(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write {folder}: {reason(error)}") from error
     try:
-        me = {"host": socket.gethostname(), "process": os.getpid()}
         try:
-            write_bytes(folder / HOLDER, json.dumps(me).encode())
+            write_bytes(folder / HOLDER, _me())
         except UserError:
             (folder / LOCK).unlink()  # nothing is left where nothing can be written
             raise
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """As `held`, but waits for another process, and says so. Where nothing can be written, nobody
+    else writes either."""
+    lock = FileLock(folder / LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"hyper-meta: {_holder(folder)} prepares data in {folder}: waiting", file=sys.stderr)
+        lock.acquire()
+    except (NotImplementedError, OSError):
+        yield
+        return
+    try:
+        with contextlib.suppress(UserError):
+            write_bytes(folder / HOLDER, _me())
+        yield
+    finally:
+        lock.release()
+
+
+def _me() -> bytes:
+    return json.dumps({"host": socket.gethostname(), "process": os.getpid()}).encode()
 
 
 def _holder(folder: Path) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hyper_meta.core.files import reason, write_bytes
 from hyper_meta.core.types import UserError
+from hyper_meta.data.source import Source
 from hyper_meta.data.tasks import Task
 
 if TYPE_CHECKING:  # a quarter of a second, which generate and predict do not need
@@ -122,6 +123,18 @@ def is_prepared(name: str, data_dir: Path) -> bool:
     """Whether a data set was built under data_dir."""
     with _readable(name, data_dir):
         return all(_builder(name, part, data_dir).is_prepared() for part in ("tasks", "scenes"))
+
+
+def open_data_set(name: str, data_dir: Path) -> Source:
+    """A data set, built under data_dir unless it is there. Raises UserError as `build` does."""
+    build(name, data_dir)
+    return Source(
+        name=name,
+        tasks=load_tasks(name, data_dir),
+        fingerprint=dataset_fingerprint(name, data_dir),
+        num_images=count_images(name, data_dir),
+        read_images=lambda start: iterate_images(name, data_dir, start),
+    )
 
 
 def load_tasks(name: str, data_dir: Path) -> dict[str, list[Task]]:

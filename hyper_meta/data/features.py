@@ -32,7 +32,7 @@ class Features:
 
     image_ids: I names; image_features: [I, D] float32; questions: n strings; question_features: of
     each, leading axis n; prompts: m answer prompts; prompt_features: [m, D] float32; skipped: names
-    of images that could not be decoded.
+    of images that could not be decoded; image_hashes: of the I files, () where they are not known.
     """
 
     image_ids: tuple[str, ...]
@@ -42,6 +42,7 @@ class Features:
     prompts: tuple[str, ...]
     prompt_features: Float[np.ndarray, "m D"]
     skipped: tuple[str, ...] = ()
+    image_hashes: tuple[str, ...] = ()
 
 
 def cached_features(
@@ -112,6 +113,7 @@ def _features_from(manifest: dict[str, Any], tensors: dict[str, np.ndarray]) -> 
         prompts=tuple(manifest["prompts"]),
         prompt_features=tensors["prompt_features"],
         skipped=tuple(manifest["skipped"]),
+        image_hashes=tuple(manifest.get("image_hashes", ())),
     )
     counts = [
         (len(features.image_ids), features.image_features),
@@ -142,6 +144,7 @@ def write_store(folder: Path, source: dict[str, str], features: Features) -> Non
         "questions": features.questions,
         "prompts": features.prompts,
         "skipped": features.skipped,
+        "image_hashes": features.image_hashes,
     }
     with whole_folder(folder, failure=f"cannot write the feature store {folder}") as partial:
         (partial / "features.safetensors").write_bytes(content)

@@ -41,24 +41,30 @@ def concepts_of(tasks: Sequence[Task]) -> list[str]:
     return [task.concept or task.sentence for task in tasks]
 
 
-def hold_out(tasks: Sequence[Task], share: float, *, seed: int) -> dict[str, list[Task]]:
-    """{"train" | "validation": tasks}: a share in (0, 1) of training tasks for validation, drawn by
-    the seed alone and of the group "validation". Raises UserError where either would be empty."""
-    num_validation = round(share * len(tasks)) if 0 < share < 1 else 0
-    if not 0 < num_validation < len(tasks):
+def hold_out(
+    tasks: Sequence[Task], share: float, *, seed: int, split: str = "validation"
+) -> dict[str, list[Task]]:
+    """{"train" | split: tasks}: a share in (0, 1) of the concepts of training tasks, drawn by the
+    seed alone, with all their tasks; the group of these, "train", is then the split. Raises
+    UserError where either would be empty."""
+    concepts = concepts_of(tasks)
+    names = list(dict.fromkeys(concepts))
+    num_chosen = round(share * len(names)) if 0 < share < 1 else 0
+    if not 0 < num_chosen < len(names):
         raise UserError(
-            f"validation_share={share} of {len(tasks)} training tasks given, a share in (0, 1) "
-            "that leaves tasks for both training and validation is expected"
+            f"{split}_share={share} of {len(names)} training tasks given, a share in (0, 1) that "
+            f"leaves tasks for both training and {split} is expected"
         )
-    chosen = set(np.random.default_rng(seed).permutation(len(tasks))[:num_validation].tolist())
-    return {
-        "train": [task for row, task in enumerate(tasks) if row not in chosen],
-        "validation": [
-            dataclasses.replace(task, group="validation")
-            for row, task in enumerate(tasks)
-            if row in chosen
-        ],
-    }
+    order = np.random.default_rng(seed).permutation(len(names))
+    chosen = {names[row] for row in order[:num_chosen]}
+    parts: dict[str, list[Task]] = {"train": [], split: []}
+    for task, concept in zip(tasks, concepts, strict=True):
+        if concept not in chosen:
+            parts["train"].append(task)
+        else:
+            group = split if task.group == "train" else task.group
+            parts[split].append(dataclasses.replace(task, group=group))
+    return parts
 
 
 def without_images(tasks: Sequence[Task], missing: Collection[str]) -> list[Task]:

@@ -78,13 +78,14 @@ def encode_data_set(
     run = compile_encoding(encoder, encode_images)
     kept = {"folder": folder, "source": source, "skip_corrupt": skip_corrupt}
     parts = list(encode_parts(encoder, images, run=run, **kept))
+    none = np.zeros((0, encoder.config.projection_dim), np.float32)
     texts = sorted({*sentences.questions, *sentences.prompts})
     pooled = _encode_sentences(encoder, texts, encode_texts)
     row = {text: number for number, text in enumerate(texts)}
     question_rows, prompt_rows = ([row[text] for text in part] for part in sentences)
     return Features(
         image_ids=tuple(name for part in parts for name in part.ids),
-        image_features=np.concatenate([part.features for part in parts]),
+        image_features=np.concatenate([none, *(part.features for part in parts)]),
         questions=sentences.questions,
         question_features=SentenceFeatures(pooled[question_rows]),
         prompts=sentences.prompts,

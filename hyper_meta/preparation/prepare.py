@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
+from hyper_meta.core.locks import in_turn
 from hyper_meta.core.settings import RunSettings
-from hyper_meta.core.types import SentenceFeatures, UserError
+from hyper_meta.core.types import UserError
 from hyper_meta.data import datasets, precomputed
-from hyper_meta.data.features import Features, cached_features, check_finite, write_store
+from hyper_meta.data.features import Features
 from hyper_meta.data.images import decode
+from hyper_meta.data.own_tasks.folder import FEATURES, open_folder, read_images
+from hyper_meta.data.own_tasks.folder import NAME as OWN_TASKS
+from hyper_meta.data.source import Source
 from hyper_meta.data.table import DataSet, build_table
 from hyper_meta.data.tasks import Task, hold_out, without_images
 from hyper_meta.encoders import hub
 from hyper_meta.encoders.folder import Encoder, bundled_encoder_path, load_encoder
 from hyper_meta.encoders.questions import QuestionEncoder
 from hyper_meta.preparation.encoding import (
-    Images,
-    Sentences,
-    encode_data_set,
     encode_sentences,
-    finished,
     images_per_second,
     with_questions,
-    with_tokens,
 )
 from hyper_meta.preparation.question_encoder import (
     Encoders,
     open_question_encoder,
-    tell_assumed,
-    tell_too_long,
 )
+from hyper_meta.preparation.stores import stored_features, tell_of_reading
 
 PRECOMPUTED = "precomputed"  # the data set that brings its own features
 VALIDATION_SEED = 0  # of the validation tasks that are split off; the same in every run
@@ -91,6 +87,9 @@ def prepare(config: RunSettings, data_dir: Path, manual_dir: Path | None) -> Non
         raise UserError(
             "dataset=precomputed brings its own features: there is nothing to prepare, run it"
         )
+    if config.dataset == OWN_TASKS:
+        _tell_ready(load_and_encode(config, data_dir, open_encoders(config)), data_dir)
+        return
     data_dir.mkdir(parents=True, exist_ok=True)
     files = datasets.needed(config.dataset, data_dir, manual_dir)
     missing = [file for file in files if file.path is None]
@@ -113,7 +112,13 @@ def prepare(config: RunSettings, data_dir: Path, manual_dir: Path | None) -> Non
             f"{error}. Downloaded elsewhere, from the addresses above, these files can be put into "
             f"{manual_dir or 'a folder'} and given with --manual-dir: {names}"
         ) from error
-    tasks, features, _ = load_and_encode(config, data_dir, encoders)
+    _tell_ready(load_and_encode(config, data_dir, encoders), data_dir)
+
+
+def _tell_ready(
+    loaded: tuple[dict[str, list[Task]], Features, dict[str, str]], data_dir: Path
+) -> None:
+    tasks, features, _ = loaded
     sizes = ", ".join(f"{len(part)} {split}" for split, part in tasks.items())
     num_sentences = len({*features.questions, *features.prompts})
     print(
@@ -185,7 +190,7 @@ def _questions_as_asked(
     """Features that a data set brings, the questions read anew where a sentence encoder is chosen;
     and the fingerprint of what read them."""
     if encoder is not None:
-        _tell(config, encoder, features.questions)
+        tell_of_reading(config, encoder, features.questions)
         encoded = with_questions(encoder, features, with_tokens=config.question_tokens)
         return encoded, encoder.fingerprint
     if config.question_tokens and features.question_features.tokens is None:
@@ -196,15 +201,10 @@ def _questions_as_asked(
     return features, PRECOMPUTED
 
 
-def _tell(config: RunSettings, encoder: QuestionEncoder, questions: Sequence[str]) -> None:
-    """What a user must know of how questions are read."""
-    tell_assumed(encoder, config.question_encoder)
-    tell_too_long(encoder, questions, "questions")
-
-
 def _check_prepared(name: str, data_dir: Path) -> None:
     """Raises UserError for a data set that would have to be downloaded."""
-    if datasets.BUILDERS[name].downloads and not datasets.is_prepared(name, data_dir):
+    downloads = name != OWN_TASKS and datasets.BUILDERS[name].downloads
+    if downloads and not datasets.is_prepared(name, data_dir):
         raise UserError(
             f"{name} is not in {data_dir}: run hyper-meta prepare with this configuration first, "
             "or give its folder with --config.data_dir"
@@ -214,19 +214,19 @@ def _check_prepared(name: str, data_dir: Path) -> None:
 def load_and_encode(
     config: RunSettings, data_dir: Path, encoders: Encoders
 ) -> tuple[dict[str, list[Task]], Features, dict[str, str]]:
-    """The tasks of a data set that is built here, their features, and the hashes they come from."""
-    name = config.dataset
-    datasets.build(name, data_dir)
-    tasks = datasets.load_tasks(name, data_dir)
-    if "validation" not in tasks:
-        tasks |= hold_out(tasks["train"], config.validation_share, seed=VALIDATION_SEED)
-    source = {
-        "dataset": datasets.dataset_fingerprint(name, data_dir),
-        "encoder": encoders.images.fingerprint,
-        "question_encoder": encoders.questions.fingerprint,
-    }
-    folder = data_dir / "features" / f"{name}-{encoders.images.fingerprint[:12]}"
-    features = _features(config, encoders, tasks, source, folder)
+    """The tasks of a data set with images, their features, and the hashes they come from."""
+    with in_turn(data_dir / FEATURES):
+        data = _open(config, data_dir)
+        tasks = data.tasks
+        if "validation" not in tasks:
+            tasks |= hold_out(tasks["train"], config.validation_share, seed=VALIDATION_SEED)
+        source = {
+            "dataset": data.fingerprint,
+            "encoder": encoders.images.fingerprint,
+            "question_encoder": encoders.questions.fingerprint,
+        }
+        folder = data_dir / FEATURES / f"{data.name}-{encoders.images.fingerprint[:12]}"
+        features = stored_features(config, encoders, data, source, folder)
     if features.skipped:
         tasks = {
             split: without_images(part, set(features.skipped)) for split, part in tasks.items()
@@ -234,104 +234,20 @@ def load_and_encode(
     return tasks, features, source
 
 
-def _features(
-    config: RunSettings,
-    encoders: Encoders,
-    tasks: dict[str, list[Task]],
-    source: dict[str, str],
-    folder: Path,
-) -> Features:
-    """The features in the store in folder, computed unless they are there; with token states where
-    those are asked for.
-
-    A store with token states serves runs without, too: all else in it is the same. Where a sentence
-    encoder reads the questions, a store beside it has images and answers from this one, so that
-    another sentence encoder costs no image.
-    """
-    own = {name: source[name] for name in ("dataset", "encoder")}
-    if encoders.is_one:
-        features = _own_features(config, encoders.images, tasks, own, folder)
-        return _tokens_as_asked(config, encoders.images, features, own, folder)
-    questions = encoders.questions
-
-    def compute() -> Features:
-        features = _own_features(config, encoders.images, tasks, own, folder)
-        _tell(config, questions, features.questions)
-        return with_questions(questions, features, with_tokens=config.question_tokens)
-
-    place = folder.with_name(f"{folder.name}-{questions.fingerprint[:12]}")
-    features = _without_corrupt(config, place, cached_features(place, source, compute))
-    return _tokens_as_asked(config, questions, features, source, place)
-
-
-def _own_features(
-    config: RunSettings,
-    encoder: Encoder,
-    tasks: dict[str, list[Task]],
-    source: dict[str, str],
-    folder: Path,
-) -> Features:
-    """All by the encoder of images and its text tower, in the store in folder."""
-    name, data_dir = config.dataset, folder.parents[1]
-    parts = folder.with_name(f"{folder.name}.parts")
-    everyone = [task for split in tasks.values() for task in split]
-    sentences = Sentences(
-        tuple(sorted({task.sentence for task in everyone})),
-        tuple(sorted({prompt for task in everyone for prompt in task.prompts()})),
-    )
-
-    def compute() -> Features:
-        tell_too_long(encoder, sentences.prompts, "answers in their templates")
-        if not config.question_encoder:
-            tell_too_long(encoder, sentences.questions, "questions")
-        images = Images(
-            datasets.count_images(name, data_dir),
-            lambda start: datasets.iterate_images(name, data_dir, start),
-        )
-        return encode_data_set(
-            encoder,
-            images,
-            sentences,
-            parts,
-            source=source,
-            skip_corrupt=config.skip_corrupt_images,
-        )
-
-    features = cached_features(folder, source, compute)
-    finished(parts)
-    return _without_corrupt(config, folder, features)
-
-
-def _without_corrupt(config: RunSettings, folder: Path, features: Features) -> Features:
-    """The same; raises UserError where images are left out and may not be."""
-    if features.skipped and not config.skip_corrupt_images:
-        raise UserError(
-            f"{folder} lacks {len(features.skipped)} corrupt images, the first "
-            f"{features.skipped[0]}: give --config.skip_corrupt_images=True, or delete it"
-        )
-    return features
-
-
-def _tokens_as_asked(
-    config: RunSettings,
-    encoder: QuestionEncoder,
-    features: Features,
-    source: dict[str, str],
-    folder: Path,
-) -> Features:
-    """The features with or without token states of questions; added to the store once."""
-    questions = features.question_features
-    if not config.question_tokens:
-        whole = SentenceFeatures(questions.pooled)
-        return dataclasses.replace(features, question_features=whole)
-    if questions.tokens is None:
-        features = with_tokens(encoder, features)
-        check_finite(features, "the encoder's output")
-        write_store(folder, source, features)
-    return features
+def _open(config: RunSettings, data_dir: Path) -> Source:
+    """The data set of a config, built if need be."""
+    if config.dataset != OWN_TASKS:
+        return datasets.open_data_set(config.dataset, data_dir)
+    assert config.own_tasks is not None  # see RunSettings.contradictions
+    share = config.validation_share
+    return open_folder(data_dir, config.own_tasks, validation_share=share)
 
 
 def images_of(config: RunSettings, ids: set[str]) -> dict[str, UInt8[np.ndarray, "_ _ 3"]]:
     """The images [H, W, 3] uint8 of some ids."""
-    images = datasets.iterate_images(config.dataset, Path(config.data_dir).expanduser())
+    data_dir = Path(config.data_dir).expanduser()
+    if config.dataset == OWN_TASKS:
+        images = read_images(data_dir, sorted(ids))
+    else:
+        images = datasets.iterate_images(config.dataset, data_dir)
     return {name: np.asarray(decode(name, image)) for name, image in images if name in ids}

@@ -22,6 +22,7 @@ from hyper_meta.core.settings.rules import check_value
 from hyper_meta.core.settings.run import NetworkSettings
 from hyper_meta.core.types import UserError
 from hyper_meta.data.datasets import BUILDERS
+from hyper_meta.data.own_tasks.folder import NAME as OWN_TASKS
 from hyper_meta.diffusion.classifier_guidance import OPTIMIZERS
 from hyper_meta.diffusion.noise import PREDICTIONS, SCHEDULES
 from hyper_meta.encoders.folder import DTYPES, RESIZES
@@ -33,10 +34,10 @@ from hyper_meta.train.stages.meta_learning import OBJECTIVES
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 OTHERS = {"encoder": EncoderSettings, "benchmark": BenchmarkSettings}
-FILE = {RunSettings: "digits_vqa", EncoderSettings: "encoder", BenchmarkSettings: "benchmark"}
+FILE = {RunSettings: "own_tasks", EncoderSettings: "encoder", BenchmarkSettings: "benchmark"}
 READ_LATENTS = ("conditional_tokens", "generators", "distilled", "language")
 CHOICES = {
-    "dataset": (*BUILDERS, PRECOMPUTED),
+    "dataset": (*BUILDERS, OWN_TASKS, PRECOMPUTED),
     "encoder_dtype": DTYPES,
     "image_resize": RESIZES,
     "latents.base": [f"hnet_{objective}" for objective in OBJECTIVES],
@@ -215,6 +216,12 @@ def test_what_may_be_empty(record, name):
         ("hyperldm_tokens.posterior_variance", 0.5, "set hyperldm_tokens.sampling_steps to that"),
         ("tuned.sampling_steps", 1001, "is more than hyperldm_tokens.diffusion_steps=1000"),
         ("distilled.teacher_share", 0.0, "distilled.teacher_share=0.0 has no teacher"),
+        (
+            "own_tasks.template",
+            "yes",
+            "own_tasks.template='yes', a sentence with {} in the",
+        ),
+        ("own_tasks", None, "dataset=own_tasks has settings of its own, a section own_tasks: take"),
         ("reader.width", 130, "reader.width=130 is no multiple of reader.num_heads=4"),
         ("noisy_hyperclip.ranked", (1, 17), "has 17, of noisy_hyperclip.num_samples=16 samples"),
         (

@@ -31,11 +31,25 @@ def rules_of(record: type, prefix: str = "") -> dict[str, tuple[Any, Rule]]:
     rules: dict[str, tuple[Any, Rule]] = {}
     for field in dataclasses.fields(record):
         kind, name = kinds_of(record)[field.name], prefix + field.name
-        if dataclasses.is_dataclass(kind):
-            rules |= rules_of(kind, f"{name}.")
+        if section := _section(kind):
+            rules |= rules_of(section, f"{name}.")
         else:
             rules[name] = kind, field.metadata["rule"]
     return rules
+
+
+def _section(kind: Any) -> type | None:
+    """The record of a field that holds one, or perhaps one; None for any other field."""
+    for part in (kind, *typing.get_args(kind)):
+        if dataclasses.is_dataclass(part):
+            return part
+    return None
+
+
+def _optional(record: type) -> set[str]:
+    """The sections that a configuration may lack."""
+    kinds = kinds_of(record)
+    return {name for name, kind in kinds.items() if _section(kind) not in (kind, None)}
 
 
 def read_settings(
@@ -67,7 +81,8 @@ def _read(config: Any, record: type, prefix: str) -> Any:
                 f"the configuration has an unknown setting {prefix}{name}, "
                 f"did you mean {prefix}{nearest}?"
             )
-    if missing := [prefix + name for name in kinds if name not in given]:
+    optional = _optional(record)
+    if missing := [prefix + name for name in kinds if name not in given.keys() | optional]:
         raise UserError(
             f"the configuration lacks the settings {', '.join(missing)}: take a file of configs/ "
             "of the same kind as a start"
@@ -75,8 +90,10 @@ def _read(config: Any, record: type, prefix: str) -> Any:
     values = {}
     for field in dataclasses.fields(record):
         kind, name = kinds[field.name], prefix + field.name
-        if dataclasses.is_dataclass(kind):
-            values[field.name] = _read(given[field.name], kind, f"{name}.")
+        if field.name in optional and given.get(field.name) is None:
+            values[field.name] = None
+        elif section := _section(kind):
+            values[field.name] = _read(given[field.name], section, f"{name}.")
         else:
             rule = field.metadata["rule"]
             values[field.name] = check_value(name, given[field.name], kind, rule)
@@ -127,8 +144,10 @@ def _uneven_steps(settings: Any, prefix: str = "") -> Iterator[str]:
 
 
 def as_dict(settings: Any) -> dict[str, Any]:
-    """A record as nested dictionaries of plain values, from which `read_settings` makes it."""
-    return dataclasses.asdict(settings)
+    """A record as nested dictionaries of plain values, from which `read_settings` makes it; without
+    sections that it lacks."""
+    content, optional = dataclasses.asdict(settings), _optional(type(settings))
+    return {name: x for name, x in content.items() if name not in optional or x is not None}
 
 
 def changed(settings: Record, values: Mapping[str, Any]) -> Record:

@@ -137,13 +137,31 @@ class EvaluateSettings:
 
 
 @record
+class OwnTasksSettings:
+    """What becomes of a folder of tasks, where its table does not say it."""
+
+    test_share: float = share(
+        "of the concepts, for test tasks", may_be_zero=False, may_be_one=False
+    )
+    query_share: float = share(
+        "of a task's examples of each answer, for its query set",
+        may_be_zero=False,
+        may_be_one=False,
+    )
+    template: str = setting("an answer sentence with {} in the answer's place")
+    seed: int = setting("of what is drawn", at_least=0, at_most=MAX_SEED)
+    shuffle: bool = setting("the examples of a task; else they stay in the order of the table")
+
+
+@record
 class RunSettings:
     """Everything that a run reads from its configuration."""
 
     seed: int = setting("of the first seed", at_least=0, at_most=MAX_SEED)
     num_seeds: int = count("the run is repeated with seed, seed + 1, ...")
     dataset: str = setting(
-        "its name", choices=("digits_vqa", "meta_vqa", "meta_vqa_published", "precomputed")
+        "its name",
+        choices=("digits_vqa", "meta_vqa", "meta_vqa_published", "own_tasks", "precomputed"),
     )
     data_dir: str = setting("where data sets and their features are")
     validation_share: float = share("of the training tasks", may_be_zero=False, may_be_one=False)
@@ -181,6 +199,7 @@ class RunSettings:
     tuned: TunedSettings
     noisy_hyperclip: NoisyHyperCLIPSettings
     evaluate: EvaluateSettings
+    own_tasks: OwnTasksSettings | None = None
 
     def contradictions(self) -> Iterator[str]:
         """One line for each pair of settings that do not go together."""
@@ -190,6 +209,7 @@ class RunSettings:
                 f"num_seeds={self.num_seeds} from seed={self.seed} ends at seed {last}: "
                 f"seeds from 0 to {MAX_SEED} are expected"
             )
+        yield from _of_own_tasks(self.dataset, self.own_tasks)
         if not self.question_encoder and (self.question_layer != -1 or self.question_prefix):
             yield (
                 f"question_layer={self.question_layer} and question_prefix="
@@ -226,6 +246,19 @@ class RunSettings:
             yield (
                 f"tuned.sampling_steps={steps} is more than hyperldm_tokens.diffusion_steps={most}"
             )
+
+
+def _of_own_tasks(dataset: str, settings: OwnTasksSettings | None) -> Iterator[str]:
+    if dataset == "own_tasks" and settings is None:
+        yield (
+            "dataset=own_tasks has settings of its own, a section own_tasks: take "
+            "configs/own_tasks.py as a start"
+        )
+    if settings and "{}" not in settings.template:
+        yield (
+            f"own_tasks.template={settings.template!r}, a sentence with {{}} in the answer's place "
+            'is expected, such as "the answer is {}"'
+        )
 
 
 def _of_sampling(name: str, settings: HyperLDMSettings) -> Iterator[str]:

@@ -1,0 +1,129 @@
+"""What a folder of tasks holds, everything that is wrong with it, and what to expect of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from hyper_meta.core.progress import progress_bar
+from hyper_meta.core.settings.run import OwnTasksSettings
+from hyper_meta.data.images import CorruptImage, decode
+from hyper_meta.data.own_tasks.folder import by_kind, read_folder, read_images
+from hyper_meta.data.own_tasks.table import Finding
+from hyper_meta.data.tasks import Task
+from hyper_meta.encoders.folder import bundled_encoder_path
+
+# Those of configs/own_tasks.py, where no configuration is named.
+DEFAULTS = OwnTasksSettings(
+    test_share=0.15, query_share=0.3, template="the answer is {}", seed=0, shuffle=True
+)
+VALIDATION_SHARE = 0.15
+CORRUPT = "images that cannot be read (--config.skip_corrupt_images=True leaves them out)"
+SHOWN = 5  # findings of a kind
+WIDTH = 40  # of the longest bar
+UNSEEN = (
+    "It has seen no photographs either. Give --config.encoder a CLIP of the Hub; or let a sentence "
+    "encoder read the questions: --config.question_encoder=sentence-transformers/all-MiniLM-L6-v2"
+)
+BINS = (1, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+def check_folder(
+    folder: Path, settings: OwnTasksSettings, *, validation_share: float, shows_all: bool = False
+) -> tuple[list[str], int]:
+    """(lines to print, number of mistakes to be mended before a run). Reads every image.
+
+    shows_all: every finding, not the first few of a kind. Raises UserError where the folder has no
+    table that can be read.
+    """
+    read = read_folder(folder, settings, validation_share=validation_share)
+    missing = {finding.text for finding in read.mistakes}
+    there = [image for image in read.images if image not in missing]
+    mistakes = [*read.mistakes, *_corrupt(folder, [i for i in there if (folder / i).is_file()])]
+    lines = [f"{folder}: {len(read.images):,} images"]
+    lines += list(_sizes(read.tasks)) if read.tasks else []
+    for title, findings in (("to mend", mistakes), ("to know", read.remarks)):
+        if findings:
+            lines += ["", f"{title}:", *_listed(findings, read.unit, shows_all=shows_all)]
+    if read.tasks:
+        everyone = [task for part in read.tasks.values() for task in part]
+        lines += list(_words([task.sentence for task in everyone]))
+    return lines, len(mistakes)
+
+
+def _corrupt(folder: Path, images: Sequence[str]) -> Iterator[Finding]:
+    """Images that cannot be decoded, read by as many threads as there are cores."""
+
+    def problem(image: str) -> str | None:
+        try:
+            for name, content in read_images(folder, [image]):
+                decode(name, content)
+        except CorruptImage as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        problems = pool.map(problem, images)
+        for text in progress_bar(problems, total=len(images), desc="images", unit="image"):
+            if text:
+                yield Finding(CORRUPT, None, text)
+
+
+def _sizes(tasks: dict[str, list[Task]]) -> Iterator[str]:
+    """A table of the splits, and a histogram of the sizes of tasks."""
+    yield f"  {'':12}{'tasks':>7}{'concepts':>10}{'examples a task':>20}{'answers a task':>18}"
+    for split, part in tasks.items():
+        examples = [len(task.support) + len(task.query) for task in part]
+        answers = [len(task.answers) for task in part]
+        concepts = {task.concept or task.sentence for task in part}
+        spread = (f"{min(s)} / {np.median(s):.0f} / {max(s)}" for s in (examples, answers))
+        cells = f"{len(part):7,}{len(concepts):10,}" + "{:>20}{:>18}".format(*spread)
+        yield f"  {split:12}{cells}"
+    yield f"  {'':29}{'(fewest / median / most)':>38}"
+    everyone = [task for part in tasks.values() for task in part]
+    sizes = [len(task.support) + len(task.query) for task in everyone]
+    counts, _ = np.histogram(sizes, [*BINS, np.inf])
+    yield "tasks by their number of examples:"
+    for row in range(np.flatnonzero(counts)[0], np.flatnonzero(counts)[-1] + 1):
+        last = f"-{BINS[row + 1] - 1}" if row + 1 < len(BINS) else " and more"
+        bar = "#" * -(-WIDTH * int(counts[row]) // int(counts.max()))
+        yield f"  {f'{BINS[row]}{last}':>14} {counts[row]:5,} {bar}"
+
+
+def _listed(findings: Sequence[Finding], unit: str, *, shows_all: bool) -> Iterator[str]:
+    for kind, found in by_kind(findings).items():
+        alone = len(found) == 1 and found[0].line is None
+        yield f"  {kind}" + ("" if alone else f" ({len(found):,})")
+        for finding in found if shows_all else found[:SHOWN]:
+            where = f"{unit} {finding.line}: " if finding.line else ""
+            yield f"    {where}{finding.text}"
+        if len(found) > SHOWN and not shows_all:
+            yield f"    and {len(found) - SHOWN:,} more (--all)"
+
+
+def _words(sentences: Sequence[str]) -> Iterator[str]:
+    """Words that the text tower of the bundled encoder has hardly seen, if there are any."""
+    text = " ".join(sentences).lower()
+    words = sorted(set(re.findall(r"[^\W\d_]+", text)))
+    known = _bundled_words()
+    unseen = [word for word in words if word not in known]
+    if unseen:
+        shown = ", ".join(unseen[:8]) + (", ..." if len(unseen) > 8 else "")
+        yield ""
+        yield (
+            f"words that the bundled encoder's training hardly had: {len(unseen)} of {len(words)} "
+            f"({shown}). {UNSEEN}"
+        )
+
+
+def _bundled_words() -> set[str]:
+    """What its tokenizer keeps whole: frequent words of its training."""
+    content = json.loads((bundled_encoder_path() / "tokenizer.json").read_text(encoding="utf-8"))
+    tokens = content["model"]["vocab"]
+    return {token.removesuffix("</w>") for token in tokens if token.endswith("</w>")}
