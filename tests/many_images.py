@@ -71,9 +71,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         with ProcessPoolExecutor() as pool:
-            list(
-                pool.map(draw, [folder] * arguments.images, range(arguments.images), chunksize=500)
-            )
+            numbers = range(arguments.images)
+            list(pool.map(draw, [folder] * len(numbers), numbers, chunksize=500))
         write_csv(folder, list(rows(arguments.images, arguments.tasks)))
         data = [f"--config.{setting}" for setting in (f"data_dir={folder}", *SETTINGS)]
         config = ["--config", "configs/own_tasks.py", *data]

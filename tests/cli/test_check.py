@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ from toy_pictures import write_csv, write_jsonl, write_parquet, write_pictures
 from hyper_meta.cli.main import main
 from hyper_meta.core.configuration import execute_file
 from hyper_meta.core.settings import as_dict
-from hyper_meta.preparation.check import DEFAULTS, VALIDATION_SHARE
+from hyper_meta.preparation.check import BY_EXAMPLES, BY_TASKS, DEFAULTS, VALIDATION_SHARE
 from hyper_meta.preparation.prepare import bundled_encoder_path
 
-CONFIG = str(Path(__file__).parents[2] / "configs" / "own_tasks.py")
+CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIG = str(CONFIGS / "own_tasks.py")
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +52,21 @@ def test_a_good_folder(own, capsys):
         "18 of 18: 'the answer is {}' is taken",
         "words that the bundled encoder's training hardly had: 1 of 11 (side). ",
         "--config.question_encoder=",
+        "to expect of 13 training tasks with 20 examples (median):",
+        "44.8% with 20 training tasks",
+        "56.5% with 25 examples of each",
     ):
         assert said in out, said
     assert sorted(folder.iterdir()) == before
+
+
+def test_what_is_to_be_expected_is_what_was_measured():
+    """In docs/results.md."""
+    text = (CONFIGS.parent / "docs" / "results.md").read_text()
+    for tasks, accuracy in BY_TASKS.items():
+        assert re.search(rf"^\| \d+ \({tasks}\) \| all \| {accuracy} ", text, re.MULTILINE)
+    for examples, accuracy in BY_EXAMPLES.items():
+        assert re.search(rf"^\| 81 \(324\) \| {examples} \| {accuracy} ", text, re.MULTILINE)
 
 
 def test_without_a_configuration_it_reads_as_the_one_of_own_tasks():

@@ -29,7 +29,7 @@ def _imported():
 
 
 # Packages that are imported where they are used, and asked for by an extra.
-EXTRAS = {"datasets"}
+EXTRAS = {"datasets", "onnx"}
 
 
 def _required():
