@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = meta_vqa.get_config()
     config.dataset = "precomputed"
+    config.encoder = ""
     config.data_dir = "../shared/meta_vqa"
     # The number of tasks, and of answers of each task, as a multiple of Meta-VQA's.
     config.more = ConfigDict({"tasks": 1, "answers": 1})

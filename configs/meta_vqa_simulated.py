@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     config = digits_vqa.get_config()
     config.num_seeds = 3
     config.dataset = "precomputed"
+    config.encoder = ""  # that made the features; named, generate works too
     config.data_dir = "../shared/meta_vqa"  # or any folder of files in its format
 
     config.network.hidden_dim = 64  # 49,600 weights

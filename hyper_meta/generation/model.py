@@ -47,7 +47,7 @@ from hyper_meta.methods.signs import (
 from hyper_meta.methods.trust import Trust
 from hyper_meta.models.sentences import measure_sentences, sentence_cosine
 from hyper_meta.networks.registry import configured_network
-from hyper_meta.preparation.prepare import PRECOMPUTED, EncoderChoice, chosen_encoder
+from hyper_meta.preparation.prepare import EncoderChoice, chosen_encoder
 from hyper_meta.preparation.question_encoder import open_question_encoder
 
 
@@ -137,9 +137,10 @@ def load_model(model: str | os.PathLike | None = None, method: str | None = None
     if not (folder / INDEX).is_file():
         raise UserError(f"{place} holds no finished model: {_advice(config, folder)}")
     name = choose_guide(folder, method)
-    if config.dataset == PRECOMPUTED:
+    if not config.encoder:
         raise UserError(
-            f"{place} is a run on precomputed features: there is no encoder for a new sentence"
+            f"{place} is a run on precomputed features whose encoder is not known, which a new "
+            "sentence needs: train with it named, as --config.encoder=..."
         )
     choice = chosen_encoder(config)
     encoder = fetch_encoder(choice, noted(folder, name, "encoder"))

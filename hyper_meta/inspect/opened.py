@@ -36,7 +36,7 @@ from hyper_meta.methods.registry import GUIDES, METHODS, in_order
 from hyper_meta.methods.trained import Space, Trained
 from hyper_meta.models.sentences import stack_sentences, take
 from hyper_meta.preparation.fingerprint import check_data, data_fingerprint
-from hyper_meta.preparation.prepare import PRECOMPUTED, chosen_encoder, load_data, open_encoder
+from hyper_meta.preparation.prepare import chosen_encoder, load_data, open_encoder
 from hyper_meta.preparation.question_encoder import open_question_encoder
 
 # Whose latents are shown where the chosen guide has none: the first of these that a run has.
@@ -120,7 +120,7 @@ def open_run(workdir: str | os.PathLike, method: str | None = None) -> OpenedRun
         if all(need in trained.left for need in in_order((name,), config))
     }
     encoder = open_question_encoder(config)
-    if encoder is None and config.dataset != PRECOMPUTED:
+    if encoder is None and config.encoder:
         encoder = open_encoder(chosen_encoder(config))
     return OpenedRun(config, setup, trained, encoder, guides, method)
 

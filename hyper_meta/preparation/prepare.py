@@ -35,6 +35,8 @@ from hyper_meta.preparation.question_encoder import (
 )
 from hyper_meta.preparation.stores import stored_features, tell_of_reading
 
+# Of features that a data set brings: so many are made again, and differ by so much at most.
+MOST_COMPARED, LARGEST_DIFFERENCE = 32, 0.05
 PRECOMPUTED = "precomputed"  # the data set that brings its own features
 VALIDATION_SEED = 0  # of the validation tasks that are split off; the same in every run
 SPARE_BYTES = 2**30  # for features, and whatever else is written
@@ -167,10 +169,14 @@ def load_data(config: RunSettings) -> DataSet:
         tasks, features = precomputed.load(
             data_dir, validation_share=config.validation_share, seed=VALIDATION_SEED
         )
-        encoder = open_question_encoder(config)
+        images = _encoder_of(config, data_dir, features)
+        encoder = open_question_encoder(config) or images
         features, reader = _questions_as_asked(config, data_dir, features, encoder)
-        source = {"dataset": precomputed.folder_fingerprint(data_dir), "encoder": PRECOMPUTED}
-        source |= {"question_encoder": reader}
+        source = {
+            "dataset": precomputed.folder_fingerprint(data_dir),
+            "encoder": PRECOMPUTED if images is None else images.fingerprint,
+            "question_encoder": reader,
+        }
     else:
         _check_prepared(config.dataset, data_dir)
         encoders = open_encoders(config)
@@ -184,11 +190,38 @@ def load_data(config: RunSettings) -> DataSet:
     return DataSet(tasks, tables, source, encode)
 
 
+def _encoder_of(config: RunSettings, data_dir: Path, features: Features) -> Encoder | None:
+    """The encoder that made the features of a folder, None where the config names none.
+
+    Raises UserError where it did not: it embeds answers otherwise.
+    """
+    if not config.encoder:
+        return None
+    encoder = open_encoder(chosen_encoder(config))
+    prompts = features.prompts[:MOST_COMPARED]
+    given = features.prompt_features[:MOST_COMPARED]
+    remedy = "name the one that did, or none with --config.encoder="
+    width = encoder.config.projection_dim
+    if given.shape[1] != width:
+        raise UserError(
+            f"the features in {data_dir} have {given.shape[1]} numbers, encoder "
+            f"{config.encoder} gives {width} and has not made them: {remedy}"
+        )
+    own = np.asarray(encode_sentences(encoder, prompts, with_tokens=False).pooled)
+    apart = np.linalg.norm(own - given, axis=1) / np.linalg.norm(own, axis=1)
+    if apart.max() > LARGEST_DIFFERENCE:
+        raise UserError(
+            f"the features of {prompts[apart.argmax()]!r} in {data_dir} are not those of encoder "
+            f"{config.encoder} as it gives them, not normalised: {remedy}"
+        )
+    return encoder
+
+
 def _questions_as_asked(
     config: RunSettings, data_dir: Path, features: Features, encoder: QuestionEncoder | None
 ) -> tuple[Features, str]:
-    """Features that a data set brings, the questions read anew where a sentence encoder is chosen;
-    and the fingerprint of what read them."""
+    """Features that a data set brings, the questions read anew where their encoder is known or a
+    sentence encoder is chosen; and the fingerprint of what read them."""
     if encoder is not None:
         tell_of_reading(config, encoder, features.questions)
         encoded = with_questions(encoder, features, with_tokens=config.question_tokens)

@@ -171,7 +171,10 @@ def test_what_may_be_empty(record, name):
     empty = () if str(kind).startswith("tuple") else ""
     if kind is not str and empty == "":
         return
-    if rule.may_be_empty:
+    if name == "encoder":  # of precomputed features alone
+        values = changed(record, dataset="precomputed", encoder="")
+        assert read_settings(values, record).encoder == ""
+    elif rule.may_be_empty:
         assert read_with(record, name, empty) == empty
     else:
         with pytest.raises(UserError, match="is empty|one of"):
@@ -221,6 +224,7 @@ def test_what_may_be_empty(record, name):
             "yes",
             "own_tasks.template='yes', a sentence with {} in the",
         ),
+        ("encoder", "", "encoder is empty: dataset=own_tasks has images that one has to encode"),
         ("own_tasks", None, "dataset=own_tasks has settings of its own, a section own_tasks: take"),
         ("reader.width", 130, "reader.width=130 is no multiple of reader.num_heads=4"),
         ("noisy_hyperclip.ranked", (1, 17), "has 17, of noisy_hyperclip.num_samples=16 samples"),

@@ -446,12 +446,15 @@ def test_an_answer_may_hold_braces(weights, predicted):
     assert result.probabilities.shape == (1, 2)
 
 
-def test_a_run_on_precomputed_features_has_no_encoder(workdir, tmp_path):
+def test_a_run_on_precomputed_features_may_name_their_encoder(workdir, weights, tmp_path):
     changed = tmp_path / "run"
     shutil.copytree(workdir, changed)
-    text = (workdir / "config.json").read_text()
-    (changed / "config.json").write_text(text.replace("digits_vqa", "precomputed"))
-    with pytest.raises(UserError, match="no encoder for a new sentence"):
+    content = json.loads((workdir / "config.json").read_text()) | {"dataset": "precomputed"}
+    (changed / "config.json").write_text(json.dumps(content))
+    again = generate(load_model(changed), weights.task, num_samples=4, seed=1)
+    np.testing.assert_array_equal(again.weights, weights.weights)
+    (changed / "config.json").write_text(json.dumps(content | {"encoder": ""}))
+    with pytest.raises(UserError, match="features whose encoder is not known, which a new"):
         load_model(changed)
 
 

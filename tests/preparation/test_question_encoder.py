@@ -1,6 +1,7 @@
 """Which encoder of questions a configuration names, and what is said of how it reads."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,13 @@ from toy_sentence_encoder import write_sentence_encoder
 from hyper_meta.core.configuration import load_settings
 from hyper_meta.core.types import UserError
 from hyper_meta.encoders import hub
+from hyper_meta.encoders.folder import (
+    bundled_encoder_path,
+    encode_questions,
+    encode_texts,
+    load_encoder,
+    tokenize,
+)
 from hyper_meta.encoders.installed import SOURCES, read_installed
 from hyper_meta.encoders.sentence_encoder import (
     encode_sentences,
@@ -108,7 +116,7 @@ def test_a_folder_that_does_not_say_how_it_pools_is_named(folder, tmp_path, caps
 def test_questions_of_a_data_set_with_features_are_read_anew(folder, tmp_path):
     """Images and answers stay as they were given."""
     data_dir = write_folder(tmp_path / "data")
-    given = {"dataset": "precomputed", "data_dir": data_dir}
+    given = {"dataset": "precomputed", "data_dir": data_dir, "encoder": ""}
     before = load_data(settings(**given))
     config = settings(**given, question_encoder=folder, question_tokens=True)
     after = load_data(config)
@@ -127,3 +135,58 @@ def test_questions_of_a_data_set_with_features_are_read_anew(folder, tmp_path):
     assert whole.tables["train"].questions.tokens is None
     fingerprints = [data_fingerprint(config, data)["question_encoder"] for data in (before, after)]
     assert fingerprints == ["precomputed", encoder.fingerprint]
+
+
+@pytest.fixture(scope="module")
+def made_by(tmp_path_factory):
+    """(a folder of features, the encoder of the package, which made them)"""
+    data_dir = write_folder(tmp_path_factory.mktemp("made") / "data")
+    (data_dir / "question_tokens.npz").unlink()
+    with np.load(data_dir / "features.npz") as file:
+        arrays = dict(file)
+    encoder = load_encoder(bundled_encoder_path())
+    for names, features in (
+        ("questions", "question_features"),
+        ("answer_prompts", "answer_features"),
+    ):
+        encoded = encode_texts(encoder, tokenize(encoder, arrays[names].tolist()))
+        arrays[features] = np.asarray(encoded).astype(np.float16)
+    rng = np.random.default_rng(0)
+    arrays["image_features"] = rng.normal(size=(40, encoder.config.projection_dim)).astype("f2")
+    np.savez(data_dir / "features.npz", **arrays)
+    return data_dir, encoder
+
+
+def test_features_that_name_their_encoder(made_by):
+    data_dir, encoder = made_by
+    config = settings(dataset="precomputed", data_dir=data_dir, question_tokens=True)
+    data = load_data(config)
+    assert data.source["encoder"] == data.source["question_encoder"] == encoder.fingerprint
+    asked = [task.sentence for task in data.tasks["train"]]
+    expected = encode_questions(encoder, tokenize(encoder, asked), with_tokens=True)
+    found = data.tables["train"].questions
+    np.testing.assert_allclose(found.pooled, expected.pooled, atol=1e-5)
+    length = expected.tokens.shape[1]
+    np.testing.assert_allclose(found.tokens[:, :length], expected.tokens, atol=1e-5)
+    encoded = data.encode(asked[:2])
+    np.testing.assert_allclose(encoded.pooled, expected.pooled[:2], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["normalised", "another", "width"])
+def test_features_of_another_encoder_are_refused(made_by, tmp_path, kind):
+    data_dir = shutil.copytree(made_by[0], tmp_path / "data")
+    with np.load(data_dir / "features.npz") as file:
+        arrays = dict(file)
+    answers = arrays["answer_features"].astype(np.float32)
+    if kind == "normalised":
+        answers /= np.linalg.norm(answers, axis=1, keepdims=True)
+    answers = {"another": answers[::-1], "width": answers[:, :5]}.get(kind, answers)
+    arrays["answer_features"] = answers
+    arrays["image_features"] = arrays["image_features"][:, : answers.shape[1]].astype(np.float32)
+    np.savez(data_dir / "features.npz", **arrays)
+    with pytest.raises(UserError, match="name the one that did, or none with --config.encoder="):
+        load_data(settings(dataset="precomputed", data_dir=data_dir))
+    data = load_data(
+        settings(dataset="precomputed", data_dir=data_dir, encoder="", question_tokens=False)
+    )
+    assert data.encode is None

@@ -19,7 +19,7 @@ METHODS += ("nearest_latent", "questions")
 SETTINGS = (
     *("film.num_steps=2", "film.chunk_steps=1", "conditional.inner_steps=1"),
     *("hyperclip.batch_size=4", "network.hidden_dim=3", "hnet.latent_dim=4", "evaluate.shots="),
-    *("dataset=precomputed", f"methods={','.join(METHODS)}"),
+    *("dataset=precomputed", "encoder=", f"methods={','.join(METHODS)}"),
 )
 
 
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 
 def test_features_of_three_widths_are_joined(folder):
-    given = ["--config.dataset=precomputed", f"--config.data_dir={folder}"]
+    given = ["--config.dataset=precomputed", "--config.encoder=", f"--config.data_dir={folder}"]
     given.append("--config.question_tokens=False")
     config = load_settings(CONFIG, Path(), given)
     table = load_data(config).tables["train"]

@@ -165,7 +165,10 @@ class RunSettings:
     )
     data_dir: str = setting("where data sets and their features are")
     validation_share: float = share("of the training tasks", may_be_zero=False, may_be_one=False)
-    encoder: str = setting('"bundled", a folder, or a name on the Hub')
+    encoder: str = setting(
+        '"bundled", a folder, or a name on the Hub; none: precomputed features of an unknown one',
+        may_be_empty=True,
+    )
     encoder_dtype: str = setting("that the encoder computes in", choices=("float32", "bfloat16"))
     image_resize: str = setting("how an image becomes a square", choices=("crop", "square"))
     question_tokens: bool = setting("whether the states of a question's tokens are encoded too")
@@ -210,6 +213,8 @@ class RunSettings:
                 f"seeds from 0 to {MAX_SEED} are expected"
             )
         yield from _of_own_tasks(self.dataset, self.own_tasks)
+        if not self.encoder and self.dataset != "precomputed":
+            yield f"encoder is empty: dataset={self.dataset} has images that one has to encode"
         if not self.question_encoder and (self.question_layer != -1 or self.question_prefix):
             yield (
                 f"question_layer={self.question_layer} and question_prefix="
