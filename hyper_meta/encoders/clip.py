@@ -22,7 +22,11 @@ def quick_gelu(x: Float[Array, " ..."]) -> Float[Array, " ..."]:
 
 
 # By the names of clip_config.ACTIVATION_NAMES.
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": functools.partial(nn.gelu, approximate=False)}
+ACTIVATIONS = {
+    "quick_gelu": quick_gelu,
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "gelu_pytorch_tanh": functools.partial(nn.gelu, approximate=True),
+}
 
 
 class SelfAttention(nn.Module):
@@ -82,10 +86,10 @@ class Block(nn.Module):
         self, x: Float[Array, "B S W"], at: Int[Array, " B"] | None
     ) -> Float[Array, "B _ W"]:
         config, dtype = self.config, self.dtype
-        normed = _layer_norm(config, dtype, "layer_norm1")(x)
+        normed = layer_norm(config, dtype, "layer_norm1")(x)
         attended = SelfAttention(config, self.causal, dtype, name="self_attn")(normed, at)
         x = _take(x, at) + attended
-        normed = _layer_norm(config, dtype, "layer_norm2")(x)
+        normed = layer_norm(config, dtype, "layer_norm2")(x)
         return x + MLP(config, dtype, name="mlp")(normed)
 
 
@@ -143,7 +147,7 @@ class TextTower(nn.Module):
         )
         x = embed(token_ids) + positions[: token_ids.shape[1]].astype(self.dtype)
         states = Transformer(tower, True, self.dtype, name="encoder")(x, at)
-        return _layer_norm(tower, self.dtype, "final_layer_norm")(states)
+        return layer_norm(tower, self.dtype, "final_layer_norm")(states)
 
 
 class VisionTower(nn.Module):
@@ -155,7 +159,7 @@ class VisionTower(nn.Module):
     @nn.compact
     def __call__(self, pixels: Float[Array, "B height width 3"]) -> Float[Array, "B W"]:
         config, tower, width = self.config, self.config.vision, self.config.vision.hidden_size
-        patches = _patches(pixels.astype(self.dtype), config.patch_size)
+        patches = split_patches(pixels.astype(self.dtype), config.patch_size)
         embed = nn.Dense(
             width,
             use_bias=False,
@@ -169,10 +173,10 @@ class VisionTower(nn.Module):
         )
         first = jnp.broadcast_to(class_token.astype(self.dtype), (pixels.shape[0], 1, width))
         x = jnp.concatenate([first, embed(patches)], axis=1) + positions.astype(self.dtype)
-        x = _layer_norm(tower, self.dtype, "pre_layernorm")(x)
+        x = layer_norm(tower, self.dtype, "pre_layernorm")(x)
         first = jnp.zeros(len(x), jnp.int32)
         pooled = Transformer(tower, False, self.dtype, name="encoder")(x, first)[:, 0]
-        return _layer_norm(tower, self.dtype, "post_layernorm")(pooled)
+        return layer_norm(tower, self.dtype, "post_layernorm")(pooled)
 
 
 class CLIP(nn.Module):
@@ -198,9 +202,7 @@ class CLIP(nn.Module):
         pixels: [B, image_size, image_size, 3] float32, normalised by the encoder's mean and std.
         Returns [B, D] float32, not normalised. Raises UserError for another image shape.
         """
-        size = self.config.image_size
-        if pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
-            raise UserError(f"pixels have shape {pixels.shape}, [B, {size}, {size}, 3] expected")
+        check_pixels(pixels, self.config.image_size)
         return self.visual_projection(self.vision_model(pixels)).astype(jnp.float32)
 
     def encode_text(self, token_ids: Int[Array, " ..."]) -> Float[Array, "B D"]:
@@ -255,6 +257,12 @@ class CLIP(nn.Module):
         )
 
 
+def check_pixels(pixels: Float[Array, " ..."], size: int) -> None:
+    """Raises UserError for another shape than [B, size, size, 3]."""
+    if pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
+        raise UserError(f"pixels have shape {pixels.shape}, [B, {size}, {size}, 3] expected")
+
+
 def _dense(features: int, std: float, dtype: jnp.dtype, name: str) -> nn.Dense:
     return nn.Dense(features, dtype=dtype, kernel_init=nn.initializers.normal(std), name=name)
 
@@ -264,17 +272,21 @@ def _projection(tower: TowerConfig, projection_dim: int, dtype: jnp.dtype) -> nn
     return nn.Dense(projection_dim, use_bias=False, dtype=dtype, kernel_init=init)
 
 
-def _layer_norm(tower: TowerConfig, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+def layer_norm(tower: TowerConfig, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+    """The layer norm of a tower."""
     # The two-pass variance: E[x^2] - E[x]^2 loses the digits that parity with PyTorch needs.
     return nn.LayerNorm(tower.layer_norm_eps, dtype=dtype, use_fast_variance=False, name=name)
 
 
-def _patches(pixels: jax.Array, patch_size: int) -> jax.Array:
+def split_patches(
+    pixels: Float[Array, "B height width 3"], patch_size: int
+) -> Float[Array, "B S _"]:
     """[B, H, W, 3] -> [B, (H/p)(W/p), p*p*3] in reading order: a dense layer on these equals a
-    convolution with kernel and stride p."""
+    convolution with kernel and stride p. What is left at the edges is not read."""
     b, h, w, c = pixels.shape
     rows, columns = h // patch_size, w // patch_size
-    grid = pixels.reshape(b, rows, patch_size, columns, patch_size, c)
+    whole = pixels[:, : rows * patch_size, : columns * patch_size]
+    grid = whole.reshape(b, rows, patch_size, columns, patch_size, c)
     return grid.transpose(0, 1, 3, 2, 4, 5).reshape(b, rows * columns, -1)
 
 

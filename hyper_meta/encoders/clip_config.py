@@ -11,8 +11,9 @@ from hyper_meta.encoders.config_fields import integer, number, with_defaults
 # text at the highest token id instead.
 LEGACY_EOS_TOKEN_ID = 2
 
-# hidden_act: GELU, or the approximation that OpenAI's checkpoints were trained with.
-ACTIVATION_NAMES = ("gelu", "quick_gelu")
+# hidden_act: GELU, or an approximation: OpenAI's checkpoints were trained with the second, SigLIP
+# with the third.
+ACTIVATION_NAMES = ("gelu", "quick_gelu", "gelu_pytorch_tanh")
 
 _TOWER_DEFAULTS = {
     "num_hidden_layers": 12,
@@ -98,14 +99,14 @@ def clip_config_from_dict(d: Mapping[str, Any]) -> CLIPConfig:
     """
     if d.get("model_type") != "clip":
         raise UserError(f"config.json: model_type {d.get('model_type')!r} given, 'clip' expected")
-    text = _section(d, "text_config", _TEXT_DEFAULTS)
-    vision = _section(d, "vision_config", _VISION_DEFAULTS)
+    text = read_section(d, "text_config", _TEXT_DEFAULTS)
+    vision = read_section(d, "vision_config", _VISION_DEFAULTS)
     if vision["num_channels"] != 3:
         raise UserError(f"config.json: num_channels {vision['num_channels']!r} given, 3 expected")
     top = with_defaults(d, _CLIP_DEFAULTS)
     return CLIPConfig(
-        text=_tower(text),
-        vision=_tower(vision),
+        text=read_tower(text),
+        vision=read_tower(vision),
         projection_dim=integer(top, "projection_dim"),
         vocab_size=integer(text, "vocab_size"),
         max_position_embeddings=integer(text, "max_position_embeddings"),
@@ -142,7 +143,8 @@ def clip_config_to_dict(config: CLIPConfig) -> dict[str, Any]:
     }
 
 
-def _section(d: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+def read_section(d: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """One tower's part of a `config.json`, with defaults for what it lacks."""
     # Old files repeat the section under "<name>_dict"; transformers lets that one win as a whole.
     given = next((d[key] for key in (f"{name}_dict", name) if d.get(key) is not None), {})
     if not isinstance(given, Mapping):
@@ -150,7 +152,8 @@ def _section(d: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> di
     return with_defaults(given, defaults)
 
 
-def _tower(section: Mapping[str, Any]) -> TowerConfig:
+def read_tower(section: Mapping[str, Any]) -> TowerConfig:
+    """The transformer of such a part."""
     return TowerConfig(
         hidden_size=integer(section, "hidden_size"),
         intermediate_size=integer(section, "intermediate_size"),

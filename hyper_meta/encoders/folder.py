@@ -12,46 +12,35 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 from PIL import Image
 from safetensors.numpy import save_file
-from transformers import CLIPImageProcessorPil, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from hyper_meta.core.files import check_empty, whole_folder
 from hyper_meta.core.images import to_rgb
 from hyper_meta.core.types import Array, SentenceFeatures, UserError
-from hyper_meta.encoders.clip import CLIP
-from hyper_meta.encoders.clip_config import (
-    LEGACY_EOS_TOKEN_ID,
-    CLIPConfig,
-    clip_config_from_dict,
-    clip_config_to_dict,
+from hyper_meta.encoders.clip_config import CLIPConfig, clip_config_to_dict
+from hyper_meta.encoders.families import (
+    CONFIG_FILE,
+    IMAGE_FILE,
+    PROCESSOR_FILE,
+    TOKENIZER_FILES,
+    ImageTextConfig,
+    check_clip_tokenizer,
+    family_of,
+    load_image_processor,
+    read_family,
 )
-from hyper_meta.encoders.folder_files import (
-    one_line,
-    read_object,
-    require_file,
-    write_object,
-)
+from hyper_meta.encoders.folder_files import write_object
 from hyper_meta.encoders.token_rows import check_sentences, pad_rows
-from hyper_meta.encoders.weights import params_from_tensors, tensors_from_params
+from hyper_meta.encoders.weights import tensors_from_params
 from hyper_meta.encoders.weights_files import WHOLE_FILE, read_weights, weights_names
 
-CONFIG_FILE = "config.json"
-IMAGE_FILE = "preprocessor_config.json"
-PROCESSOR_FILE = "processor_config.json"  # of transformers 5, which has the same as a section
-# Which of these a folder has depends on the version of transformers that wrote it.
-TOKENIZER_FILES = (
-    "added_tokens.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-)
 # How an image becomes a square: "crop" as preprocessor_config.json says (the shorter side is
 # resized, the middle kept), "square" squeezes the whole image, as the paper does.
 RESIZES = ("crop", "square")
@@ -60,17 +49,17 @@ DTYPES = ("float32", "bfloat16")
 
 @struct.dataclass
 class Encoder:
-    """A CLIP ready for use. As a pytree its leaves are `params`; all else is static.
+    """A CLIP or a SigLIP ready for use. As a pytree its leaves are `params`; all else is static.
 
-    params: the tree of `CLIP(config)`, float32; tokenizer, image_processor: as transformers loads
-    them; dtype: that it computes in; fingerprint: 64 hex digits that change whenever any file of
-    the folder, the resizing or the dtype does.
+    params: the tree of `CLIP(config)` or `SigLIP(config)`, float32; tokenizer: of its family;
+    image_processor: as transformers loads it; dtype: that it computes in; fingerprint: 64 hex
+    digits that change whenever any file of the folder, the resizing or the dtype does.
     """
 
     params: Any
-    config: CLIPConfig = struct.field(pytree_node=False)
-    tokenizer: CLIPTokenizer = struct.field(pytree_node=False)
-    image_processor: CLIPImageProcessorPil = struct.field(pytree_node=False)
+    config: ImageTextConfig = struct.field(pytree_node=False)
+    tokenizer: Any = struct.field(pytree_node=False)
+    image_processor: Any = struct.field(pytree_node=False)
     dtype: str = struct.field(pytree_node=False)
     fingerprint: str = struct.field(pytree_node=False)
 
@@ -95,12 +84,12 @@ def load_encoder(
     if not folder.is_dir():
         raise UserError(f"encoder folder {folder} does not exist")
     try:
-        config = clip_config_from_dict(read_object(folder, CONFIG_FILE))
+        family, config, tokenizer = read_family(folder)
         return Encoder(
             config=config,
-            tokenizer=_load_tokenizer(folder, config),
-            image_processor=_load_image_processor(folder, config, resize),
-            params=params_from_tensors(_read_tensors(folder), config),
+            tokenizer=tokenizer,
+            image_processor=load_image_processor(folder, config, resize),
+            params=family.params(_read_tensors(folder), config),
             dtype=dtype,
             fingerprint=_fingerprint(folder, resize, dtype),
         )
@@ -124,7 +113,7 @@ def save_encoder(
     """
     folder = Path(path).absolute()
     check_empty(folder)
-    _check_tokenizer(tokenizer, config)
+    check_clip_tokenizer(tokenizer, config)
     tensors = tensors_from_params(params, config)
     with whole_folder(folder, failure=f"cannot write the encoder {folder}") as partial:
         write_object(partial / CONFIG_FILE, _config_with_tokens(config, tokenizer))
@@ -142,21 +131,26 @@ def tokenize(encoder: Encoder, sentences: Sequence[str]) -> Int[np.ndarray, "B L
 
     A sentence longer than the model's max_position_embeddings (see `num_tokens`) is cut and keeps
     its end token.
-    L is the longest one rounded up to a multiple of 8, at most max_position_embeddings; shorter
-    ones are filled with the pad token. Raises UserError for no sentences or other than strings.
+    L is the longest one rounded up to a multiple of 8, at most max_position_embeddings (of a SigLIP
+    always that); shorter ones are filled with the pad token. Raises UserError for no sentences or
+    other than strings.
     """
     check_sentences(sentences)
-    longest = encoder.config.max_position_embeddings
-    encoded = encoder.tokenizer(list(sentences), truncation=True, max_length=longest)["input_ids"]
-    return pad_rows(encoded, longest=longest, fill=encoder.tokenizer.pad_token_id)
+    family, longest = family_of(encoder.config), encoder.config.max_position_embeddings
+    rows = [
+        [*ids[: longest - 1], ids[-1]] if len(ids) > longest else ids
+        for ids in family.token_ids(encoder.tokenizer, sentences)
+    ]
+    fill = encoder.tokenizer.pad_token_id
+    shortest = longest if family.pads_to_longest else 0
+    return pad_rows(rows, longest=longest, fill=fill, shortest=shortest)
 
 
 def num_tokens(encoder: Encoder, sentences: Sequence[str]) -> Int[np.ndarray, " B"]:
     """How many tokens each sentence has, start and end token included: [B] int. `tokenize` cuts
     those that are more than the model's max_position_embeddings."""
     check_sentences(sentences)
-    # Without its warning that the model reads fewer: that is what callers ask for.
-    encoded = encoder.tokenizer(list(sentences), truncation=False, verbose=False)["input_ids"]
+    encoded = family_of(encoder.config).token_ids(encoder.tokenizer, sentences)
     return np.array([len(ids) for ids in encoded])
 
 
@@ -180,13 +174,13 @@ def encode_images(encoder: Encoder, pixels: Float[Array, "B size size 3"]) -> Fl
     Pure, for the caller to jit or pmap: the encoder is a pytree and may be an argument.
     """
     variables = {"params": encoder.params}
-    return _network(encoder).apply(variables, pixels, method=CLIP.encode_image)
+    return _network(encoder).apply(variables, pixels, method="encode_image")
 
 
 def encode_texts(encoder: Encoder, token_ids: Int[Array, "B L"]) -> Float[Array, "B D"]:
     """[B, L] int32 of `tokenize` -> [B, D] float32, not normalised. Pure, as `encode_images`."""
     variables = {"params": encoder.params}
-    return _network(encoder).apply(variables, token_ids, method=CLIP.encode_text)
+    return _network(encoder).apply(variables, token_ids, method="encode_text")
 
 
 def encode_questions(
@@ -200,11 +194,11 @@ def encode_questions(
     if not with_tokens:
         return SentenceFeatures(encode_texts(encoder, token_ids))
     variables = {"params": encoder.params}
-    return _network(encoder).apply(variables, token_ids, method=CLIP.encode_tokens)
+    return _network(encoder).apply(variables, token_ids, method="encode_tokens")
 
 
-def _network(encoder: Encoder) -> CLIP:
-    return CLIP(encoder.config, jnp.dtype(encoder.dtype))
+def _network(encoder: Encoder) -> nn.Module:
+    return family_of(encoder.config).network(encoder.config, jnp.dtype(encoder.dtype))
 
 
 def _to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
@@ -224,66 +218,6 @@ def _to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
 
 def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
     return read_weights(os.listdir(folder), lambda name: (folder / name).read_bytes())
-
-
-def _load_tokenizer(folder: Path, config: CLIPConfig) -> CLIPTokenizer:
-    if not (folder / "tokenizer.json").exists():
-        # The older form of the same content.
-        for name in ("vocab.json", "merges.txt"):
-            require_file(folder, name)
-    for name in TOKENIZER_FILES:
-        if name.endswith(".json") and (folder / name).exists():
-            read_object(folder, name)
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises Exception itself
-        raise UserError(f"the tokenizer files cannot be read: {one_line(error)}") from error
-    # How it was loaded is no property of a tokenizer, yet save_pretrained would write it.
-    for key in ("is_local", "local_files_only"):
-        tokenizer.init_kwargs.pop(key, None)
-    _check_tokenizer(tokenizer, config)
-    return tokenizer
-
-
-def _check_tokenizer(tokenizer: CLIPTokenizer, config: CLIPConfig) -> None:
-    if len(tokenizer) > config.vocab_size:
-        raise UserError(
-            f"the tokenizer has {len(tokenizer)} tokens, more than vocab_size {config.vocab_size}"
-        )
-    if tokenizer.pad_token_id is None:
-        raise UserError("the tokenizer has no pad token")
-    legacy = config.eos_token_id == LEGACY_EOS_TOKEN_ID
-    expected = len(tokenizer) - 1 if legacy else config.eos_token_id
-    if tokenizer.eos_token_id != expected:
-        raise UserError(
-            f"the tokenizer's end token is {tokenizer.eos_token_id}, the model's {expected}"
-        )
-
-
-def _load_image_processor(folder: Path, config: CLIPConfig, resize: str) -> CLIPImageProcessorPil:
-    (name, settings), size = _image_settings_of(folder), config.image_size
-    if resize == "square":
-        settings |= {"size": {"height": size, "width": size}, "do_center_crop": False}
-    try:
-        processor: Any = CLIPImageProcessorPil.from_dict(settings)
-        trial = processor(images=[Image.new("RGB", (2 * size, size + 1))])["pixel_values"][0]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{name} cannot be used: {one_line(error)}") from error
-    if trial.shape != (3, size, size):
-        raise UserError(
-            f"{name} makes images of {trial.shape[1]} x {trial.shape[2]} pixels, "
-            f"{CONFIG_FILE} expects {size} x {size}"
-        )
-    return processor
-
-
-def _image_settings_of(folder: Path) -> tuple[str, dict[str, Any]]:
-    """How images are prepared, and the file that says so: transformers' own choice of the two."""
-    if (folder / PROCESSOR_FILE).exists():
-        section = read_object(folder, PROCESSOR_FILE).get("image_processor")
-        if isinstance(section, dict):
-            return PROCESSOR_FILE, section
-    return IMAGE_FILE, read_object(folder, IMAGE_FILE)
 
 
 def _config_with_tokens(config: CLIPConfig, tokenizer: CLIPTokenizer) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, constants, scan_cache_dir, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from hyper_meta.core.types import UserError
-from hyper_meta.encoders.folder import CONFIG_FILE, IMAGE_FILE, PROCESSOR_FILE, TOKENIZER_FILES
+from hyper_meta.encoders.families import CONFIG_FILE, IMAGE_FILE, PROCESSOR_FILE, TOKENIZER_FILES
 from hyper_meta.encoders.sentence_layout import MODULES_FILE, PATTERNS, TOKENIZER_FILE, VOCAB_FILE
 from hyper_meta.encoders.weights_files import INDEX_FILE, WHOLE_FILE, weights_names
 from hyper_meta.encoders.weights_files import PATTERNS as WEIGHTS
@@ -34,7 +34,8 @@ CLIP = Kind(
     (CONFIG_FILE, IMAGE_FILE, PROCESSOR_FILE, *WEIGHTS, *TOKENIZER_FILES),
     (
         *((CONFIG_FILE,), (IMAGE_FILE, PROCESSOR_FILE)),
-        *(("tokenizer.json", "vocab.json"), ("tokenizer.json", "merges.txt")),
+        ("tokenizer.json", "vocab.json", "spiece.model"),
+        ("tokenizer.json", "merges.txt", "spiece.model"),
     ),
 )
 SENTENCE_ENCODER = Kind(

@@ -25,10 +25,12 @@ def check_sentences(sentences: Sequence[str]) -> None:
         raise UserError(f"sentences are not valid Unicode: {error}") from error
 
 
-def pad_rows(rows: Sequence[Sequence[int]], *, longest: int, fill: int) -> Int[np.ndarray, "B L"]:
-    """Token ids [B, L] int32: L is the longest row rounded up to a multiple of LENGTH_STEP, at most
-    `longest`; shorter rows end in `fill`."""
-    needed = max(len(ids) for ids in rows)
+def pad_rows(
+    rows: Sequence[Sequence[int]], *, longest: int, fill: int, shortest: int = 0
+) -> Int[np.ndarray, "B L"]:
+    """Token ids [B, L] int32: L is the longest row rounded up to a multiple of LENGTH_STEP, at
+    least `shortest` and at most `longest`; shorter rows end in `fill`."""
+    needed = max(shortest, *(len(ids) for ids in rows))
     length = min(-(-needed // LENGTH_STEP) * LENGTH_STEP, longest)
     token_ids = np.full((len(rows), length), fill, np.int32)
     for row, ids in zip(token_ids, rows, strict=True):

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Float, Shaped
 
 from hyper_meta.core.types import UserError
-from hyper_meta.encoders.clip_config import CLIPConfig
+from hyper_meta.encoders.clip_config import CLIPConfig, TowerConfig
 from hyper_meta.encoders.tensors import SAME, TRANSPOSED, AxisChange, params_of, rows_of
 
 
@@ -135,23 +135,32 @@ def param_shapes(config: CLIPConfig) -> dict[str, tuple[int, ...]]:
         "vision_model/class_embedding": (vision,),
         "vision_model/patch_embedding/kernel": (3 * config.patch_size**2, vision),
         "vision_model/position_embedding": (num_patches + 1, vision),
-        **_dense_shapes("text_model/final_layer_norm/scale", text),
-        **_dense_shapes("vision_model/pre_layernorm/scale", vision),
-        **_dense_shapes("vision_model/post_layernorm/scale", vision),
+        **dense_shapes("text_model/final_layer_norm/scale", text),
+        **dense_shapes("vision_model/pre_layernorm/scale", vision),
+        **dense_shapes("vision_model/post_layernorm/scale", vision),
     }
-    for name, tower in (("text_model", config.text), ("vision_model", config.vision)):
-        width, inner = tower.hidden_size, tower.intermediate_size
-        for i in range(tower.num_hidden_layers):
-            layer = f"{name}/encoder/layers_{i}"
-            for part in ("layer_norm1", "layer_norm2"):
-                shapes |= _dense_shapes(f"{layer}/{part}/scale", width)
-            for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-                shapes |= _dense_shapes(f"{layer}/self_attn/{part}/kernel", width, width)
-            shapes |= _dense_shapes(f"{layer}/mlp/fc1/kernel", width, inner)
-            shapes |= _dense_shapes(f"{layer}/mlp/fc2/kernel", inner, width)
+    return (
+        shapes
+        | layer_shapes("text_model", config.text)
+        | layer_shapes("vision_model", config.vision)
+    )
+
+
+def layer_shapes(name: str, tower: TowerConfig) -> dict[str, tuple[int, ...]]:
+    """{Flax path: shape} of the blocks of a tower of this name."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    width, inner = tower.hidden_size, tower.intermediate_size
+    for i in range(tower.num_hidden_layers):
+        layer = f"{name}/encoder/layers_{i}"
+        for part in ("layer_norm1", "layer_norm2"):
+            shapes |= dense_shapes(f"{layer}/{part}/scale", width)
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= dense_shapes(f"{layer}/self_attn/{part}/kernel", width, width)
+        shapes |= dense_shapes(f"{layer}/mlp/fc1/kernel", width, inner)
+        shapes |= dense_shapes(f"{layer}/mlp/fc2/kernel", inner, width)
     return shapes
 
 
-def _dense_shapes(path: str, *shape: int) -> dict[str, tuple[int, ...]]:
+def dense_shapes(path: str, *shape: int) -> dict[str, tuple[int, ...]]:
     """Those of a kernel or a scale, and of the bias beside it."""
     return {path: shape, f"{path.rpartition('/')[0]}/bias": shape[-1:]}

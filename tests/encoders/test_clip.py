@@ -197,7 +197,7 @@ def test_config_round_trip(name):
         ({"model_type": "siglip"}, "'siglip' given, 'clip' expected"),
         (
             {"model_type": "clip", "text_config": {"hidden_act": "relu"}},
-            r"\['gelu', 'quick_gelu'\]",
+            r"\['gelu', 'quick_gelu', 'gelu_pytorch_tanh'\]",
         ),
         ({"model_type": "clip", "vision_config": {"image_size": [224, 196]}}, "image_size"),
         ({"model_type": "clip", "vision_config": {"patch_size": 31}}, "multiple of patch_size"),
