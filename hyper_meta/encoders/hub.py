@@ -9,7 +9,14 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import HfApi, constants, scan_cache_dir, snapshot_download
+from huggingface_hub import (
+    HfApi,
+    ModelCard,
+    constants,
+    hf_hub_download,
+    scan_cache_dir,
+    snapshot_download,
+)
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from hyper_meta.core.types import UserError
@@ -42,6 +49,7 @@ SENTENCE_ENCODER = Kind(
     PATTERNS,
     ((CONFIG_FILE,), (MODULES_FILE,), ("[0-9]_*/config.json",), (TOKENIZER_FILE, VOCAB_FILE)),
 )
+CARD = "README.md"
 NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 # The Hub's account that opens pull requests with safetensors files in models that have none.
 CONVERTER = "SFconvertbot"
@@ -84,6 +92,20 @@ def fetch(name: str, kind: Kind = CLIP) -> Path:
     for name in _wanted(folder, kind):
         _check_hash(folder / name)
     return folder
+
+
+def licence_of(place: str) -> str | None:
+    """The licence that the card of an encoder names, README.md of its folder or of its page on the
+    Hub, as "apache-2.0"; None where there is no card, or it cannot be reached."""
+    path, match = Path(place) / CARD, NAME.fullmatch(place)
+    try:
+        if not Path(place).is_dir() and match is not None:
+            found = hf_hub_download(match["repo"], CARD, revision=match["revision"], etag_timeout=3)
+            path = Path(found)
+        licence = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+    except Exception:  # of the network, the disk, or whatever a card holds
+        return None
+    return licence.license if isinstance(licence.license, str) else None
 
 
 def copy_files(folder: Path, to: Path, kind: Kind) -> None:

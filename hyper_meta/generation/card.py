@@ -9,6 +9,8 @@ import jax
 import numpy as np
 
 from hyper_meta.core.files import read_json
+from hyper_meta.core.settings import RunSettings
+from hyper_meta.encoders.hub import licence_of
 from hyper_meta.eval.markdown import NOTES
 from hyper_meta.eval.results import ALL, titles_of
 from hyper_meta.eval.tables import as_markdown, interval, main_table
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 RESULTS = "results.json"  # of a run that has a report
 
 
-def model_card(model: Model) -> str:
-    """In Markdown, as the Hugging Face Hub shows it."""
+def model_card(model: Model, stored: RunSettings) -> str:
+    """In Markdown, as the Hugging Face Hub shows it. stored: the settings as the saved model has
+    them, whose encoders of the Hub are named with their revisions."""
     sections = [
         "---\nlibrary_name: hyper_meta\ntags: [hypernetwork, meta-learning, zero-shot]\n---",
         f"# From a sentence to a classifier: {model.guide.name} on {model.config.dataset}",
@@ -32,7 +35,7 @@ def model_card(model: Model) -> str:
         "## Use",
         _use(model),
         "## What it is made of",
-        _made_of(model),
+        _made_of(model, stored),
         "## How good it is",
         *_results(model),
         "## What it cannot do",
@@ -54,15 +57,15 @@ predict(weights, ["picture.png"], answers={answers!r})
 ```"""
 
 
-def _made_of(model: Model) -> str:
+def _made_of(model: Model, stored: RunSettings) -> str:
     size = sum(np.size(leaf) for leaf in jax.tree.leaves(model.guide.model))
     config = model.config
-    encoder = f"Image encoder {_named(config.encoder, 'encoder')}, whose own licence holds"
+    encoder = f"Image encoder {_named(config.encoder, stored.encoder)}"
     if config.encoder == "bundled":
         encoder = "The small image encoder that comes with hyper_meta"
     questions = "the same encoder"
     if config.question_encoder:
-        questions = _named(config.question_encoder, "question_encoder")
+        questions = _named(config.question_encoder, stored.question_encoder)
     return "\n".join(
         f"* {line}"
         for line in (
@@ -78,9 +81,12 @@ def _made_of(model: Model) -> str:
     )
 
 
-def _named(encoder: str, folder: str) -> str:
-    """By its name, or by the folder of the model that it comes in: nobody knows where it was."""
-    return f"in `{folder}/`" if Path(encoder).exists() else f"`{encoder}`"
+def _named(encoder: str, stored: str) -> str:
+    """By its name, or by the folder of the model that it comes in, since nobody knows where it was;
+    and its licence."""
+    known = licence_of(encoder)
+    place = f"in `{stored}/`" if Path(encoder).exists() else f"`{stored}`"
+    return f"{place}, {f'licence {known}' if known else 'whose own licence holds'}"
 
 
 def _results(model: Model) -> list[str]:

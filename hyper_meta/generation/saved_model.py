@@ -55,7 +55,8 @@ def save_model(model: Model, folder: Path) -> None:
     folder = folder.absolute()
     check_empty(folder)
     with whole_folder(folder, failure=f"cannot write the model {folder}") as partial:
-        write_settings(_with_encoders(model.config, partial), partial)
+        stored = _with_encoders(model.config, partial)
+        write_settings(stored, partial)
         save_guide(
             partial,
             model.guide,
@@ -72,7 +73,7 @@ def save_model(model: Model, folder: Path) -> None:
         )
         write_index(partial, {model.guide.name: model.trust.mean})
         card = model.place / CARD
-        text = card.read_text(encoding="utf-8") if card.exists() else model_card(model)
+        text = card.read_text(encoding="utf-8") if card.exists() else model_card(model, stored)
         (partial / CARD).write_text(text, encoding="utf-8")
 
 

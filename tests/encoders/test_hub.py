@@ -9,6 +9,7 @@ from toy_hub import NOBODY, Hub, is_large, use_hub
 from toy_sentence_encoder import write_sentence_encoder
 
 from hyper_meta.core.types import UserError
+from hyper_meta.encoders import hub
 from hyper_meta.encoders.folder import load_encoder
 from hyper_meta.encoders.hub import SENTENCE_ENCODER, Kind, fetch, is_hub_name
 from hyper_meta.encoders.sentence_encoder import load_sentence_encoder, read_folder
@@ -140,3 +141,31 @@ def test_what_the_cache_lacks_is_downloaded(files, encoder, fetched, missing, sa
 def test_what_cannot_be_reached_is_an_error_in_words(fetched):
     with pytest.raises(UserError, match="cannot get some/clip from the Hugging Face"):
         fetched(NOBODY)
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        (b"---\nlicense: apache-2.0\ntags: [vision]\n---\n# A model\n", "apache-2.0"),
+        (b"---\nlicense: [mit, other]\n---\n", None),
+        (b"# no metadata\n", None),
+        (b"---\nlicense: {\n---\n", None),
+        (b"\xff\xfe", None),
+        (None, None),
+    ],
+)
+def test_the_licence_that_a_card_names(tmp_path, monkeypatch, card, expected):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if card is not None:
+        (folder / "README.md").write_bytes(card)
+    assert hub.licence_of(str(folder)) == expected
+    files = {"config.json": b"{}"} | ({} if card is None else {"README.md": card})
+    use_hub(monkeypatch, Hub({"main": files}).url, tmp_path / "cache")
+    assert hub.licence_of("some/clip") == expected
+
+
+def test_the_licence_of_what_cannot_be_reached_is_not_known(tmp_path, monkeypatch):
+    use_hub(monkeypatch, NOBODY, tmp_path)
+    assert hub.licence_of("some/clip") is None
+    assert hub.licence_of("all-MiniLM-L6-v2") is None and hub.licence_of("bundled") is None

@@ -17,7 +17,7 @@ from toy_sentence_encoder import write_sentence_encoder
 from hyper_meta.cli.main import main
 from hyper_meta.core.types import UserError
 from hyper_meta.data.digits_vqa.scenes import COLOURS, render, sample_scenes
-from hyper_meta.generation import saved_model
+from hyper_meta.generation import card, saved_model
 from hyper_meta.generation.generate import generate
 from hyper_meta.generation.model import load_model
 from hyper_meta.generation.predict import predict
@@ -177,11 +177,13 @@ def test_an_encoder_of_the_hub_is_named_with_its_revision(workdir, tmp_path, mon
     model = load_model(workdir)
     commit = tmp_path / ("a" * 40)
     monkeypatch.setattr(saved_model.hub, "fetch", lambda name, kind: commit)
+    monkeypatch.setattr(card, "licence_of", lambda name: "mit")
     config = dataclasses.replace(model.config, encoder="some/clip")
     dataclasses.replace(model, config=config).save_pretrained(tmp_path / "model")
     stored = json.loads((tmp_path / "model" / "config.json").read_text())
     assert stored["encoder"] == f"some/clip@{'a' * 40}"
     assert not (tmp_path / "model" / "encoder").exists()
+    assert f"`some/clip@{'a' * 40}`, licence mit" in (tmp_path / "model" / "README.md").read_text()
 
 
 @pytest.fixture
