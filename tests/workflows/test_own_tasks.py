@@ -1,4 +1,5 @@
-"""The road of one's own tasks, from an empty folder to a model that another process loads."""
+"""The road of one's own tasks, from an empty folder to a model that another process loads; the
+networks that are generated are a flax module's, no adapters."""
 
 import json
 import subprocess
@@ -14,7 +15,8 @@ from hyper_meta.preparation import encoding
 
 CONFIG = Path(__file__).parents[2] / "configs" / "own_tasks.py"
 SMALL = (
-    *("encoder=bundled", "methods=references,conditional_tokens", "network.hidden_dim=4"),
+    *("encoder=bundled", "methods=references,conditional_tokens"),
+    *("network.name=two_layers", "network.hidden_dim=4"),
     *("conditional_tokens.num_steps=4", "conditional_tokens.chunk_steps=2"),
     *("conditional_tokens.hidden_dims=8", "conditional_tokens.latent_dim=4"),
     *("reader.width=16", "reader.num_blocks=1", "reader.num_heads=2", "evaluate.shots="),
@@ -70,6 +72,9 @@ def test_what_it_learnt_answers_in_another_process(walked, tmp_path, capsys):
     answers = ["--answers", "red,green,blue", "--json", *images]
     assert main(["predict", "--weights", str(weights), *answers]) == 0
     told = json.loads(capsys.readouterr().out)["images"]
+    out = tmp_path / "arrays"
+    assert main(["export", "--weights", str(weights), "--to", "npz", "--out", str(out)]) == 0
+    assert "two_layers" in (out / "network.py").read_text()
     assert main(["export-model", "--workdir", str(workdir), "--out", str(model)]) == 0
     command = [sys.executable, "-c", LOADED, str(model), ASKED, *images]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
