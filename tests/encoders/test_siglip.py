@@ -1,5 +1,6 @@
 """SigLIP and SigLIP 2 against transformers in PyTorch: networks, tokenizers, images, a folder."""
 
+import functools
 import json
 import shutil
 from fnmatch import fnmatch
@@ -64,14 +65,20 @@ SENTENCES = ["Is there a dog?", "what COLOUR is it, then?", "a man riding on a h
 
 
 def config_dict(name):
-    """config.json of a checkpoint two layers deep, with a vocabulary that is soon made."""
+    """config.json of a checkpoint two layers deep, or one if it is large, with a vocabulary that is
+    soon made."""
     text, vision = CHECKPOINTS[name]
-    layers = {"num_hidden_layers": 2}
+    layers = {"num_hidden_layers": 1 if "hidden_size" in text else 2}
     return {
         "model_type": "siglip",
         "text_config": text | layers | {"vocab_size": min(text.get("vocab_size", 32000), 2000)},
         "vision_config": vision | layers,
     }
+
+
+@functools.cache
+def small_model():
+    return hugging_face(SMALL)
 
 
 def hugging_face(content):
@@ -144,7 +151,7 @@ def test_the_shapes_are_those_of_the_network():
 
 def test_tensors_are_all_there_and_no_others():
     config = siglip_config_from_dict(SMALL, eos_token_id=END)
-    tensors = tensors_of(hugging_face(SMALL))
+    tensors = tensors_of(small_model())
     for name in ("vision_model.head.probe", "text_model.head.bias", "logit_bias"):
         with pytest.raises(UserError, match=f"missing: {name}"):
             siglip_params_from_tensors({k: v for k, v in tensors.items() if k != name}, config)
@@ -217,7 +224,7 @@ def written(request, tmp_path_factory):
     """(an encoder folder as transformers writes it, its model, its tokenizer)"""
     from transformers import SiglipImageProcessorPil
 
-    model = hugging_face(SMALL)
+    model = small_model()
     folder = tmp_path_factory.mktemp("siglip")
     tokenizer = request.param(folder)
     content = SMALL | {"text_config": SMALL_TEXT | {"eos_token_id": 49407}}

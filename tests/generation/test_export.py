@@ -1,5 +1,6 @@
 """Networks for numpy, PyTorch and ONNX give the logits that they give here."""
 
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -40,15 +41,18 @@ def weights_of(name, *, votes, blend=0.7):
     )
 
 
-@pytest.fixture(scope="module")
-def features():
+@functools.cache
+def inputs():
+    """Features of images and of answers."""
     rng = np.random.default_rng(1)
     shapes = ((IMAGES, WIDTH), (ANSWERS, WIDTH))
     return [3 * rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
-def expected(weights, features):
+@functools.cache
+def expected(name, votes):
     """As `predict` has them."""
+    weights, features = weights_of(name, votes=votes), inputs()
     rows = weights.samples if weights.votes else weights.weights[None]
     logits = np.asarray(_logits(weights.network, rows, *features), np.float64)
     if not weights.votes:
@@ -74,13 +78,13 @@ def logits_of(form, folder, features):
 @pytest.mark.parametrize("votes", [False, True], ids=["one", "votes"])
 @pytest.mark.parametrize("name", FORMULAS)
 @pytest.mark.parametrize("form", FORMS)
-def test_the_same_logits(form, name, votes, features, tmp_path):
+def test_the_same_logits(form, name, votes, tmp_path):
     if form == "onnx":
         pytest.importorskip("onnx")
     weights = weights_of(name, votes=votes)
     export_weights(weights, form, tmp_path / "out")
-    found = logits_of(form, tmp_path / "out", features)
-    wanted = expected(weights, features)
+    found = logits_of(form, tmp_path / "out", inputs())
+    wanted = expected(name, votes)
     assert found.shape == (IMAGES, ANSWERS)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
