@@ -52,7 +52,9 @@ def _images_of(given: str) -> list[str]:
     known = Image.registered_extensions()
     found = sorted(path for path in Path(given).iterdir() if path.suffix.lower() in known)
     if not found:
-        raise UserError(f"the folder {given} holds no images, such as .png or .jpg")
+        raise UserError(
+            f"the folder {given} holds no images, such as .png or .jpg: name the one they are in"
+        )
     return [str(path) for path in found]
 
 
@@ -94,7 +96,7 @@ def _predict(arguments: argparse.Namespace, images: list[str], answers: list[str
 
 
 def _print_csv(records: list[dict], answers: list[str]) -> None:
-    writer = csv.writer(sys.stdout)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["image", "answer", "agreement", *answers])
     for record in records:
         first = [record[name] for name in ("image", "answer", "agreement")]

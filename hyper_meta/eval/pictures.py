@@ -252,9 +252,9 @@ def _column(rows: Sequence[HistoryEntry], name: str) -> tuple[list[float], list[
 
 def example_scenes(scenes: Sequence[Scene]) -> bytes:
     """A grid of scenes, each with its question above and the answers below."""
-    columns = 4
+    columns = min(4, len(scenes))
     rows = -(-len(scenes) // columns)
-    figure = Figure(figsize=(10, 3.3 * rows), layout="constrained")
+    figure = Figure(figsize=(2.5 * columns, 3.3 * rows), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, scene in itertools.zip_longest(grid.flat, scenes):

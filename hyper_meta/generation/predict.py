@@ -142,7 +142,7 @@ def _open(image: Any) -> Image.Image | np.ndarray:
     except OSError as error:
         raise UserError(f"cannot read image {image}: {reason(error)}") from error
     except CorruptImage as error:
-        raise UserError(f"cannot read image {error}") from error
+        raise UserError(f"cannot read image: {error}") from error
 
 
 @functools.lru_cache(maxsize=2)

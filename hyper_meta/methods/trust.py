@@ -81,8 +81,9 @@ def judge(trust: Trust, sentence: str, signs: Float[np.ndarray, "1 S"]) -> Judge
         expected = min(expected, trust.baseline)
     warnings = []
     if is_near(trust, expected):
+        place = "below" if expected < trust.baseline - 0.005 else "near"
         warnings.append(
-            f"the accuracy to be expected ({expected:.0%}) is near that of a network without "
+            f"the accuracy to be expected ({expected:.0%}) is {place} that of a network without "
             f"language ({trust.baseline:.0%}): the sentence may not have been understood"
         )
     if unseen := unseen_words(trust, sentence):

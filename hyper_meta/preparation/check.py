@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from hyper_meta.core.progress import progress_bar
 from hyper_meta.core.settings.run import OwnTasksSettings
@@ -48,11 +49,12 @@ def check_folder(
     """
     read = read_folder(folder, settings, validation_share=validation_share)
     missing = {finding.text for finding in read.mistakes}
-    there = [image for image in read.images if image not in missing]
-    mistakes = [*read.mistakes, *_corrupt(folder, [i for i in there if (folder / i).is_file()])]
-    lines = [f"{folder}: {len(read.images):,} images"]
+    there = [i for i in read.images if i not in missing and (folder / i).is_file()]
+    mistakes = [*read.mistakes, *_corrupt(folder, there)]
+    lines = [f"{folder}: {len(there):,} images"]
+    remarks = [*read.remarks, *_unused(folder, set(there))]
     lines += list(_sizes(read.tasks)) if read.tasks else []
-    for title, findings in (("to mend", mistakes), ("to know", read.remarks)):
+    for title, findings in (("to mend", mistakes), ("to know", remarks)):
         if findings:
             lines += ["", f"{title}:", *_listed(findings, read.unit, shows_all=shows_all)]
     if read.tasks:
@@ -78,6 +80,16 @@ def _corrupt(folder: Path, images: Sequence[str]) -> Iterator[Finding]:
         for text in progress_bar(problems, total=len(images), desc="images", unit="image"):
             if text:
                 yield Finding(CORRUPT, None, text)
+
+
+def _unused(folder: Path, used: set[str]) -> Iterator[Finding]:
+    """How many pictures no row names."""
+    known = Image.registered_extensions()
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in known)
+    names = (path.relative_to(folder).as_posix() for path in paths)
+    others = sorted(name for name in names if name not in used)
+    if others:
+        yield Finding("pictures that no row names", None, f"{len(others):,}, such as {others[0]}")
 
 
 def _sizes(tasks: dict[str, list[Task]]) -> Iterator[str]:
@@ -137,7 +149,8 @@ def _expected(training: Sequence[Task]) -> Iterator[str]:
         (BY_EXAMPLES, size, "examples of each of 324 training tasks"),
     ):
         nearest = min(measured, key=lambda known: abs(np.log(known / number)))
-        yield f"  {measured[nearest]}% with {nearest} {what}"
+        fewer = ", fewer were not tried" if number < nearest == min(measured) else ""
+        yield f"  {measured[nearest]}% with {nearest} {what}{fewer}"
     yield (
         "  (most common answer 37%, one network for all tasks 51%, all 324 tasks whole 71%). More "
         "questions, and each in several wordings, help most."

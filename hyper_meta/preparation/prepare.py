@@ -90,7 +90,8 @@ def prepare(config: RunSettings, data_dir: Path, manual_dir: Path | None) -> Non
             "dataset=precomputed brings its own features: there is nothing to prepare, run it"
         )
     if config.dataset == OWN_TASKS:
-        _tell_ready(load_and_encode(config, data_dir, open_encoders(config)), data_dir)
+        data = _open(config, data_dir)  # before an encoder is fetched
+        _tell_ready(load_and_encode(config, data_dir, open_encoders(config), data), data_dir)
         return
     data_dir.mkdir(parents=True, exist_ok=True)
     files = datasets.needed(config.dataset, data_dir, manual_dir)
@@ -179,9 +180,10 @@ def load_data(config: RunSettings) -> DataSet:
         }
     else:
         _check_prepared(config.dataset, data_dir)
+        data = _open(config, data_dir) if config.dataset == OWN_TASKS else None
         encoders = open_encoders(config)
         encoder = encoders.questions
-        tasks, features, source = load_and_encode(config, data_dir, encoders)
+        tasks, features, source = load_and_encode(config, data_dir, encoders, data)
     parts = {**tasks, "evaluation": [*tasks["validation"], *tasks["test"]]}
     tables = {name: build_table(part, features) for name, part in parts.items()}
     encode = None
@@ -245,11 +247,12 @@ def _check_prepared(name: str, data_dir: Path) -> None:
 
 
 def load_and_encode(
-    config: RunSettings, data_dir: Path, encoders: Encoders
+    config: RunSettings, data_dir: Path, encoders: Encoders, data: Source | None = None
 ) -> tuple[dict[str, list[Task]], Features, dict[str, str]]:
-    """The tasks of a data set with images, their features, and the hashes they come from."""
+    """The tasks of a data set with images, their features, and the hashes they come from. data:
+    where it is open already."""
     with in_turn(data_dir / FEATURES):
-        data = _open(config, data_dir)
+        data = data or _open(config, data_dir)
         tasks = data.tasks
         if "validation" not in tasks:
             tasks |= hold_out(tasks["train"], config.validation_share, seed=VALIDATION_SEED)

@@ -84,6 +84,19 @@ def test_a_configuration_is_followed(own, capsys):
     assert "test              9" in out and "'then {}' is taken" in out
 
 
+def test_what_may_be_meant_is_said(own, capsys):
+    folder, rows = own
+    again = [{**row, "task": rows[0]["task"].upper().rstrip("?")} for row in rows[:20]]
+    write_csv(folder, [{**row, "tempalte": "it is {}"} for row in (*rows, *again)])
+    Image.new("RGB", (4, 4)).save(folder / "unused.png")
+    assert main(["check", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "tempalte (did you mean template?)" in out
+    assert "tasks that differ only in case, spaces or the last mark (1)" in out
+    assert "line 362: 'WHAT IS THE COLOUR OF NUMBER 0', 'What is the colour" in out
+    assert "pictures that no row names" in out and "1, such as unused.png" in out
+
+
 def test_every_finding_with_all(own, capsys):
     folder, rows = own
     write_csv(folder, [{**row, "image": f"{row['image']}.gif"} for row in rows])
@@ -271,7 +284,10 @@ BAD = {
         by_task("split", ["train", ""]),
         ["too few tasks", "9 of 18 tasks have no split, the first"],
     ),
-    "only test tasks": (every(split="test"), ["too few tasks", "of 0 training tasks"]),
+    "only test tasks": (
+        every(split="test"),
+        ["too few tasks", "0 tasks of 0 concepts are left"],
+    ),
     "a missing image": (changed(image="pictures/none.png"), ["line 5: pictures/none.png"]),
     "a path of the system": (
         changed(image="/etc/passwd"),
@@ -312,7 +328,27 @@ BAD = {
     ),
     "two tasks": (
         lambda folder, rows: write_csv(folder, rows[:40]),
-        ["too few tasks", "of 2 training tasks given"],
+        ["too few tasks", "2 tasks of 2 concepts are left, of which own_tasks.test_share=0.15"],
+    ),
+    "answers alike": (
+        changed(answer="RED "),
+        ["answers that differ only in case or spaces (1)", "line 5: 'RED' of", "'red' at "],
+    ),
+    "columns in capitals": (
+        raw("tasks.csv", "Task,Image,Answer\na,b,c\n"),
+        ["task, image, answer are expected, in lower case"],
+    ),
+    "a table of another name": (
+        raw("labels.csv", HEADER),
+        ["has no tasks.csv, tasks.jsonl or tasks.parquet, but labels.csv"],
+    ),
+    "a Windows path": (
+        changed(image="pictures\\001.png"),
+        ["line 5: pictures\\001.png (write / between folders)"],
+    ),
+    "a path in capitals": (
+        changed(image="pictures/001.PNG"),
+        ["line 5: pictures/001.PNG (there is 001.png)"],
     ),
 }
 

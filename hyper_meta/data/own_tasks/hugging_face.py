@@ -11,6 +11,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import check_empty, whole_folder
 from hyper_meta.core.progress import progress_bar
 
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 MISSING = "the package `datasets` is not installed: pip install 'hyper_meta[datasets]'"
 
 
@@ -88,7 +90,8 @@ def _questions(origin: Origin, fewest: int) -> tuple[set[str], collections.Count
         else:
             answers.setdefault(question, collections.Counter())[answer] += 1
     kept = {q for q, counts in answers.items() if counts.total() >= fewest and len(counts) > 1}
-    left_out["of questions with few pictures or one answer"] += sum(
+    dropped = len(answers) - len(kept)
+    left_out[f"of {dropped:,} questions with few pictures or one answer"] += sum(
         counts.total() for question, counts in answers.items() if question not in kept
     )
     if not kept:
@@ -135,6 +138,10 @@ def _open(origin: Origin) -> Any:
     except ImportError as error:
         raise UserError(MISSING) from error
     path = Path(origin.source).expanduser()
+    if path.is_file():
+        raise UserError(f"{path} is a file: give the folder that it is in")
+    if not path.exists() and not HUB_NAME.fullmatch(origin.source):
+        raise UserError(f"there is no folder {path}, and OWNER/NAME of the Hub is expected else")
     try:
         if (path / "state.json").is_file():  # of save_to_disk
             return datasets.load_from_disk(str(path)).to_iterable_dataset()

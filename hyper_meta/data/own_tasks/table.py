@@ -24,6 +24,7 @@ REQUIRED = ("task", "image", "answer")
 OF_TASK = ("split", "template", "family", "group", "concept", "answers")
 COLUMNS = (*REQUIRED, "subset", *OF_TASK)
 CHOICES = {"subset": ("support", "query"), "split": ("train", "validation", "test")}
+TABLES = (".csv", ".json", ".jsonl", ".ods", ".parquet", ".tsv", ".xls", ".xlsx")
 SEPARATOR = "|"  # of candidate answers
 
 
@@ -73,7 +74,8 @@ def read_table(folder: Path) -> Table:
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason(error)}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text in UTF-8: {error}") from error
+        byte = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+        raise UserError(f"{path} is no text in UTF-8 ({byte}): save it as CSV in UTF-8") from error
     if not rows and not mistakes:
         raise UserError(f"{path} has no rows: one for each labelled picture is expected")
     return Table(path, rows, mistakes, columns, "row" if path.suffix == ".parquet" else "line")
@@ -85,7 +87,9 @@ def _find(folder: Path) -> Path:
         raise UserError(f"{folder} {what}: a folder with {_names()} is expected")
     found = [folder / name for name in READERS if (folder / name).exists()]
     if not found:
-        raise UserError(f"{folder} has no {_names()}: its columns are {', '.join(REQUIRED)}")
+        tables = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in TABLES)
+        there = f", but {', '.join(tables[:3])}" if tables else ""
+        raise UserError(f"{folder} has no {_names()}{there}: its columns are {', '.join(REQUIRED)}")
     if len(found) > 1:
         raise UserError(f"{folder} has {found[0].name} and {found[1].name}: keep one of them")
     if not found[0].is_file():
@@ -103,6 +107,8 @@ def _check_columns(path: Path, columns: tuple[str, ...]) -> None:
         hint = ""
         if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
             hint = ", separated by commas"
+        elif {name.lower() for name in columns}.issuperset(REQUIRED):
+            hint = ", in lower case"
         raise UserError(
             f"{path} has the columns {', '.join(columns) or '(none)'} and lacks "
             f"{', '.join(missing)}: {', '.join(REQUIRED)} are expected{hint}"

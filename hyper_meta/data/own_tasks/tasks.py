@@ -16,8 +16,14 @@ import numpy as np
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.settings.run import OwnTasksSettings
 from hyper_meta.data.meta_vqa.split_files import families
+from hyper_meta.data.own_tasks.alike import (
+    answers_alike,
+    missing_image,
+    tasks_alike,
+    unread_columns,
+)
 from hyper_meta.data.own_tasks.table import OF_TASK, SEPARATOR, Finding, Row, Table
-from hyper_meta.data.tasks import Task, hold_out
+from hyper_meta.data.tasks import Task, concepts_of, hold_out
 
 Example = tuple[str, int]  # an image, and the row of its answer
 
@@ -49,12 +55,14 @@ def make_tasks(
     folder: Path, table: Table, settings: OwnTasksSettings, *, validation_share: float
 ) -> Folder:
     """The tasks of a table. Nothing is raised: what is wrong is among the mistakes."""
-    mistakes, remarks = list(table.mistakes), list(_of_columns(table))
+    mistakes, remarks = list(table.mistakes), list(unread_columns(table.columns))
     images = list(dict.fromkeys(row.image for row in table.rows))
     mistakes += _missing(folder, table.rows)
     by_task: dict[str, list[Row]] = {}
     for row in table.rows:
         by_task.setdefault(row.task, []).append(row)
+    mistakes += answers_alike(by_task)
+    remarks += tasks_alike(by_task)
     family = families(list(by_task))
     drafts = []
     for sentence, rows in by_task.items():
@@ -81,12 +89,6 @@ def _order(finding: Finding) -> tuple[int, str]:
     return (finding.line or 0, finding.text)
 
 
-def _of_columns(table: Table) -> Iterator[Finding]:
-    for name in table.columns:
-        if name not in (*OF_TASK, "subset", "task", "image", "answer"):
-            yield Finding("columns that are not read", None, name or "(without a name)")
-
-
 def _missing(folder: Path, rows: Iterable[Row]) -> Iterator[Finding]:
     """Images that are no files, each at its first line."""
     seen: dict[str, bool] = {}
@@ -95,7 +97,9 @@ def _missing(folder: Path, rows: Iterable[Row]) -> Iterator[Finding]:
             path = folder / row.image
             seen[row.image] = path.is_file()
             if not seen[row.image]:
-                text = f"{row.image} is no regular file" if path.exists() else row.image
+                text = f"{row.image} is no regular file"
+                if not path.exists():
+                    text = missing_image(folder, row.image)
                 yield Finding("missing images", row.line, text)
 
 
@@ -254,10 +258,22 @@ def _split(
         tasks.setdefault(draft.split or "train", []).append(draft.task)
     for split, share in (("test", settings.test_share), ("validation", validation_share)):
         if split not in tasks:
+            _check_enough(tasks["train"], split, share)
             tasks |= hold_out(tasks["train"], share, seed=settings.seed, split=split)
     if not tasks["train"]:
         raise UserError('no task of the split "train" is left: add some')
     return {split: tasks[split] for split in ("train", "validation", "test")}
+
+
+def _check_enough(tasks: Sequence[Task], split: str, share: float) -> None:
+    """Raises UserError where a share of so few concepts is none, or all."""
+    number = len(set(concepts_of(tasks)))
+    if not 0 < round(share * number) < number:
+        owner = "own_tasks.test_share" if split == "test" else "validation_share"
+        raise UserError(
+            f"{len(tasks)} tasks of {number} concepts are left, of which {owner}={share} draws no "
+            f"{split} tasks, or all: add tasks, or say in a column split which are for {split}"
+        )
 
 
 def _leaks(tasks: dict[str, list[Task]]) -> Iterator[Finding]:

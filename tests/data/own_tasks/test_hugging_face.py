@@ -59,10 +59,12 @@ def test_questions_with_enough_pictures_become_tasks(source, tmp_path, capsys):
             assert np.asarray(image).flat[0] == number // 2
         assert row["answer"] == ("red", "blue")[number // 2 % 2]
     out = capsys.readouterr().out
-    assert "2 tasks with 58 examples of 29 images" in out and "left out: 2 rows of questions" in out
+    assert (
+        "2 tasks with 58 examples of 29 images" in out and "left out: 2 rows of 1 questions" in out
+    )
     command = ["check", str(tmp_path / "out")]
     assert main(command) == 2  # too few for three splits
-    assert "of 2 training tasks given" in capsys.readouterr().out
+    assert "2 tasks of 2 concepts are left" in capsys.readouterr().out
 
 
 def test_answers_of_several_people_and_of_classes(source, tmp_path):
@@ -108,8 +110,15 @@ def test_a_picture_that_is_damaged_is_left_out(made, tmp_path, capsys):
 
 
 def test_nothing_of_that_name(tmp_path, capsys, monkeypatch):
-    assert main(["import-tasks", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
-    assert "cannot read the data set" in capsys.readouterr().err
+    (tmp_path / "one.parquet").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    for name, said in (
+        ("none", "there is no folder"),
+        ("one.parquet", "one.parquet is a file: give the folder that it is in"),
+        ("empty", "cannot read the data set"),
+    ):
+        assert main(["import-tasks", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
+        assert said in capsys.readouterr().err
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("")
     assert main(["import-tasks", "a/b", "--out", str(tmp_path / "out")]) == 2
