@@ -39,9 +39,9 @@ from hyper_meta.core import interrupts
 from hyper_meta.core.arguments import QUIET
 
 COMMANDS = (
+    *pipeline.COMMANDS,
     check.COMMAND,
     import_tasks.COMMAND,
-    *pipeline.COMMANDS,
     prepare.COMMAND,
     pretrain.COMMAND,
     generate.COMMAND,

@@ -47,7 +47,7 @@ OVERRIDES = [
     ("dataset=", "dataset='' given, one of ['digits_vqa', 'meta_vqa',"),
     ("dataset=mnist", "dataset='mnist' given, one of ['digits_vqa', 'meta_vqa',"),
     ("data_dir=", "data_dir is empty, a text is expected"),
-    ("encoder=", "encoder is empty, a text is expected"),
+    ("encoder=", "encoder is empty: dataset=digits_vqa has images"),
     ("encoder={T}/text", "encoder folder text does not exist"),
     ("encoder_dtype=float64", "encoder_dtype='float64' given, one of ['bfloat16',"),
     ("image_resize=stretch", "image_resize='stretch' given, one of ['crop', 'square']"),

@@ -468,8 +468,8 @@ def damaged_image(folder: Path, kind: str) -> Path:
 def test_unreadable_image(kind, refused, file, image, tmp_path):
     bad = damaged_image(tmp_path, kind)
     line = refused(*predict_command(file, image, bad))
-    expected = "the folder {} holds no images" if kind == "folder" else "cannot read image {}"
-    assert expected.format(bad) in line
+    expected = "holds no images" if kind == "folder" else "cannot read image"
+    assert expected in line and str(bad) in line
 
 
 def test_images_that_are_no_list(weights):
