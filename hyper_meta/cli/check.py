@@ -37,6 +37,7 @@ Exit code 2 where something has to be mended before a run.
 def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
     from hyper_meta.cli.parser import refuse_others
     from hyper_meta.core.configuration import load_settings
+    from hyper_meta.data.own_tasks.table import find_table
     from hyper_meta.preparation.check import DEFAULTS, VALIDATION_SHARE
 
     settings, share = DEFAULTS, VALIDATION_SHARE
@@ -45,6 +46,7 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
         settings, share = config.own_tasks or DEFAULTS, config.validation_share
     else:
         refuse_others(arguments, others)
+    find_table(Path(arguments.folder))
     return lambda: _print(arguments, settings, share)
 
 
@@ -55,7 +57,8 @@ def _print(arguments: argparse.Namespace, settings: object, share: float) -> Non
     lines, num_mistakes = check_folder(
         Path(arguments.folder), settings, validation_share=share, shows_all=arguments.all
     )
-    print("\n".join(lines))
+    for line in lines:  # one each, whatever a cell holds
+        print("".join(char if char.isprintable() else ascii(char)[1:-1] for char in line))
     if num_mistakes:
         mistakes = "1 mistake" if num_mistakes == 1 else f"{num_mistakes:,} mistakes"
         raise UserError(f"{arguments.folder} has {mistakes} to mend before a run")

@@ -21,6 +21,9 @@ package `datasets`: pip install 'hyper_meta[datasets]'.
 """
 
 
+MOST_ROWS = 10**12
+
+
 def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
     refuse_others(arguments, others)
 
@@ -28,7 +31,7 @@ def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
 
     for option in ("fewest", "rows"):
         number = getattr(arguments, option)
-        if number is not None and number < 2:
+        if number is not None and not 2 <= number <= MOST_ROWS:
             usage_error(arguments.prog, f"--{option} {number} given, 2 or more are expected")
     check_empty(Path(arguments.out))
     return lambda: _import(arguments)
@@ -60,7 +63,7 @@ def _import(arguments: argparse.Namespace) -> None:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="NAME", help="OWNER/NAME on the Hub, or a folder")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="new, or empty")
-    parser.add_argument("--split", default="train", metavar="NAME", help="train, if left out")
+    parser.add_argument("--split", metavar="NAME", help="train, if left out")
     parser.add_argument("--subset", metavar="NAME", help="a data set's configuration, if several")
     for column in ("image", "question", "answer"):
         text = f"the column, {column}, if left out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
@@ -90,17 +91,21 @@ def _partial_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path, *, failure: str) -> Iterator[Path]:
+def whole_folder(path: Path, *, failure: str, is_new: bool = False) -> Iterator[Path]:
     """An empty folder beside path, which replaces path where the context ends without an error.
 
+    is_new: whether path was checked by `check_empty` before; what has come into it since stays.
     Raises UserError that begins with the text `failure` where the file system refuses.
     """
+    path = path.absolute()
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
-        if path.exists():
+        if path.exists() and is_new:
+            path.rmdir()
+        elif path.exists():
             shutil.rmtree(path)
         partial.rename(path)
     except OSError as error:
@@ -110,9 +115,15 @@ def whole_folder(path: Path, *, failure: str) -> Iterator[Path]:
 
 
 def check_empty(folder: Path) -> None:
-    """Raises UserError for a folder that exists and is not empty, or is a file."""
+    """Raises UserError for a folder that exists and is not empty, a file, a link, the folder where
+    one is, and where nothing can be written. For use before a long computation."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists: remove it or choose another folder")
+    if folder.is_symlink() or folder.resolve() == Path.cwd():
+        raise UserError(f"{folder} is a link, or the folder where you are: choose another one")
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {folder}: {there} may not be written, choose another place")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -150,8 +161,8 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     twice."""
     unique = dict(pairs)
     if len(unique) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = collections.Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"{twice!r} stands in it twice")
     return unique
 

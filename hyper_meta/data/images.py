@@ -25,6 +25,8 @@ def decode(name: str, content: bytes) -> Image.Image:
     except Image.UnidentifiedImageError:
         size = f"{len(content)} bytes"
         raise CorruptImage(f"{name} is no image ({size})") from None
-    # What Pillow's readers raise on damaged content.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise CorruptImage(f"{name} cannot be decoded: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise errors of many kinds on damaged content
+        told = str(error) or type(error).__name__
+        raise CorruptImage(f"{name} cannot be decoded: {told}") from error

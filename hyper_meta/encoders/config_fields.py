@@ -1,5 +1,6 @@
 """Fields of a Hugging Face `config.json`, each of its kind or a UserError."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ def integer(section: Mapping[str, Any], key: str, minimum: int = 1) -> int:
 def number(section: Mapping[str, Any], key: str) -> float:
     """A number, as a float."""
     value = section[key]
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
         raise UserError(f"config.json: {key} {value!r} given, a number expected")
     return float(value)

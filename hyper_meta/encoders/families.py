@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import numpy as np
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPTokenizer, SiglipImageProcessorPil
 
@@ -20,6 +21,7 @@ from hyper_meta.encoders.siglip_tokenizer import SigLIPTokenizer, load_siglip_to
 from hyper_meta.encoders.siglip_weights import siglip_params_from_tensors
 from hyper_meta.encoders.weights import params_from_tensors
 
+LARGEST_IMAGE = 8192  # pixels on a side
 ImageTextConfig = CLIPConfig | SigLIPConfig
 
 CONFIG_FILE = "config.json"
@@ -59,7 +61,7 @@ def read_family(folder: Path) -> tuple[Family, ImageTextConfig, Any]:
     or its model_type is of no family."""
     content = read_object(folder, CONFIG_FILE)
     kind = content.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         more = ", whose resolution varies" if kind == "siglip2" else ""
         raise UserError(f"config.json: model_type {kind!r} given{more}: {READ} are read")
     return FAMILIES[kind], *FAMILIES[kind].read(folder, content)
@@ -128,6 +130,8 @@ def check_clip_tokenizer(tokenizer: CLIPTokenizer, config: CLIPConfig) -> None:
 def load_image_processor(folder: Path, config: ImageTextConfig, resize: str) -> Any:
     """What prepares images for a model, checked on one. Raises UserError where it does not fit."""
     (name, settings), size = _image_settings_of(folder), config.image_size
+    if size > LARGEST_IMAGE:
+        raise UserError(f"image_size {size} given, at most {LARGEST_IMAGE} is read")
     if resize == "square":
         settings |= {"size": {"height": size, "width": size}, "do_center_crop": False}
     try:
@@ -140,6 +144,8 @@ def load_image_processor(folder: Path, config: ImageTextConfig, resize: str) -> 
             f"{name} makes images of {trial.shape[1]} x {trial.shape[2]} pixels, "
             f"{CONFIG_FILE} expects {size} x {size}"
         )
+    if not np.isfinite(trial).all():
+        raise UserError(f"{name} makes pixels that are no finite numbers")
     return processor
 
 

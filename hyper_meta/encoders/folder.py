@@ -115,7 +115,7 @@ def save_encoder(
     check_empty(folder)
     check_clip_tokenizer(tokenizer, config)
     tensors = tensors_from_params(params, config)
-    with whole_folder(folder, failure=f"cannot write the encoder {folder}") as partial:
+    with whole_folder(folder, failure=f"cannot write the encoder {folder}", is_new=True) as partial:
         write_object(partial / CONFIG_FILE, _config_with_tokens(config, tokenizer))
         write_object(partial / IMAGE_FILE, _image_settings(config, image_mean, image_std))
         # The files must not depend on the last call's settings, which transformers sets anew.

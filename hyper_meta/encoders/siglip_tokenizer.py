@@ -73,7 +73,10 @@ def _gemma(folder: Path) -> SigLIPTokenizer:
     if end is None or pad is None:
         raise UserError("tokenizer.json has no end or no pad token")
     return SigLIPTokenizer(
-        functools.partial(_lower_case_ids, tokenizer, end), pad, end, tokenizer.get_vocab_size()
+        functools.partial(_lower_case_ids, tokenizer, end),
+        pad,
+        end,
+        max(tokenizer.get_vocab().values()) + 1,
     )
 
 

@@ -119,7 +119,7 @@ def export_weights(weights: Weights, form: str, out: Path) -> None:
         file = io.BytesIO()
         np.savez(file, **arrays)
         content = {ARRAYS: file.getvalue(), MODULE: _module(weights, form).encode()}
-    with whole_folder(out, failure=f"cannot write {out}") as folder:
+    with whole_folder(out, failure=f"cannot write {out}", is_new=True) as folder:
         for file_name, written in content.items():
             (folder / file_name).write_bytes(written)
 

@@ -54,7 +54,7 @@ def save_model(model: Model, folder: Path) -> None:
 
     folder = folder.absolute()
     check_empty(folder)
-    with whole_folder(folder, failure=f"cannot write the model {folder}") as partial:
+    with whole_folder(folder, failure=f"cannot write the model {folder}", is_new=True) as partial:
         stored = _with_encoders(model.config, partial)
         write_settings(stored, partial)
         save_guide(

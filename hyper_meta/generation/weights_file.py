@@ -118,7 +118,7 @@ def load_weights(path: str | os.PathLike) -> Weights:
         return _weights_from(metadata, arrays)
     except KeyError as error:
         raise UserError(f"{path} is no weights file of hyper-meta: it has no {error}") from error
-    except (TypeError, ValueError, UserError) as error:
+    except (TypeError, ValueError, RecursionError, UserError) as error:
         raise UserError(f"{path} is no weights file of this hyper-meta: {error}") from error
 
 

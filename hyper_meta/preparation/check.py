@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from hyper_meta.core.errors import UserError
 from hyper_meta.core.progress import progress_bar
 from hyper_meta.core.settings.run import OwnTasksSettings
 from hyper_meta.data.images import CorruptImage, decode
 from hyper_meta.data.own_tasks.folder import by_kind, read_folder, read_images
 from hyper_meta.data.own_tasks.table import Finding
 from hyper_meta.data.tasks import Task
-from hyper_meta.encoders.folder import bundled_encoder_path
 
 # Those of configs/own_tasks.py, where no configuration is named.
 DEFAULTS = OwnTasksSettings(
@@ -71,7 +71,7 @@ def _corrupt(folder: Path, images: Sequence[str]) -> Iterator[Finding]:
         try:
             for name, content in read_images(folder, [image]):
                 decode(name, content)
-        except CorruptImage as error:
+        except (CorruptImage, UserError) as error:
             return str(error)
         return None
 
@@ -159,6 +159,8 @@ def _expected(training: Sequence[Task]) -> Iterator[str]:
 
 def _bundled_words() -> set[str]:
     """What its tokenizer keeps whole: frequent words of its training."""
+    from hyper_meta.encoders.folder import bundled_encoder_path  # transformers takes long
+
     content = json.loads((bundled_encoder_path() / "tokenizer.json").read_text(encoding="utf-8"))
     tokens = content["model"]["vocab"]
     return {token.removesuffix("</w>") for token in tokens if token.endswith("</w>")}

@@ -33,10 +33,10 @@ from hyper_meta.preparation.question_encoder import (
     Encoders,
     open_question_encoder,
 )
-from hyper_meta.preparation.stores import stored_features, tell_of_reading
+from hyper_meta.preparation.stores import stored_features, tell_alike, tell_of_reading
 
 # Of features that a data set brings: so many are made again, and differ by so much at most.
-MOST_COMPARED, LARGEST_DIFFERENCE = 32, 0.05
+MOST_COMPARED, LARGEST_DIFFERENCE = 32, 0.02
 PRECOMPUTED = "precomputed"  # the data set that brings its own features
 VALIDATION_SEED = 0  # of the validation tasks that are split off; the same in every run
 SPARE_BYTES = 2**30  # for features, and whatever else is written
@@ -186,6 +186,7 @@ def load_data(config: RunSettings) -> DataSet:
         tasks, features, source = load_and_encode(config, data_dir, encoders, data)
     parts = {**tasks, "evaluation": [*tasks["validation"], *tasks["test"]]}
     tables = {name: build_table(part, features) for name, part in parts.items()}
+    tell_alike(parts["train"] + parts["evaluation"], features)
     encode = None
     if encoder is not None:
         encode = functools.partial(encode_sentences, encoder, with_tokens=config.question_tokens)
@@ -267,6 +268,11 @@ def load_and_encode(
         tasks = {
             split: without_images(part, set(features.skipped)) for split, part in tasks.items()
         }
+        if empty := [split for split, part in tasks.items() if not part]:
+            raise UserError(
+                f"without {len(features.skipped):,} corrupt images no {empty[0]} task of "
+                f"{data_dir} is left: replace them, the first is {features.skipped[0]}"
+            )
     return tasks, features, source
 
 

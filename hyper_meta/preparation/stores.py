@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from hyper_meta.data.features import (
     write_store,
 )
 from hyper_meta.data.source import Source
+from hyper_meta.data.tasks import Task
 from hyper_meta.encoders.folder import Encoder
 from hyper_meta.encoders.questions import QuestionEncoder
 from hyper_meta.preparation.encoding import (
@@ -40,6 +42,25 @@ def tell_of_reading(
     """What a user must know of how questions are read."""
     tell_assumed(encoder, config.question_encoder)
     tell_too_long(encoder, questions, "questions")
+
+
+def tell_alike(tasks: Sequence[Task], features: Features) -> None:
+    """Says on stderr of how many tasks the encoder cannot tell two answers apart."""
+    row = {prompt: number for number, prompt in enumerate(features.prompts)}
+    alike = []
+    for task in tasks:
+        answers = features.prompt_features[[row[prompt] for prompt in task.prompts()]]
+        _, first, inverse = np.unique(answers, axis=0, return_index=True, return_inverse=True)
+        twins = np.flatnonzero(first[inverse.ravel()] != np.arange(len(answers)))
+        if len(twins):
+            one = task.answers[first[inverse.ravel()[twins[0]]]]
+            alike.append(f"{one!r} and {task.answers[twins[0]]!r} of {task.sentence!r}")
+    if alike:
+        print(
+            f"hyper-meta: {len(alike)} of {len(tasks)} tasks have answers that are the same to the "
+            f"encoder in their templates, and cannot be told apart; the first are {alike[0]}",
+            file=sys.stderr,
+        )
 
 
 def stored_features(
@@ -148,7 +169,7 @@ def _known_images(folder: Path, encoder: str) -> dict[str, np.ndarray]:
         source, features = read_store(folder)
     except UserError:  # damaged
         return {}
-    if source.get("encoder") != encoder:
+    if not isinstance(source, dict) or source.get("encoder") != encoder:
         return {}
     return dict(zip(features.image_hashes, features.image_features, strict=False))
 

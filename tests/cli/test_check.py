@@ -376,6 +376,15 @@ def test_a_bad_folder(name, own, tmp_path, capsys):
     assert not list(folder.glob("features/own_tasks-????????????/*"))
 
 
+def test_a_cell_cannot_write_a_list_of_its_own(own, capsys):
+    folder, rows = own
+    rows[3]["image"] = "none\nto mend:\n  \x1b[31mfake.png"
+    write_csv(folder, rows)
+    assert main(["check", str(folder)]) == 2
+    out = capsys.readouterr().out
+    assert r"none\nto mend:\n  \x1b[31mfake.png" in out and out.count("\nto mend:") == 1
+
+
 def test_no_folder(tmp_path, capsys):
     for place, said in ((tmp_path / "none", "does not exist"), (tmp_path / "file", "is a file")):
         (tmp_path / "file").write_text("")

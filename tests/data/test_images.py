@@ -96,3 +96,16 @@ def test_levels_without_a_known_white_are_refused(pixels, what):
         decode("a", stored(image, "TIFF"))
     with pytest.raises(ValueError, match="convert it to 8 or 16 bits"):
         to_rgb(image)
+
+
+def test_whatever_a_reader_of_pillow_raises_is_a_corrupt_image(monkeypatch):
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(content, "png")
+    for error in (NotImplementedError("unknown kind"), RuntimeError(), AttributeError("none")):
+
+        def fail(*args, error=error, **kwargs):
+            raise error
+
+        monkeypatch.setattr(Image, "open", fail)
+        with pytest.raises(CorruptImage, match=f"a cannot be decoded: {str(error) or 'Runtime'}"):
+            decode("a", content.getvalue())

@@ -402,3 +402,29 @@ def test_works_without_torch_and_network(saved_folder, encoder):
 
 def test_bundled_path_is_in_the_package():
     assert bundled_encoder_path().parts[-3:] == ("hyper_meta", "encoders", "digits_clip")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("config.json", {"model_type": ["clip"]}, "model_type \\['clip'\\] given"),
+        ("config.json", {"logit_scale_init_value": float("nan")}, "nan given, a number expected"),
+        ("preprocessor_config.json", {"image_std": [0, 0, 0]}, "pixels that are no finite numbers"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_values_that_make_no_encoder(saved_folder, tmp_path, name, values, said):
+    folder = shutil.copytree(saved_folder, tmp_path / "copy")
+    content = json.loads((folder / name).read_text()) | values
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=said):
+        load_encoder(folder)
+
+
+def test_a_giant_image_size_is_refused_before_anything_is_made(saved_folder, tmp_path):
+    folder = shutil.copytree(saved_folder, tmp_path / "copy")
+    content = json.loads((folder / "config.json").read_text())
+    content["vision_config"] |= {"image_size": 1_000_000, "patch_size": 500_000}
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="image_size 1000000 given, at most 8192 is read"):
+        load_encoder(folder)

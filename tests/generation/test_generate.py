@@ -324,7 +324,7 @@ def test_what_is_near_no_language_is_warned_of(model):
     poor = dataclasses.replace(model.trust.calibration, centre=0.4)
     changed = dataclasses.replace(model, trust=dataclasses.replace(model.trust, calibration=poor))
     (warning,) = generate(changed, "Are there seven?").warnings
-    assert "is near that of a network without language (50%)" in warning
+    assert "is below that of a network without language (50%)" in warning
 
 
 def test_a_saved_file_is_the_same_weights(weights, tmp_path):

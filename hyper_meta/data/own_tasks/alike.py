@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from hyper_meta.data.own_tasks.table import COLUMNS, Finding, Row
 
 
 def _plain(text: str) -> str:
-    """As a tokenizer sees it: neither case nor the number of spaces."""
-    return " ".join(text.split()).casefold()
+    """As a tokenizer sees it: neither case, nor the number of spaces, nor what does not print."""
+    shown = "".join(char for char in text if char.isprintable() or char.isspace())
+    return " ".join(shown.split()).casefold()
 
 
 def answers_alike(by_task: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
@@ -50,9 +52,10 @@ def unread_columns(columns: Sequence[str]) -> Iterator[Finding]:
 
 def missing_image(folder: Path, image: str) -> str:
     """A path that leads nowhere, with the one that may be meant."""
-    path = folder / image
+    path, others = folder / image, []
     if "\\" in image:
         return f"{image} (write / between folders)"
-    with_case = [] if not path.parent.is_dir() else path.parent.iterdir()
-    same = [other.name for other in with_case if other.name.casefold() == path.name.casefold()]
+    with contextlib.suppress(OSError):
+        others = [other.name for other in path.parent.iterdir()]
+    same = [name for name in others if name.casefold() == path.name.casefold()]
     return f"{image} (there is {same[0]})" if same else image

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from hyper_meta.data.source import Source
 
 NAME = "own_tasks"
 FEATURES = "features"  # the folder in it that holds what is computed from it
-INDEX = f"{NAME}-images.json"  # there: {image: [size, time of change, SHA-256]}
+INDEX = f"{NAME}-images.json"  # there: {image: [size, two times of change, SHA-256]}
 
 
 def read_folder(folder: Path, settings: OwnTasksSettings, *, validation_share: float) -> Folder:
@@ -55,9 +54,9 @@ def open_folder(folder: Path, settings: OwnTasksSettings, *, validation_share: f
         tasks=read.tasks,
         fingerprint=digest.hexdigest(),
         num_images=len(images),
-        read_images=lambda start: read_images(folder, images[start:]),
+        read_images=lambda start: _read_known(folder, images[start:], hashes),
         image_hashes=hashes,
-        read_named=functools.partial(read_images, folder),
+        read_named=lambda names: _read_known(folder, names, hashes),
     )
 
 
@@ -87,6 +86,16 @@ def read_images(folder: Path, images: Sequence[str]) -> Iterator[tuple[str, byte
         yield image, _bytes(folder / image)
 
 
+def _read_known(
+    folder: Path, images: Sequence[str], hashes: dict[str, str]
+) -> Iterator[tuple[str, bytes]]:
+    """The same, of files that are those of the hashes still."""
+    for image, content in read_images(folder, images):
+        if hashlib.sha256(content).hexdigest() != hashes[image]:
+            raise UserError(f"{folder / image} changed while it was read: run again")
+        yield image, content
+
+
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -100,15 +109,23 @@ def _hashes(folder: Path, images: Sequence[str]) -> dict[str, str]:
     known = _known(index)
     found: dict[str, list] = {}
     for image in images:
-        status = (folder / image).stat()
-        mark = [status.st_size, status.st_mtime_ns]
+        mark = _mark(folder / image)
         old = known.get(image, [])
-        if old[:2] != mark:
+        if old[:-1] != mark:
             old = [*mark, hashlib.sha256(_bytes(folder / image)).hexdigest()]
         found[image] = old
     if found != known:
         write_json(index, found)
-    return {image: str(mark[2]) for image, mark in found.items()}
+    return {image: str(mark[-1]) for image, mark in found.items()}
+
+
+def _mark(path: Path) -> list[int]:
+    """What changes with a file: its size, and when its content and its entry were changed."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UserError(f"cannot read the image {path}: {reason(error)}") from error
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _known(index: Path) -> dict[str, list]:
@@ -122,5 +139,5 @@ def _known(index: Path) -> dict[str, list]:
     return {
         image: mark
         for image, mark in content.items()
-        if isinstance(mark, list) and len(mark) == 3 and isinstance(mark[2], str)
+        if isinstance(mark, list) and len(mark) == 4 and isinstance(mark[-1], str)
     }

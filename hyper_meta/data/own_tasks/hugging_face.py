@@ -21,6 +21,7 @@ from PIL import Image
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import check_empty, whole_folder
 from hyper_meta.core.progress import progress_bar
+from hyper_meta.data.images import CorruptImage, decode
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 MISSING = "the package `datasets` is not installed: pip install 'hyper_meta[datasets]'"
@@ -28,12 +29,12 @@ MISSING = "the package `datasets` is not installed: pip install 'hyper_meta[data
 
 class Origin(NamedTuple):
     """source: OWNER/NAME or OWNER/NAME@REVISION of the Hub, or a folder; subset: the configuration,
-    None for the only one; split: such as "train"; image, question, answer: names of columns; most:
+    None for the only one; split: None for "train"; image, question, answer: names of columns; most:
     rows that are read, None for all."""
 
     source: str
     subset: str | None
-    split: str
+    split: str | None
     image: str
     question: str
     answer: str
@@ -59,7 +60,7 @@ def write_tasks(origin: Origin, out: Path, *, fewest: int) -> Written:
     """
     check_empty(out)
     kept, left_out = _questions(origin, fewest)
-    with whole_folder(out, failure=f"cannot write {out}") as folder:
+    with whole_folder(out, failure=f"cannot write {out}", is_new=True) as folder:
         images: set[str] = set()
         seen: set[tuple[str, str]] = set()
         with (folder / "tasks.jsonl").open("w", encoding="utf-8") as table:
@@ -67,7 +68,8 @@ def write_tasks(origin: Origin, out: Path, *, fewest: int) -> Written:
                 question, answer = _asked(origin, row)
                 if question not in kept or not answer:
                     continue
-                name = _write_image(folder, row[origin.image], images)
+                content = _content(origin, row[origin.image])
+                name = content and _write_image(folder, content, images)
                 if name is None:
                     left_out["without a picture that can be read"] += 1
                 elif (question, name) in seen:
@@ -76,7 +78,9 @@ def write_tasks(origin: Origin, out: Path, *, fewest: int) -> Written:
                     seen.add((question, name))
                     record = {"task": question, "image": name, "answer": answer}
                     table.write(json.dumps(record, ensure_ascii=False) + "\n")
-    return Written(len(kept), len(seen), len(images), dict(left_out))
+        if not seen:
+            raise UserError(f"{origin.source} has no picture that can be read in {origin.image}")
+    return Written(len({task for task, _ in seen}), len(seen), len(images), dict(left_out))
 
 
 def _questions(origin: Origin, fewest: int) -> tuple[set[str], collections.Counter]:
@@ -122,7 +126,12 @@ def _rows(origin: Origin, told: str, *, with_images: bool) -> Iterator[Mapping[s
     rows = rows.select_columns(names if with_images else names[1:])
     if with_images:
         rows = rows.cast_column(origin.image, ImageFeature(decode=False))
-    name_of: Callable = label.int2str if isinstance(label, ClassLabel) else lambda answer: answer
+    several = getattr(label, "feature", None)
+    name_of: Callable = lambda answer: answer  # noqa: E731
+    if isinstance(label, ClassLabel):
+        name_of = label.int2str
+    elif isinstance(several, ClassLabel):
+        name_of = lambda answers: [several.int2str(answer) for answer in answers]  # noqa: E731
     taken = itertools.islice(rows, origin.most)
     try:
         for row in progress_bar(taken, desc=told, unit="row", total=origin.most):
@@ -143,11 +152,19 @@ def _open(origin: Origin) -> Any:
     if not path.exists() and not HUB_NAME.fullmatch(origin.source):
         raise UserError(f"there is no folder {path}, and OWNER/NAME of the Hub is expected else")
     try:
-        if (path / "state.json").is_file():  # of save_to_disk
+        if (path / "dataset_dict.json").is_file():  # of save_to_disk
+            return datasets.load_from_disk(str(path))[origin.split or "train"].to_iterable_dataset()
+        if (path / "state.json").is_file():
+            if origin.split or origin.subset:
+                raise ValueError("it was saved without splits: leave out --split and --subset")
             return datasets.load_from_disk(str(path)).to_iterable_dataset()
         name, _, revision = (str(path), "", "") if path.exists() else origin.source.partition("@")
         rows = datasets.load_dataset(
-            name, origin.subset, split=origin.split, streaming=True, revision=revision or None
+            name,
+            origin.subset,
+            split=origin.split or "train",
+            streaming=True,
+            revision=revision or None,
         )
         return rows._resolve_features()
     except Exception as error:  # the library raises errors of many kinds
@@ -170,14 +187,35 @@ def _text(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _write_image(folder: Path, image: dict[str, Any] | None, written: set[str]) -> str | None:
-    """The path of an image in the folder, where each is written once, under the hash of its bytes;
-    None for one that cannot be read."""
+def _content(origin: Origin, image: dict[str, Any] | None) -> bytes | None:
+    """The encoded picture of a row, None where it has none. A file is read only where it lies in
+    the folder of the data set."""
+    if not image:
+        return None
+    if image.get("bytes"):
+        return image["bytes"]
+    place = image.get("path") or ""
     try:
-        content = (image or {}).get("bytes") or Path((image or {})["path"]).read_bytes()
+        if "://" in place:  # in an archive, or on the Hub
+            from datasets import Image as ImageFeature
+
+            file = io.BytesIO()
+            ImageFeature().decode_example(dict(image)).save(file, "png")
+            return file.getvalue()
+        path, folder = Path(place).resolve(), Path(origin.source).expanduser().resolve()
+        return path.read_bytes() if path.is_relative_to(folder) and path.is_file() else None
+    except Exception:  # of the disk, an archive or an image
+        return None
+
+
+def _write_image(folder: Path, content: bytes, written: set[str]) -> str | None:
+    """The path of an image in the folder, where each is written once, under the hash of its bytes;
+    None for one that cannot be decoded."""
+    try:
+        decode("", content)
         with Image.open(io.BytesIO(content)) as opened:
             ending = (opened.format or "").lower()
-    except (OSError, KeyError, TypeError, ValueError, SyntaxError):
+    except CorruptImage:
         return None
     digest = hashlib.sha256(content).hexdigest()[:24]
     name = f"images/{digest[:2]}/{digest}.{ending.replace('jpeg', 'jpg')}"

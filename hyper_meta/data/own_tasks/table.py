@@ -25,7 +25,8 @@ OF_TASK = ("split", "template", "family", "group", "concept", "answers")
 COLUMNS = (*REQUIRED, "subset", *OF_TASK)
 CHOICES = {"subset": ("support", "query"), "split": ("train", "validation", "test")}
 TABLES = (".csv", ".json", ".jsonl", ".ods", ".parquet", ".tsv", ".xls", ".xlsx")
-SEPARATOR = "|"  # of candidate answers
+SEPARATOR = "|"  # of candidate answers in a text; a list of JSON or Parquet needs none
+APART = "\x1f"  # of those of a Row
 
 
 class Row(NamedTuple):
@@ -63,7 +64,7 @@ class Table(NamedTuple):
 def read_table(folder: Path) -> Table:
     """The table of a folder. Raises UserError where there is none, there are two, or it cannot be
     read at all."""
-    path = _find(folder)
+    path = find_table(folder)
     try:
         columns, records = READERS[path.name](path)
         _check_columns(path, columns)
@@ -81,7 +82,8 @@ def read_table(folder: Path) -> Table:
     return Table(path, rows, mistakes, columns, "row" if path.suffix == ".parquet" else "line")
 
 
-def _find(folder: Path) -> Path:
+def find_table(folder: Path) -> Path:
+    """The table of a folder. Raises UserError where there is none, or two."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {what}: a folder with {_names()} is expected")
@@ -182,9 +184,10 @@ def _read_parquet(path: Path) -> tuple[tuple[str, ...], Records]:
     try:
         file = parquet.ParquetFile(path)
         columns = tuple(file.schema_arrow.names)
+        _check_columns(path, columns)
         known = [name for name in COLUMNS if name in columns]
         rows = parquet.read_table(path, columns=known).to_pylist()
-    except (pyarrow.ArrowException, ValueError) as error:
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         raise UserError(f"{path} is damaged, it is no Parquet: {error}") from error
     return columns, iter(enumerate(rows, 1))
 
@@ -230,9 +233,9 @@ def _text(name: str, value: Any) -> str | None:
         return ""
     if name == "answers" and isinstance(value, list):
         parts = [_text("answer", part) for part in value]
-        return None if None in parts else SEPARATOR.join(part or "" for part in parts)
+        return None if None in parts else APART.join(part or "" for part in parts)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or any("\ud800" <= char <= "\udfff" for char in value):
         return None
-    return value.strip()
+    return value.strip().replace(SEPARATOR, APART) if name == "answers" else value.strip()

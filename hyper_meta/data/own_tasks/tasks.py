@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ from hyper_meta.data.own_tasks.alike import (
     tasks_alike,
     unread_columns,
 )
-from hyper_meta.data.own_tasks.table import OF_TASK, SEPARATOR, Finding, Row, Table
+from hyper_meta.data.own_tasks.table import APART, OF_TASK, Finding, Row, Table
 from hyper_meta.data.tasks import Task, concepts_of, hold_out
 
 Example = tuple[str, int]  # an image, and the row of its answer
@@ -94,13 +95,19 @@ def _missing(folder: Path, rows: Iterable[Row]) -> Iterator[Finding]:
     seen: dict[str, bool] = {}
     for row in rows:
         if row.image not in seen:
-            path = folder / row.image
-            seen[row.image] = path.is_file()
+            seen[row.image] = _is_file(folder / row.image)
             if not seen[row.image]:
                 text = f"{row.image} is no regular file"
-                if not path.exists():
+                if not os.path.exists(folder / row.image):
                     text = missing_image(folder, row.image)
                 yield Finding("missing images", row.line, text)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _consistent(rows: list[Row]) -> tuple[list[Row], list[Finding], list[Finding]]:
@@ -185,18 +192,23 @@ def _answers(
         rows = [row for row in rows if counts[row.answer] > 1]
     if not given:
         return sorted({row.answer for row in rows}, key=_natural), rows, findings
-    answers = list(dict.fromkeys(part.strip() for part in given.split(SEPARATOR) if part.strip()))
+    answers = list(dict.fromkeys(part.strip() for part in given.split(APART) if part.strip()))
+    listed = set(answers)
     for row in rows:
-        if row.answer not in answers:
+        if row.answer not in listed:
             text = f"{row.answer!r} of {sentence!r}"
             findings.append(Finding("answers that their list lacks, left out", row.line, text))
-    return answers, [row for row in rows if row.answer in answers], findings
+    return answers, [row for row in rows if row.answer in listed], findings
 
 
 def _natural(text: str) -> list[tuple[int, int, str]]:
     """Sorts "2" before "10"."""
-    parts = re.split(r"([0-9]+)", text)
-    return [(1, int(p), "") if p.isdecimal() and p.isascii() else (0, 0, p) for p in parts if p]
+    parts = [part for part in re.split(r"([0-9]+)", text) if part]
+    numbers = [part.lstrip("0") if part.isdecimal() and part.isascii() else None for part in parts]
+    return [
+        (0, 0, part) if number is None else (1, len(number), number)
+        for part, number in zip(parts, numbers, strict=True)
+    ]
 
 
 def _subsets(
@@ -223,8 +235,10 @@ def _draw(
 ) -> tuple[list[Example], list[Example]]:
     """(support, query): the examples of each answer, two or more, divided by the share."""
     support, query = [], []
-    for answer in sorted({answer for _, answer in examples}):
-        mine = [example for example in examples if example[1] == answer]
+    of_answer: dict[int, list[Example]] = {}
+    for example in examples:
+        of_answer.setdefault(example[1], []).append(example)
+    for _, mine in sorted(of_answer.items()):
         num_query = min(max(1, round(share * len(mine))), len(mine) - 1)
         chosen = set(rng.permutation(len(mine))[:num_query].tolist())
         query += [example for row, example in enumerate(mine) if row in chosen]

@@ -1,6 +1,8 @@
 """Data sets of Hugging Face's `datasets` as folders of tasks, from `save_to_disk` and Parquet."""
 
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -107,6 +109,71 @@ def test_a_picture_that_is_damaged_is_left_out(made, tmp_path, capsys):
     again.save_to_disk(tmp_path / "damaged")
     assert len(imported(tmp_path / "damaged", tmp_path / "out")) == SIZE - 3
     assert "left out: 1 rows without a picture that can be read" in capsys.readouterr().out
+
+
+def test_only_pictures_of_the_data_set_are_read(tmp_path, capsys):
+    """A row may name any file: those outside of its folder stay where they are."""
+    (tmp_path / "in").mkdir()
+    for name in ("secret.png", "in/own.png"):
+        picture(len(name)).save(tmp_path / name)
+    places = [tmp_path / "secret.png", tmp_path / "in/own.png", tmp_path / "in/../secret.png"]
+    rows = [
+        {"image": {"bytes": None, "path": str(place)}, "question": f"What {n}?", "answer": answer}
+        for place in places
+        for n, answer in ((0, "a"), (1, "b"))
+    ]
+    rows = [row | {"question": "What?"} for row in rows]
+    features = datasets.Features(
+        image=datasets.Image(decode=False),
+        question=datasets.Value("string"),
+        answer=datasets.Value("string"),
+    )
+    table = datasets.Dataset.from_list(rows, features=features)
+    table.to_parquet(tmp_path / "in" / "train.parquet")
+    found = imported(tmp_path / "in", tmp_path / "out", "--fewest", "2")
+    assert len(found) == 1 and len(list((tmp_path / "out").rglob("*.png"))) == 1
+    (tmp_path / "in/own.png").unlink()
+    command = ["import-tasks", str(tmp_path / "in"), "--out", str(tmp_path / "none")]
+    assert main([*command, "--fewest", "2"]) == 2
+    assert "has no picture that can be read" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_pictures_in_an_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        lines = []
+        for number in range(30):
+            file = io.BytesIO()
+            picture(number).save(file, "png")
+            archive.writestr(f"{number:02d}.png", file.getvalue())
+            record = {"file_name": f"{number:02d}.png", "question": "What?"}
+            lines.append(json.dumps(record | {"answer": ("a", "b")[number % 2]}))
+        archive.writestr("metadata.jsonl", "\n".join(lines))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "data.zip").rename(tmp_path / "in" / "train.zip")
+    rows = imported(tmp_path / "in", tmp_path / "out")
+    assert len(rows) == 30
+    with Image.open(tmp_path / "out" / rows[7]["image"]) as image:
+        assert np.asarray(image).flat[0] == 7
+
+
+def test_splits_of_what_was_saved(made, tmp_path, capsys):
+    made.save_to_disk(tmp_path / "one")
+    command = ["import-tasks", str(tmp_path / "one"), "--out", str(tmp_path / "out")]
+    for option in ("--split", "--subset"):
+        assert main([*command, option, "test"]) == 2
+        assert "it was saved without splits" in capsys.readouterr().err
+    datasets.DatasetDict(test=made).save_to_disk(tmp_path / "two")
+    assert len(imported(tmp_path / "two", tmp_path / "out", "--split", "test")) == SIZE - 2
+
+
+def test_lists_of_classes(made, tmp_path):
+    names = datasets.ClassLabel(names=["cat", "dog"])
+    listed = made.map(lambda row: {"labels": [row["label"]] * 2})
+    listed = listed.cast_column("labels", datasets.Sequence(names))
+    listed.save_to_disk(tmp_path / "in")
+    rows = imported(tmp_path / "in", tmp_path / "out", "--answer", "labels")
+    assert [row["answer"] for row in rows[:3]] == ["cat", "cat", "dog"]
 
 
 def test_nothing_of_that_name(tmp_path, capsys, monkeypatch):

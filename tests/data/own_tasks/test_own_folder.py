@@ -2,6 +2,7 @@
 
 import collections
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -208,6 +209,44 @@ def test_an_image_that_did_not_change_is_not_read_again(own, monkeypatch):
         (folder / "features" / INDEX).write_text(content)
         again = open_folder(folder, settings_of(), validation_share=0.2)
         assert len(again.image_hashes) == first.num_images
+
+
+def test_a_picture_that_changes_while_it_is_read_is_refused(own):
+    folder, rows = own
+    (folder / "pictures").unlink()
+    write_pictures(folder, num_images=60, num_things=3)
+    write_csv(folder, rows)
+    data = open_folder(folder, settings_of(), validation_share=0.2)
+    path = folder / next(iter(data.image_hashes))
+    path.write_bytes(path.read_bytes() + b"!")
+    with pytest.raises(UserError, match="changed while it was read: run again"):
+        list(data.read_images(0))
+
+
+def test_a_file_of_the_same_size_and_age_is_read_again(own):
+    folder, rows = own
+    (folder / "pictures").unlink()
+    write_pictures(folder, num_images=60, num_things=3)
+    write_csv(folder, rows)
+    data = open_folder(folder, settings_of(), validation_share=0.2)
+    path = folder / next(iter(data.image_hashes))
+    status, content = path.stat(), path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    again = open_folder(folder, settings_of(), validation_share=0.2)
+    assert again.fingerprint != data.fingerprint
+
+
+def test_lists_of_answers_keep_their_bars_and_long_numbers_their_order(own):
+    folder, rows = own
+    answers = ["a|b", "9" * 5000, "1" + "0" * 5000]
+    rows = [{**row, "answer": answers[number % 3]} for number, row in enumerate(rows)]
+    write_jsonl(folder, rows)
+    assert all(list(task.answers) == answers for task in everyone(read(folder)))
+    write_jsonl(folder, [{**row, "answers": answers[::-1]} for row in rows])
+    found = read(folder)
+    assert all(list(task.answers) == answers[::-1] for task in everyone(found))
+    assert "answers that their list lacks, left out" not in kinds(found.remarks)
 
 
 def test_images_are_read_in_one_order(own):
