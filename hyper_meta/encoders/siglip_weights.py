@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from hyper_meta.encoders.siglip_config import SigLIPConfig
-from hyper_meta.encoders.tensors import SAME, TRANSPOSED, AxisChange, params_of, rows_of
-from hyper_meta.encoders.weights import PATCH, TABLE, dense_shapes, layer_shapes
+from hyper_meta.encoders.tensors import SAME, TRANSPOSED, params_of
+from hyper_meta.encoders.weights import PATCH, TABLE, dense_shapes, layer_shapes, tower_rows
 
 _POOLING = (
     ("head.probe", "head/probe", SAME),
@@ -48,20 +48,8 @@ def siglip_params_from_tensors(
     """The parameters of `SigLIP(config)`, float32 on JAX's default device, from the tensors of a
     Hugging Face checkpoint; as `weights.params_from_tensors`."""
     given = {name: array for name, array in tensors.items() if not name.endswith(".position_ids")}
-    return params_of(given, _rows(config), siglip_param_shapes(config), "SigLIP")
-
-
-def _rows(config: SigLIPConfig) -> dict[str, tuple[str, AxisChange]]:
-    scopes = [("", "", SIGLIP_TABLE["model"])]
-    for tower, depth in (
-        ("text_model", config.text.num_hidden_layers),
-        ("vision_model", config.vision.num_hidden_layers),
-    ):
-        scopes.append((f"{tower}.", f"{tower}/", SIGLIP_TABLE[tower]))
-        for i in range(depth):
-            layer = (f"{tower}.encoder.layers.{i}.", f"{tower}/encoder/layers_{i}/", TABLE["layer"])
-            scopes.append(layer)
-    return rows_of(scopes)
+    rows = tower_rows(SIGLIP_TABLE, config.text, config.vision)
+    return params_of(given, rows, siglip_param_shapes(config), "SigLIP")
 
 
 def siglip_param_shapes(config: SigLIPConfig) -> dict[str, tuple[int, ...]]:

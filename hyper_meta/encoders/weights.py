@@ -1,6 +1,6 @@
 """Hugging Face CLIP tensors to Flax parameters and back: one table, strict in both directions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 
 from hyper_meta.core.types import UserError
 from hyper_meta.encoders.clip_config import CLIPConfig, TowerConfig
-from hyper_meta.encoders.tensors import SAME, TRANSPOSED, AxisChange, params_of, rows_of
+from hyper_meta.encoders.tensors import SAME, TRANSPOSED, AxisChange, Row, params_of, rows_of
 
 
 def _patch_rows(kernel: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def params_from_tensors(
       UserError: tensors are missing, unexpected, of other shapes than config implies, or not
         floating point; the message names them.
     """
-    rows, shapes = _rows(config), param_shapes(config)
+    rows, shapes = tower_rows(TABLE, config.text, config.vision), param_shapes(config)
     given = {name: array for name, array in tensors.items() if not name.endswith(".position_ids")}
     return params_of(given, rows, shapes, "CLIP")
 
@@ -98,7 +98,7 @@ def tensors_from_params(
     Raises:
       UserError: params is not the tree of `CLIP(config)`.
     """
-    rows, shapes = _rows(config), param_shapes(config)
+    rows, shapes = tower_rows(TABLE, config.text, config.vision), param_shapes(config)
     flat = {path: np.asarray(array) for path, array in flatten_dict(params, sep="/").items()}
     if {path: array.shape for path, array in flat.items()} != shapes:
         raise UserError("the parameters are not those of a CLIP with the given config")
@@ -108,14 +108,17 @@ def tensors_from_params(
     }
 
 
-def _rows(config: CLIPConfig) -> dict[str, tuple[str, AxisChange]]:
-    """{Hugging Face name: (Flax path, layout)}, TABLE with one row for every tensor of `config`."""
-    scopes = [("", "", TABLE["model"])]
+def tower_rows(
+    table: Mapping[str, Sequence[Row]], text: TowerConfig, vision: TowerConfig
+) -> dict[str, tuple[str, AxisChange]]:
+    """{Hugging Face name: (Flax path, layout)}: a table like TABLE with one row for every tensor of
+    two towers, whose blocks are those of TABLE."""
+    scopes = [("", "", table["model"])]
     for tower, depth in (
-        ("text_model", config.text.num_hidden_layers),
-        ("vision_model", config.vision.num_hidden_layers),
+        ("text_model", text.num_hidden_layers),
+        ("vision_model", vision.num_hidden_layers),
     ):
-        scopes.append((f"{tower}.", f"{tower}/", TABLE[tower]))
+        scopes.append((f"{tower}.", f"{tower}/", table[tower]))
         for i in range(depth):
             layer = (f"{tower}.encoder.layers.{i}.", f"{tower}/encoder/layers_{i}/", TABLE["layer"])
             scopes.append(layer)
