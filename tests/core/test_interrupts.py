@@ -38,6 +38,8 @@ def end(script, *, number=signal.SIGINT, times=1):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so do these tests.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline() == "begins\n"
     time.sleep(0.3)
@@ -45,7 +47,10 @@ def end(script, *, number=signal.SIGINT, times=1):
     for _ in range(times):
         process.send_signal(number)
         time.sleep(0.2)
-    _, err = process.communicate(timeout=30)
+    try:
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()  # one that does not end is no load on other tests
     return process.returncode, err, time.monotonic() - start
 
 
