@@ -314,3 +314,27 @@ def test_a_damaged_tokenizer_is_one_line(written, tmp_path, content):
     (folder / "tokenizer.json").unlink(missing_ok=True)
     with pytest.raises(UserError, match="there is no tokenizer, neither spiece.model nor"):
         load_encoder(folder)
+
+
+def main():
+    """Prints the largest differences at full depth, as rows of a table."""
+    depths = {768: (12, 12), 1024: (24, 24), 1152: (27, 27), 1536: (27, 40)}
+    for name, (text, vision) in CHECKPOINTS.items():
+        layers = depths[vision.get("hidden_size", 768)]
+        content = {
+            "text_config": text | {"num_hidden_layers": layers[0]},
+            "vision_config": vision | {"num_hidden_layers": layers[1]},
+        }
+        model = hugging_face(content)
+        config = siglip_config_from_dict(content, eos_token_id=END)
+        variables = {"params": siglip_params_from_tensors(tensors_of(model), config)}
+        pixels, token_ids = inputs_of(config)
+        expected = theirs(model, pixels, token_ids)[:2]
+        found = jax.jit(SigLIP(config).apply)(variables, pixels, token_ids)[:2]
+        apart = [np.abs(a - b).max() for a, b in zip(found, expected, strict=True)]
+        largest = [np.abs(side).max() for side in expected]
+        print(f"| `{name}` | {apart[0]:.1e} | {apart[1]:.1e} | {max(largest):.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
