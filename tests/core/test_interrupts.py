@@ -24,6 +24,8 @@ ctypes.CDLL(None).qsort((ctypes.c_int * 100)(), 100, 4, compare)
 START = """
 import signal, sys
 from hyper_meta.core import interrupts
+# As Python starts, also where a shell has it ignore Ctrl-C in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 interrupts.listen()
 """
 ON_TERM = "signal.signal(signal.SIGTERM, lambda *_: None)\n"
@@ -38,8 +40,6 @@ def end(script, *, number=signal.SIGINT, times=1):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # What a shell starts in the background ignores Ctrl-C, and so do these tests.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline() == "begins\n"
     time.sleep(0.3)
