@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,36 +51,51 @@ def check_folder(
     read = read_folder(folder, settings, validation_share=validation_share)
     missing = {finding.text for finding in read.mistakes}
     there = [i for i in read.images if i not in missing and (folder / i).is_file()]
-    mistakes = [*read.mistakes, *_corrupt(folder, there)]
+    corrupt, hashes = _read_all(folder, there)
+    mistakes = [*read.mistakes, *corrupt]
+    everyone = [task for part in read.tasks.values() for task in part]
     lines = [f"{folder}: {len(there):,} images"]
-    remarks = [*read.remarks, *_unused(folder, set(there))]
+    remarks = [*read.remarks, *_twins(everyone, hashes), *_unused(folder, set(there))]
     lines += list(_sizes(read.tasks)) if read.tasks else []
     for title, findings in (("to mend", mistakes), ("to know", remarks)):
         if findings:
             lines += ["", f"{title}:", *_listed(findings, read.unit, shows_all=shows_all)]
     if read.tasks:
-        everyone = [task for part in read.tasks.values() for task in part]
         lines += list(_words([task.sentence for task in everyone]))
         lines += ["", *_expected(read.tasks["train"])]
     return lines, len(mistakes)
 
 
-def _corrupt(folder: Path, images: Sequence[str]) -> Iterator[Finding]:
-    """Images that cannot be decoded, read by as many threads as there are cores."""
+def _read_all(folder: Path, images: Sequence[str]) -> tuple[list[Finding], dict[str, str]]:
+    """(images that cannot be decoded, {image: hash of its file}), read by as many threads as there
+    are cores."""
 
-    def problem(image: str) -> str | None:
+    def read(image: str) -> tuple[str, str]:
         try:
             for name, content in read_images(folder, [image]):
                 decode(name, content)
+                return "", hashlib.sha256(content).hexdigest()
         except (CorruptImage, UserError) as error:
-            return str(error)
-        return None
+            return str(error), ""
+        return "", ""
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        problems = pool.map(problem, images)
-        for text in progress_bar(problems, total=len(images), desc="images", unit="image"):
-            if text:
-                yield Finding(CORRUPT, None, text)
+        bar = progress_bar(pool.map(read, images), total=len(images), desc="images", unit="image")
+        found = dict(zip(images, bar, strict=True))
+    findings = [Finding(CORRUPT, None, text) for text, _ in found.values() if text]
+    return findings, {image: digest for image, (_, digest) in found.items() if digest}
+
+
+def _twins(tasks: Iterable[Task], hashes: dict[str, str]) -> Iterator[Finding]:
+    """Pictures that are in a task under two names."""
+    for task in tasks:
+        first: dict[str, tuple[str, int]] = {}
+        for image, answer in (*task.support, *task.query):
+            other, known = first.setdefault(hashes.get(image, image), (image, answer))
+            if other != image:
+                told = "" if known == answer else ", with two answers"
+                text = f"{other} and {image} of {task.sentence!r}{told}"
+                yield Finding("pictures under two names in a task", None, text)
 
 
 def _unused(folder: Path, used: set[str]) -> Iterator[Finding]:

@@ -97,6 +97,19 @@ def test_what_may_be_meant_is_said(own, capsys):
     assert "pictures that no row names" in out and "1, such as unused.png" in out
 
 
+def test_a_picture_under_two_names_is_seen(own, capsys):
+    folder, rows = own
+    for number, name in enumerate(("one.png", "two.png", "same.png")):
+        Image.new("RGB", (5, 5), (number // 2, 7, 7)).save(folder / name)
+    answers = ("red", "blue", "red")
+    names = ("one.png", "two.png", "same.png")
+    more = [{**rows[0], "image": n, "answer": a} for n, a in zip(names, answers, strict=True)]
+    write_csv(folder, [*rows, *more])
+    assert main(["check", str(folder), "--all"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "two.png" in line]
+    assert "one.png" in line and line.endswith(f"of {rows[0]['task']!r}, with two answers")
+
+
 def test_every_finding_with_all(own, capsys):
     folder, rows = own
     write_csv(folder, [{**row, "image": f"{row['image']}.gif"} for row in rows])
