@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,10 @@ from hyper_meta.core.errors import UserError
 QUIET = "HYPER_META_QUIET"  # in the environment, by --quiet: no progress bars
 # JAX makes a key from 32 bits of a seed; beyond that, other seeds would give the same numbers.
 MAX_SEED = 2**32 - 1
+
+
+# On the Hugging Face Hub, with a branch, tag, commit or pull request if need be.
+HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
 def check_seed(seed: int) -> None:

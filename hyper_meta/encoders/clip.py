@@ -6,6 +6,7 @@ positions (tokens or patches), W a tower's hidden_size, D projection_dim.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -123,10 +124,11 @@ def _take(x: jax.Array, at: jax.Array | None) -> jax.Array:
 
 class TextTower(nn.Module):
     """Token ids [B, L] int32 -> the normalised hidden states [B, L, W], or [B, 1, W] of one
-    position in each row."""
+    position in each row; a token sees only itself and earlier ones where `causal`."""
 
-    config: CLIPConfig
+    config: Any  # of a CLIP or a SigLIP
     dtype: jnp.dtype
+    causal: bool = True
 
     @nn.compact
     def __call__(
@@ -146,7 +148,7 @@ class TextTower(nn.Module):
             name="token_embedding",
         )
         x = embed(token_ids) + positions[: token_ids.shape[1]].astype(self.dtype)
-        states = Transformer(tower, True, self.dtype, name="encoder")(x, at)
+        states = Transformer(tower, self.causal, self.dtype, name="encoder")(x, at)
         return layer_norm(tower, self.dtype, "final_layer_norm")(states)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from hyper_meta.core.arguments import HUB_NAME
 from hyper_meta.core.types import UserError
 from hyper_meta.encoders.families import CONFIG_FILE, IMAGE_FILE, PROCESSOR_FILE, TOKENIZER_FILES
 from hyper_meta.encoders.sentence_layout import MODULES_FILE, PATTERNS, TOKENIZER_FILE, VOCAB_FILE
@@ -50,7 +50,6 @@ SENTENCE_ENCODER = Kind(
     ((CONFIG_FILE,), (MODULES_FILE,), ("[0-9]_*/config.json",), (TOKENIZER_FILE, VOCAB_FILE)),
 )
 CARD = "README.md"
-NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 # The Hub's account that opens pull requests with safetensors files in models that have none.
 CONVERTER = "SFconvertbot"
 
@@ -61,7 +60,7 @@ def is_hub_name(name: str) -> bool:
     A revision is a branch, tag, commit or pull request, as in
     "openai/clip-vit-base-patch32@refs/pr/21".
     """
-    return NAME.fullmatch(name) is not None
+    return HUB_NAME.fullmatch(name) is not None
 
 
 def fetch(name: str, kind: Kind = CLIP) -> Path:
@@ -78,7 +77,7 @@ def fetch(name: str, kind: Kind = CLIP) -> Path:
       UserError: the model does not exist, cannot be reached or has no safetensors, or a file is
         damaged.
     """
-    match = NAME.fullmatch(name)
+    match = HUB_NAME.fullmatch(name)
     if match is None:
         raise UserError(f"{name!r} given, a name such as openai/clip-vit-base-patch32 is expected")
     repo, revision = match["repo"], match["revision"]
@@ -97,7 +96,7 @@ def fetch(name: str, kind: Kind = CLIP) -> Path:
 def licence_of(place: str) -> str | None:
     """The licence that the card of an encoder names, README.md of its folder or of its page on the
     Hub, as "apache-2.0"; None where there is no card, or it cannot be reached."""
-    path, match = Path(place) / CARD, NAME.fullmatch(place)
+    path, match = Path(place) / CARD, HUB_NAME.fullmatch(place)
     try:
         if not Path(place).is_dir() and match is not None:
             found = hf_hub_download(match["repo"], CARD, revision=match["revision"], etag_timeout=3)

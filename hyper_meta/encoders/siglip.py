@@ -11,33 +11,15 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from hyper_meta.core.types import Array, SentenceFeatures, UserError
-from hyper_meta.encoders.clip import MLP, Transformer, check_pixels, layer_norm, split_patches
+from hyper_meta.encoders.clip import (
+    MLP,
+    TextTower,
+    Transformer,
+    check_pixels,
+    layer_norm,
+    split_patches,
+)
 from hyper_meta.encoders.siglip_config import SigLIPConfig
-
-
-class TextTower(nn.Module):
-    """Token ids [B, L] int32, L = max_position_embeddings -> the normalised hidden states
-    [B, L, W], or [B, 1, W] of one position in each row."""
-
-    config: SigLIPConfig
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(
-        self, token_ids: Int[Array, "B L"], at: Int[Array, " B"] | None
-    ) -> Float[Array, "B _ W"]:
-        config, tower = self.config, self.config.text
-        positions = self.param(
-            "position_embedding",
-            nn.initializers.normal(0.02),
-            (config.max_position_embeddings, tower.hidden_size),
-        )
-        embed = nn.Embed(
-            config.vocab_size, tower.hidden_size, dtype=self.dtype, name="token_embedding"
-        )
-        x = embed(token_ids) + positions.astype(self.dtype)
-        states = Transformer(tower, False, self.dtype, name="encoder")(x, at)
-        return layer_norm(tower, self.dtype, "final_layer_norm")(states)
 
 
 class PoolingHead(nn.Module):
@@ -92,7 +74,7 @@ class SigLIP(nn.Module):
 
     def setup(self):
         self.vision_model = VisionTower(self.config, self.dtype)
-        self.text_model = TextTower(self.config, self.dtype)
+        self.text_model = TextTower(self.config, self.dtype, causal=False)
         self.text_head = nn.Dense(self.config.projection_dim, dtype=self.dtype)
         self.logit_scale = self.param("logit_scale", nn.initializers.zeros, (1,))
         self.logit_bias = self.param("logit_bias", nn.initializers.zeros, (1,))
@@ -139,5 +121,5 @@ class SigLIP(nn.Module):
     ) -> tuple[Float[Array, "B D"], Float[Array, "n D"], Float[Array, ""]]:
         """(image [B, D], text [n, D], the factor of cosines []), as `clip.CLIP`, and the bias of
         SigLIP left out, which is the same for all pairs."""
-        scale = jnp.exp(self.logit_scale[0]) + 0 * self.logit_bias[0]
+        scale = jnp.exp(self.logit_scale[0])
         return self.encode_image(pixels), self.encode_text(token_ids), scale

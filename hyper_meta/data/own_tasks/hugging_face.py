@@ -11,19 +11,18 @@ import hashlib
 import io
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
 
+from hyper_meta.core.arguments import HUB_NAME
 from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import check_empty, whole_folder
 from hyper_meta.core.progress import progress_bar
 from hyper_meta.data.images import CorruptImage, decode
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 MISSING = "the package `datasets` is not installed: pip install 'hyper_meta[datasets]'"
 
 
@@ -114,7 +113,6 @@ def _rows(origin: Origin, told: str, *, with_images: bool) -> Iterator[Mapping[s
             f"{origin.source} has the columns {', '.join(rows.features or ())} and no "
             f"{', '.join(missing)}: name its columns with --image, --question and --answer"
         )
-    from datasets import ClassLabel
     from datasets import Image as ImageFeature
 
     if not isinstance(rows.features[origin.image], ImageFeature):
@@ -122,22 +120,28 @@ def _rows(origin: Origin, told: str, *, with_images: bool) -> Iterator[Mapping[s
             f"the column {origin.image} of {origin.source} holds no images but "
             f"{rows.features[origin.image]}: name another one with --image"
         )
-    label = rows.features[origin.answer]
+    name_of = _namer(rows.features[origin.answer])
     rows = rows.select_columns(names if with_images else names[1:])
     if with_images:
         rows = rows.cast_column(origin.image, ImageFeature(decode=False))
-    several = getattr(label, "feature", None)
-    name_of: Callable = lambda answer: answer  # noqa: E731
-    if isinstance(label, ClassLabel):
-        name_of = label.int2str
-    elif isinstance(several, ClassLabel):
-        name_of = lambda answers: [several.int2str(answer) for answer in answers]  # noqa: E731
     taken = itertools.islice(rows, origin.most)
     try:
         for row in progress_bar(taken, desc=told, unit="row", total=origin.most):
             yield {**row, origin.answer: name_of(row[origin.answer])}
     except (OSError, ValueError) as error:
         raise UserError(f"{origin.source} cannot be read to its end: {error}") from error
+
+
+def _namer(feature: Any) -> Callable[[Any], Any]:
+    """From a value of a column to what is read of it: of classes, or lists of them, their names."""
+    from datasets import ClassLabel
+
+    element = getattr(feature, "feature", None)
+    if isinstance(feature, ClassLabel):
+        return feature.int2str
+    if isinstance(element, ClassLabel):
+        return lambda values: [element.int2str(value) for value in values]
+    return lambda value: value
 
 
 def _open(origin: Origin) -> Any:
