@@ -55,8 +55,9 @@ def run(digits: Path, folder: Path, rows: list[dict]) -> dict[str, dict]:
         table.writeheader()
         table.writerows(rows)
     overrides = [f"--config.{setting}" for setting in (f"data_dir={folder}", *SETTINGS)]
-    command = ["hyper-meta", "report", "--config", CONFIG, "--workdir", folder / "run", *overrides]
-    subprocess.run([sys.executable, "-m", *map(str, ["hyper_meta", *command[1:]])], check=True)
+    command = ["report", "--config", CONFIG, "--workdir", folder / "run", *overrides]
+    command = [sys.executable, "-m", "hyper_meta", *map(str, command)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     summaries = json.loads((folder / "run" / "results.json").read_text())["summaries"]["test"]
     return {name: groups["all"] for name, groups in summaries.items()}
 

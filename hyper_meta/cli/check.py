@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hyper_meta.cli.parser import OVERRIDES, Command, Work
+from hyper_meta.cli.parser import OVERRIDES, Command, Work, printable, refuse_others
+
+if TYPE_CHECKING:
+    from hyper_meta.core.settings import RunSettings
 
 HELP = """\
 examples:
@@ -35,30 +39,30 @@ Exit code 2 where something has to be mended before a run.
 
 
 def _check(arguments: argparse.Namespace, others: list[str]) -> Work:
-    from hyper_meta.cli.parser import refuse_others
     from hyper_meta.core.configuration import load_settings
     from hyper_meta.data.own_tasks.table import find_table
-    from hyper_meta.preparation.check import DEFAULTS, VALIDATION_SHARE
 
-    settings, share = DEFAULTS, VALIDATION_SHARE
+    config = None
     if arguments.config:
         config = load_settings(arguments.config, Path(), others)
-        settings, share = config.own_tasks or DEFAULTS, config.validation_share
     else:
         refuse_others(arguments, others)
     find_table(Path(arguments.folder))
-    return lambda: _print(arguments, settings, share)
+    return lambda: _print(arguments, config)
 
 
-def _print(arguments: argparse.Namespace, settings: object, share: float) -> None:
+def _print(arguments: argparse.Namespace, config: RunSettings | None) -> None:
     from hyper_meta.core.errors import UserError
-    from hyper_meta.preparation.check import check_folder
+    from hyper_meta.preparation.check import DEFAULTS, VALIDATION_SHARE, check_folder
 
     lines, num_mistakes = check_folder(
-        Path(arguments.folder), settings, validation_share=share, shows_all=arguments.all
+        Path(arguments.folder),
+        (config and config.own_tasks) or DEFAULTS,
+        validation_share=config.validation_share if config else VALIDATION_SHARE,
+        shows_all=arguments.all,
     )
     for line in lines:  # one each, whatever a cell holds
-        print("".join(char if char.isprintable() else ascii(char)[1:-1] for char in line))
+        print(printable(line))
     if num_mistakes:
         mistakes = "1 mistake" if num_mistakes == 1 else f"{num_mistakes:,} mistakes"
         raise UserError(f"{arguments.folder} has {mistakes} to mend before a run")

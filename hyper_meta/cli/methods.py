@@ -65,4 +65,5 @@ COMMAND = Command(
     lambda parser: None,
     _check,
     computes=False,
+    shows_progress=False,
 )

@@ -31,7 +31,7 @@ class Command:
     what else --help teaches; add_options: adds the command's options to its parser. check:
     (arguments, all others of the command line) -> Work; raises UserError or SystemExit before
     anything is computed, and imports little, so that a mistake is answered at once. computes:
-    whether its work is more than to print what is known.
+    whether its work uses jax. shows_progress: whether it has a progress bar.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Command:
     add_options: Callable[[argparse.ArgumentParser], None]
     check: Callable[[argparse.Namespace, list[str]], Work]
     computes: bool = True
+    shows_progress: bool = True
 
 
 def make_parser(
@@ -58,7 +59,7 @@ def make_parser(
         )
         place.set_defaults(command=command, prog=place.prog)
         command.add_options(place)
-        if command.computes:
+        if command.shows_progress:
             place.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
@@ -96,8 +97,12 @@ def complain(message: str) -> None:
 
 
 def one_line(message: str) -> str:
-    """The message with single spaces; what would move the cursor of a terminal as its code."""
-    text = " ".join(message.split())
+    """The message with single spaces, `printable`."""
+    return printable(" ".join(message.split()))
+
+
+def printable(text: str) -> str:
+    """The text on one line, what would move the cursor of a terminal as its code."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

@@ -26,8 +26,8 @@ class Task:
     group: str
     support: tuple[tuple[str, int], ...]
     query: tuple[tuple[str, int], ...]
-    # Not among what is printed, of which `datasets.dataset_fingerprint` is the hash: a concept
-    # follows from the sentence, and no training sees it.
+    # Not among what is printed, of which the fingerprint of a data set is the hash: no training
+    # sees a concept. Which tasks it keeps together in a split is in the hash.
     concept: str = dataclasses.field(default="", repr=False)
 
     def prompts(self) -> list[str]:
@@ -52,7 +52,7 @@ def hold_out(
     num_chosen = round(share * len(names)) if 0 < share < 1 else 0
     if not 0 < num_chosen < len(names):
         raise UserError(
-            f"{split}_share={share} of {len(names)} training tasks given, a share in (0, 1) that "
+            f"{split}_share={share} of {len(tasks)} training tasks given, a share in (0, 1) that "
             f"leaves tasks for both training and {split} is expected"
         )
     order = np.random.default_rng(seed).permutation(len(names))

@@ -15,6 +15,7 @@ from hyper_meta.core.errors import UserError
 from hyper_meta.core.files import check_empty, whole_folder
 from hyper_meta.generation.weights_file import Weights
 from hyper_meta.networks.base import LOGIT_SCALE
+from hyper_meta.networks.from_flax import VECTOR_SCALE
 
 FORMS = ("npz", "torch", "onnx")
 ARRAYS, MODULE, ONNX = "network.npz", "network.py", "network.onnx"
@@ -133,7 +134,7 @@ def _arrays(weights: Weights) -> dict[str, np.ndarray]:
     for layer, values in network.split(rows).items():
         values, kind = np.asarray(values, np.float64), layer.rpartition("/")[2]
         if network.name == "two_layers" and values.ndim == 2:  # vectors
-            values = 0.1 * values + (1.0 if kind == "scale" else 0.0)
+            values = VECTOR_SCALE * values + (1.0 if kind == "scale" else 0.0)
         elif values.ndim == 3:
             values = values / np.sqrt(values.shape[1])
         arrays[FLAX_NAMES.get(layer, layer)] = np.ascontiguousarray(values, np.float32)

@@ -347,6 +347,10 @@ BAD = {
         changed(answer="RED "),
         ["answers that differ only in case or spaces (1)", "line 5: 'RED' of", "'red' at "],
     ),
+    "candidates alike": (
+        every(answers="red|green|Red|blue|left|right"),
+        ["answers that differ only in case or spaces (18)", "line 2: 'Red' of", "'red' at 2"],
+    ),
     "columns in capitals": (
         raw("tasks.csv", "Task,Image,Answer\na,b,c\n"),
         ["task, image, answer are expected, in lower case"],

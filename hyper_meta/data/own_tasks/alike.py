@@ -7,7 +7,9 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from hyper_meta.data.own_tasks.table import COLUMNS, Finding, Row
+from hyper_meta.data.own_tasks.table import APART, COLUMNS, OF_TASK, Finding, Row
+
+ANSWERS = OF_TASK.index("answers")  # in Row.about
 
 
 def _plain(text: str) -> str:
@@ -17,16 +19,20 @@ def _plain(text: str) -> str:
 
 
 def answers_alike(by_task: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
-    """Answers of a task that are one to an encoder, at their first lines."""
+    """Answers of a task, in its rows and its list of candidates, that are one to an encoder, at
+    their first lines."""
     for task, rows in by_task.items():
-        first: dict[str, Row] = {}
-        told = set()
-        for row in rows:
-            other = first.setdefault(_plain(row.answer), row)
-            if other.answer != row.answer and row.answer not in told:
-                told.add(row.answer)
-                text = f"{row.answer!r} of {task!r}, {other.answer!r} at {other.line}"
-                yield Finding("answers that differ only in case or spaces", row.line, text)
+        listed = [part.strip() for part in rows[0].about[ANSWERS].split(APART) if part.strip()]
+        given = [*((rows[0].line, part) for part in listed), *((r.line, r.answer) for r in rows)]
+        lines: dict[str, int] = {}
+        for line, answer in given:
+            lines.setdefault(answer, line)
+        first: dict[str, str] = {}
+        for answer, line in lines.items():
+            other = first.setdefault(_plain(answer), answer)
+            if other != answer:
+                text = f"{answer!r} of {task!r}, {other!r} at {lines[other]}"
+                yield Finding("answers that differ only in case or spaces", line, text)
 
 
 def tasks_alike(by_task: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ order, a list or separated by "|").
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import posixpath
@@ -181,15 +182,23 @@ def _read_parquet(path: Path) -> tuple[tuple[str, ...], Records]:
     import pyarrow
     from pyarrow import parquet
 
-    try:
-        file = parquet.ParquetFile(path)
-        columns = tuple(file.schema_arrow.names)
-        _check_columns(path, columns)
+    @contextlib.contextmanager
+    def readable() -> Iterator[None]:
+        try:
+            yield
+        except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+            raise UserError(f"{path} is damaged, it is no Parquet: {error}") from error
+
+    with readable():
+        columns = tuple(parquet.ParquetFile(path).schema_arrow.names)
+
+    def records() -> Records:
         known = [name for name in COLUMNS if name in columns]
-        rows = parquet.read_table(path, columns=known).to_pylist()
-    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
-        raise UserError(f"{path} is damaged, it is no Parquet: {error}") from error
-    return columns, iter(enumerate(rows, 1))
+        with readable():
+            rows = parquet.read_table(path, columns=known).to_pylist()
+        yield from enumerate(rows, 1)
+
+    return columns, records()
 
 
 READERS: dict[str, Callable[[Path], tuple[tuple[str, ...], Records]]] = {

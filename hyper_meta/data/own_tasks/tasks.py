@@ -34,8 +34,8 @@ class Folder:
     """A folder of tasks as it was read.
 
     tasks: by split, "train", "validation" and "test", none where there are mistakes; images: the
-    paths of all images in rows, each once; mistakes: what has to be mended first; remarks: what is
-    left out, and what is worth knowing; unit: what a row of its table is called.
+    paths of images in rows that are files, each once; mistakes: what has to be mended first;
+    remarks: what is left out, and what is worth knowing; unit: what a row of its table is called.
     """
 
     tasks: dict[str, list[Task]]
@@ -57,8 +57,8 @@ def make_tasks(
 ) -> Folder:
     """The tasks of a table. Nothing is raised: what is wrong is among the mistakes."""
     mistakes, remarks = list(table.mistakes), list(unread_columns(table.columns))
-    images = list(dict.fromkeys(row.image for row in table.rows))
-    mistakes += _missing(folder, table.rows)
+    images = {row.image: _is_file(folder / row.image) for row in table.rows}
+    mistakes += _missing(folder, table.rows, images)
     by_task: dict[str, list[Row]] = {}
     for row in table.rows:
         by_task.setdefault(row.task, []).append(row)
@@ -83,24 +83,25 @@ def make_tasks(
         except UserError as error:
             mistakes.append(Finding("too few tasks", None, str(error)))
         remarks += _leaks(tasks)
-    return Folder(tasks, images, sorted(mistakes, key=_order), remarks, table.unit)
+    there = [image for image, is_file in images.items() if is_file]
+    return Folder(tasks, there, sorted(mistakes, key=_order), remarks, table.unit)
 
 
 def _order(finding: Finding) -> tuple[int, str]:
     return (finding.line or 0, finding.text)
 
 
-def _missing(folder: Path, rows: Iterable[Row]) -> Iterator[Finding]:
+def _missing(folder: Path, rows: Iterable[Row], is_file: dict[str, bool]) -> Iterator[Finding]:
     """Images that are no files, each at its first line."""
-    seen: dict[str, bool] = {}
+    first: dict[str, int] = {}
     for row in rows:
-        if row.image not in seen:
-            seen[row.image] = _is_file(folder / row.image)
-            if not seen[row.image]:
-                text = f"{row.image} is no regular file"
-                if not os.path.exists(folder / row.image):
-                    text = missing_image(folder, row.image)
-                yield Finding("missing images", row.line, text)
+        first.setdefault(row.image, row.line)
+    for image, line in first.items():
+        if not is_file[image]:
+            text = f"{image} is no regular file"
+            if not os.path.exists(folder / image):
+                text = missing_image(folder, image)
+            yield Finding("missing images", line, text)
 
 
 def _is_file(path: Path) -> bool:

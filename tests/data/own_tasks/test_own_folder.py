@@ -39,6 +39,13 @@ def own(pictures, tmp_path):
     return tmp_path, pictures[1]
 
 
+@pytest.fixture
+def mine(tmp_path):
+    """A folder with pictures that a test may change, and their table."""
+    write_csv(tmp_path, write_pictures(tmp_path, num_images=60, num_things=3))
+    return tmp_path
+
+
 def everyone(found):
     return [task for part in found.tasks.values() for task in part]
 
@@ -188,11 +195,8 @@ def test_what_is_left_out_is_told(own, capsys):
     assert f"hyper-meta check {folder}" in told
 
 
-def test_an_image_that_did_not_change_is_not_read_again(own, monkeypatch):
-    folder, rows = own
-    (folder / "pictures").unlink()
-    write_pictures(folder, num_images=60, num_things=3)
-    write_csv(folder, rows)
+def test_an_image_that_did_not_change_is_not_read_again(mine, monkeypatch):
+    folder = mine
     reads = []
     read_bytes = folders._bytes
     monkeypatch.setattr(folders, "_bytes", lambda path: reads.append(path) or read_bytes(path))
@@ -211,11 +215,8 @@ def test_an_image_that_did_not_change_is_not_read_again(own, monkeypatch):
         assert len(again.image_hashes) == first.num_images
 
 
-def test_a_picture_that_changes_while_it_is_read_is_refused(own):
-    folder, rows = own
-    (folder / "pictures").unlink()
-    write_pictures(folder, num_images=60, num_things=3)
-    write_csv(folder, rows)
+def test_a_picture_that_changes_while_it_is_read_is_refused(mine):
+    folder = mine
     data = open_folder(folder, settings_of(), validation_share=0.2)
     path = folder / next(iter(data.image_hashes))
     path.write_bytes(path.read_bytes() + b"!")
@@ -223,11 +224,8 @@ def test_a_picture_that_changes_while_it_is_read_is_refused(own):
         list(data.read_images(0))
 
 
-def test_a_file_of_the_same_size_and_age_is_read_again(own):
-    folder, rows = own
-    (folder / "pictures").unlink()
-    write_pictures(folder, num_images=60, num_things=3)
-    write_csv(folder, rows)
+def test_a_file_of_the_same_size_and_age_is_read_again(mine):
+    folder = mine
     data = open_folder(folder, settings_of(), validation_share=0.2)
     path = folder / next(iter(data.image_hashes))
     status, content = path.stat(), path.read_bytes()
